@@ -1,0 +1,167 @@
+//! Byte offsets of kernel struct members, resolved from BTF by the loader.
+//!
+//! rustc emits no CO-RE relocations, so the loader looks every member up and hands the table over
+//! in a read-only global; the verifier then sees constants.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A member that this kernel does not have. Never 0: 0 is a legal offset.
+pub const UNRESOLVED: u32 = u32::MAX;
+
+macro_rules! kernel_offsets {
+    ($( $(#[$doc:meta])* $name:ident: $need:ident $first:literal $(| $other:literal)* ; )*) => {
+        /// One offset per member, in bytes from the start of its outer struct.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        pub struct KernelOffsets {
+            $( $(#[$doc])* pub $name: u32, )*
+        }
+
+        impl KernelOffsets {
+            /// Every member unresolved.
+            pub const NONE: Self = Self { $( $name: UNRESOLVED, )* };
+        }
+
+        /// Where to find each offset: the specification the loader works through.
+        pub const MEMBERS: &[Member] = &[
+            $( Member {
+                name: stringify!($name),
+                need: Need::$need,
+                paths: &[$first $(, $other)*],
+            }, )*
+        ];
+    };
+}
+
+/// Whether the sensor can do without a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Without it no program that matters works; start-up fails and names it.
+    Required,
+    /// Without it a field is missing, never the sensor.
+    Optional,
+}
+
+/// One entry of [`MEMBERS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// The field of [`KernelOffsets`].
+    pub name: &'static str,
+    /// Whether start-up may go on without it.
+    pub need: Need,
+    /// `struct.member[.member…]`, newest name first; anonymous structs and unions are searched.
+    pub paths: &'static [&'static str],
+}
+
+kernel_offsets! {
+    /// Thread id.
+    task_pid: Required "task_struct.pid";
+    /// Thread group id.
+    task_tgid: Required "task_struct.tgid";
+    /// Parent, as `getppid` sees it.
+    task_real_parent: Required "task_struct.real_parent";
+    /// Start time since boot, ns.
+    task_start_boottime: Optional "task_struct.start_boottime" | "task_struct.real_start_time";
+    /// CPU time, stale by up to a tick for a running task, ns.
+    task_sum_exec: Required "task_struct.se.sum_exec_runtime";
+    /// Time spent waiting on a run queue, ns (CONFIG_SCHED_INFO).
+    task_run_delay: Optional "task_struct.sched_info.run_delay";
+    /// Voluntary context switches.
+    task_nvcsw: Required "task_struct.nvcsw";
+    /// Minor page faults.
+    task_min_flt: Required "task_struct.min_flt";
+    /// Address space.
+    task_mm: Required "task_struct.mm";
+    /// Open files.
+    task_files: Optional "task_struct.files";
+    /// Shared by the threads of a process.
+    task_signal: Optional "task_struct.signal";
+    /// Objective credentials.
+    task_cred: Required "task_struct.cred";
+    /// Exit status of a dying task.
+    task_exit_code: Optional "task_struct.exit_code";
+    /// Kernel stack, where user registers lie on kernels without `bpf_task_pt_regs`.
+    task_stack: Optional "task_struct.stack";
+    /// Live threads of a process.
+    signal_live: Optional "signal_struct.live";
+    /// Real user id.
+    cred_uid: Required "cred.uid";
+    /// Effective user id.
+    cred_euid: Required "cred.euid";
+    /// Executable of an address space.
+    mm_exe_file: Required "mm_struct.exe_file";
+    /// Lowest address of the environment.
+    mm_env_start: Optional "mm_struct.env_start";
+    /// End of the environment.
+    mm_env_end: Optional "mm_struct.env_end";
+    /// File being executed.
+    bprm_file: Required "linux_binprm.file";
+    /// Table of open files.
+    files_fdt: Optional "files_struct.fdt";
+    /// Array of `struct file *`.
+    fdt_fd: Optional "fdtable.fd";
+    /// Length of that array.
+    fdt_max_fds: Optional "fdtable.max_fds";
+    /// Dentry of an open file.
+    file_dentry: Required "file.f_path.dentry";
+    /// Mount of an open file (`struct vfsmount *`).
+    file_mnt: Required "file.f_path.mnt";
+    /// Inode of an open file.
+    file_inode: Required "file.f_inode";
+    /// `struct socket *` where the file is a socket.
+    file_private_data: Optional "file.private_data";
+    /// Inode number.
+    inode_ino: Required "inode.i_ino";
+    /// Mode with the file type.
+    inode_mode: Required "inode.i_mode";
+    /// Superblock.
+    inode_sb: Required "inode.i_sb";
+    /// Generation, tells a reused inode number.
+    inode_generation: Required "inode.i_generation";
+    /// Size in bytes.
+    inode_size: Required "inode.i_size";
+    /// Change time, whole seconds.
+    inode_ctime: Optional "inode.i_ctime_sec" | "inode.__i_ctime" | "inode.i_ctime";
+    /// Device number, `MKDEV` form (major << 20 | minor).
+    sb_dev: Required "super_block.s_dev";
+    /// Parent directory.
+    dentry_parent: Required "dentry.d_parent";
+    /// Name bytes.
+    dentry_name: Required "dentry.d_name.name";
+    /// The `struct vfsmount` inside a `struct mount`.
+    mount_mnt: Required "mount.mnt";
+    /// Mount this one sits on.
+    mount_parent: Required "mount.mnt_parent";
+    /// Directory this one sits on.
+    mount_mountpoint: Required "mount.mnt_mountpoint";
+    /// Root dentry of a mount.
+    vfsmount_root: Required "vfsmount.mnt_root";
+    /// File of a mapping.
+    vma_file: Optional "vm_area_struct.vm_file";
+    /// First address of a mapping.
+    vma_start: Optional "vm_area_struct.vm_start";
+    /// End address of a mapping.
+    vma_end: Optional "vm_area_struct.vm_end";
+    /// Flags of a mapping.
+    vma_flags: Optional "vm_area_struct.vm_flags" | "vm_area_struct.__vm_flags";
+    /// Address space of a mapping.
+    vma_mm: Optional "vm_area_struct.vm_mm";
+    /// `struct sock *` of a socket.
+    socket_sk: Optional "socket.sk";
+    /// Address family.
+    sock_family: Optional "sock.__sk_common.skc_family";
+    /// Peer port, network order.
+    sock_dport: Optional "sock.__sk_common.skc_dport";
+    /// Own port, host order.
+    sock_num: Optional "sock.__sk_common.skc_num";
+    /// Peer IPv4 address, network order.
+    sock_daddr: Optional "sock.__sk_common.skc_daddr";
+    /// Peer IPv6 address.
+    sock_v6_daddr: Optional "sock.__sk_common.skc_v6_daddr";
+    /// Registers: system call number (x86_64).
+    regs_orig_ax: Optional "pt_regs.orig_ax";
+    /// Registers: system call number (aarch64).
+    regs_syscallno: Optional "pt_regs.syscallno";
+}
+
+const _: () = assert!(size_of::<KernelOffsets>() == MEMBERS.len() * 4);
