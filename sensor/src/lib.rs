@@ -1,1 +1,9 @@
-//! halfsecond
+//! halfsecond: an eBPF runtime anomaly sensor for Linux.
+//!
+//! Data flows one way, and the modules are its stations in order: `source` (rings) → `decode` →
+//! `host` (what is known of the process) → `detect` (with `verify` and `baseline`) → `incident` →
+//! `sink`.
+
+pub mod config;
+pub mod event;
+pub mod finding;

@@ -1,0 +1,174 @@
+//! The configuration as the running sensor uses it: complete and checked.
+//!
+//! The file as written is `config/file.rs`; nothing else sees an absent key.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the configuration is looked for.
+pub const DEFAULT_PATH: &str = "/etc/halfsecond/halfsecond.toml";
+
+/// Everything the sensor is told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where baselines and incidents are kept.
+    pub state_dir: PathBuf,
+    /// Metrics, health and API.
+    pub http: Http,
+    /// Where incidents go.
+    pub output: Output,
+    /// Programs whose authentication or crypto is protected.
+    pub guarded: Vec<GuardedProgram>,
+    /// Functions whose callers are watched.
+    pub functions: Vec<GuardedFunction>,
+    /// When a baseline is settled.
+    pub learning: Learning,
+    /// Limits of the detectors.
+    pub detect: Detect,
+    /// Sizes of rings and queues.
+    pub limits: Limits,
+}
+
+/// The HTTP listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// `None` turns it off.
+    pub listen: Option<SocketAddr>,
+}
+
+/// The incident outputs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// JSON lines on standard output.
+    pub stdout: bool,
+    /// Rotated file; `None` turns it off.
+    pub file: Option<PathBuf>,
+    /// Bytes after which the file is rotated.
+    pub max_bytes: u64,
+    /// Rotated files kept.
+    pub keep: u32,
+}
+
+/// A program to protect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedProgram {
+    /// Absolute path; matches on the host and, as a suffix, in chroots and containers.
+    pub path: PathBuf,
+    /// Belongs to an OpenSSH server.
+    pub sshd: bool,
+}
+
+/// A function to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedFunction {
+    /// Start of the library's file name up to its version: `libcrypto.so`.
+    pub library: String,
+    /// Exported symbol.
+    pub symbol: String,
+}
+
+/// When learning ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learning {
+    /// Observations of a subject (starts; for authentication times: logins per method) before its
+    /// detectors speak.
+    pub observations: u32,
+    /// How often the store is written while there is something new.
+    pub flush_every: Duration,
+}
+
+/// Detector limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detect {
+    /// Excess over the baseline median from which a single start alarms.
+    pub link_gross_excess: Duration,
+    /// The same for the CPU time to a verdict.
+    pub auth_gross_excess: Duration,
+    /// Consecutive samples above the baseline's p95 that alarm together.
+    pub run_length: u32,
+    /// Quiet time after a guarded program's last seal before its slots are checked.
+    pub settle: Duration,
+    /// Findings of one program this close together join one incident.
+    pub incident_window: Duration,
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bulk ring, bytes (power of two).
+    pub bulk_ring_bytes: u32,
+    /// Priority ring, bytes (power of two).
+    pub priority_ring_bytes: u32,
+    /// Observations between host and detectors.
+    pub queue: usize,
+    /// Processes remembered.
+    pub processes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/halfsecond"),
+            http: Http { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9477))) },
+            output: Output {
+                stdout: true,
+                file: Some(PathBuf::from("/var/lib/halfsecond/incidents.jsonl")),
+                max_bytes: 16 * 1024 * 1024,
+                keep: 4,
+            },
+            guarded: default_guarded(),
+            functions: default_functions(),
+            learning: Learning { observations: 20, flush_every: Duration::from_secs(2) },
+            detect: Detect {
+                link_gross_excess: Duration::from_millis(100),
+                auth_gross_excess: Duration::from_millis(150),
+                run_length: 5,
+                settle: Duration::from_millis(10),
+                incident_window: Duration::from_secs(300),
+            },
+            limits: Limits {
+                bulk_ring_bytes: 4 * 1024 * 1024,
+                priority_ring_bytes: 1024 * 1024,
+                queue: 4096,
+                processes: 32_768,
+            },
+        }
+    }
+}
+
+fn default_guarded() -> Vec<GuardedProgram> {
+    [
+        ("/usr/sbin/sshd", true),
+        ("/usr/lib/openssh/sshd-session", true),
+        ("/usr/lib/openssh/sshd-auth", true),
+        ("/usr/libexec/openssh/sshd-session", true),
+        ("/usr/libexec/openssh/sshd-auth", true),
+        ("/usr/bin/sudo", false),
+        ("/usr/bin/su", false),
+        ("/usr/bin/login", false),
+    ]
+    .into_iter()
+    .map(|(path, sshd)| GuardedProgram { path: PathBuf::from(path), sshd })
+    .collect()
+}
+
+fn default_functions() -> Vec<GuardedFunction> {
+    [
+        ("libcrypto.so", "RSA_public_decrypt"),
+        ("libcrypto.so", "ECDSA_do_verify"),
+        ("libcrypto.so", "EVP_DigestVerify"),
+        ("libcrypto.so", "EVP_PKEY_verify"),
+        ("libpam.so", "pam_authenticate"),
+        ("libpam.so", "pam_acct_mgmt"),
+        ("libpam.so", "pam_open_session"),
+        ("libcrypt.so", "crypt"),
+        ("libcrypt.so", "crypt_r"),
+    ]
+    .into_iter()
+    .map(|(library, symbol)| GuardedFunction {
+        library: library.to_owned(),
+        symbol: symbol.to_owned(),
+    })
+    .collect()
+}

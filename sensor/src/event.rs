@@ -1,0 +1,212 @@
+//! Decoded events: what a record says, owned and typed, before anything else is known about it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use sensor_common::Role;
+pub use sensor_common::record::{FileKey, InodeKey, SealAt, Usage};
+
+/// One decoded record.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// CLOCK_MONOTONIC when the hook ran, ns: the only clock detectors may use.
+    pub ktime_ns: u64,
+    /// Position among this CPU's records of this ring.
+    pub seq: u64,
+    /// CPU the hook ran on.
+    pub cpu: u16,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// What the process meant to the kernel side at that moment.
+    pub role: Role,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum EventBody {
+    /// The process made a child.
+    Fork(Fork),
+    /// The process has a new program.
+    Exec(Box<Exec>),
+    /// The process ended.
+    Exit(Exit),
+    /// The process mapped a file executable.
+    Map(Box<Map>),
+    /// The process has finished linking.
+    Link(Box<Link>),
+    /// A guarded process sealed memory.
+    Seal(Seal),
+    /// A frame between sshd's monitor and its child.
+    Frame(Frame),
+    /// A guarded function was entered.
+    Caller(Caller),
+    /// A loader variable stood in the new program's environment.
+    Env(Env),
+    /// The offsets tried out on the agent itself.
+    SelfCheck(SelfCheck),
+}
+
+/// See [`sensor_common::record::Fork`].
+#[derive(Clone, Copy, Debug)]
+pub struct Fork {
+    /// The child's process id.
+    pub child_tgid: u32,
+    /// The child's role.
+    pub child_role: Role,
+    /// Child's start since boot, ns; `None` where the kernel does not say.
+    pub child_start_ns: Option<u64>,
+    /// The parent's use.
+    pub usage: Usage,
+}
+
+/// A path as the kernel walked it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct WalkedPath {
+    /// From the root of the whole mount tree; a chroot or container shows its host path.
+    pub path: PathBuf,
+    /// The walk ended early: the leading components are missing.
+    pub truncated: bool,
+}
+
+/// See [`sensor_common::record::Exec`].
+#[derive(Clone, Debug)]
+pub struct Exec {
+    /// The executable.
+    pub exe: FileKey,
+    /// Its path.
+    pub path: WalkedPath,
+    /// Use so far.
+    pub usage: Usage,
+    /// Start since boot, ns; `None` where the kernel does not say.
+    pub start_ns: Option<u64>,
+    /// Parent.
+    pub parent_tgid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// `ENV_*` bits of [`sensor_common::record`].
+    pub env: u32,
+    /// Peer of the TCP socket at descriptor 0.
+    pub peer: Option<SocketAddr>,
+    /// Own port of that socket.
+    pub local_port: Option<u16>,
+}
+
+/// See [`sensor_common::record::Exit`].
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// Use of the thread that ended last.
+    pub usage: Usage,
+    /// status << 8 | signal.
+    pub exit_code: u32,
+}
+
+/// See [`sensor_common::record::Map`].
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// The process's executable.
+    pub exe: FileKey,
+    /// The mapped file.
+    pub file: FileKey,
+    /// Its path.
+    pub path: WalkedPath,
+    /// Address asked for; 0 where the kernel chose.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Bytes into the file.
+    pub offset: u64,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// File mode with type.
+    pub mode: u32,
+    /// Real user id of the process.
+    pub uid: u32,
+}
+
+/// See [`sensor_common::record::Link`].
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The process's executable.
+    pub exe: FileKey,
+    /// CLOCK_MONOTONIC of the exec, ns.
+    pub exec_ktime_ns: u64,
+    /// In time order; values count from the exec.
+    pub seals: Vec<SealAt>,
+    /// Seals that found no room in the record.
+    pub overflow: u32,
+}
+
+/// See [`sensor_common::record::Seal`].
+#[derive(Clone, Copy, Debug)]
+pub struct Seal {
+    /// What and when.
+    pub at: SealAt,
+    /// Bytes.
+    pub len: u64,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// Linking was over already.
+    pub after_link: bool,
+}
+
+/// See [`sensor_common::record::Frame`].
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The sender's use.
+    pub usage: Usage,
+    /// OpenSSH's `enum monitor_reqtype`.
+    pub frame_type: u8,
+    /// Length field, bytes.
+    pub frame_len: u32,
+    /// First word of an answer.
+    pub verdict: Option<u32>,
+    /// Sender's effective user.
+    pub euid: u32,
+    /// User name of a PWNAM request.
+    pub user: Option<String>,
+}
+
+/// See [`sensor_common::record::Caller`].
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Use so far.
+    pub usage: Usage,
+    /// Address of the function.
+    pub ip: u64,
+    /// Where it returns to.
+    pub return_address: u64,
+}
+
+/// See [`sensor_common::record::Env`].
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// One `ENV_*` bit.
+    pub variable: u32,
+    /// `NAME=value`, possibly cut.
+    pub text: String,
+    /// The value was cut.
+    pub truncated: bool,
+}
+
+/// See [`sensor_common::record::SelfCheck`].
+#[derive(Clone, Copy, Debug)]
+pub struct SelfCheck {
+    /// From offsets.
+    pub tgid: u32,
+    /// From offsets.
+    pub parent_tgid: u32,
+    /// From offsets; `None` where the kernel does not say.
+    pub start_ns: Option<u64>,
+    /// From offsets.
+    pub exe: FileKey,
+    /// From offsets.
+    pub uid: u32,
+}

@@ -1,0 +1,180 @@
+//! The vocabulary of verdicts: findings, their evidence and severity, as the interfaces fix them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How bad it is if it is true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Odd.
+    Low,
+    /// Look today.
+    Medium,
+    /// Look now.
+    High,
+    /// A guarded program is compromised as far as can be told.
+    Critical,
+}
+
+/// Which family a detector belongs to; corroboration across families raises an incident's score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Dynamic-linker behaviour.
+    Linker,
+    /// Function hooking.
+    Hook,
+    /// sshd authentication.
+    Sshd,
+    /// The sensor's own state.
+    Sensor,
+}
+
+/// The process a finding is about, as far as it could be learned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRef {
+    /// Thread group id in the initial PID namespace.
+    pub pid: u32,
+    /// Path of the executable, as the host sees it.
+    pub exe: String,
+    /// Arguments, cut at a bound.
+    pub cmdline: Vec<String>,
+    /// Real user id.
+    pub uid: u32,
+    /// Start, RFC 3339.
+    pub start: Option<Timestamp>,
+    /// Executables of the ancestors, parent first.
+    pub ancestors: Vec<String>,
+    /// Container id.
+    pub container: Option<String>,
+    /// Pod.
+    pub pod: Option<String>,
+}
+
+/// One piece of evidence: `kind` plus its own keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Evidence {
+    /// A slot that leads elsewhere than the loader would have chosen.
+    Slot {
+        /// Module whose slot it is.
+        module: String,
+        /// Slot's address in that module's file (virtual address).
+        slot: String,
+        /// Relocation kind.
+        slot_kind: String,
+        /// Symbol with version.
+        symbol: String,
+        /// Where it should lead, `module+offset`.
+        expected: String,
+        /// Where it leads, `module+offset`.
+        actual: String,
+        /// Path of the module it leads into.
+        actual_module: String,
+        /// Build-id of that module, hex.
+        actual_build_id: Option<String>,
+    },
+    /// A guarded function's caller.
+    Caller {
+        /// The function.
+        function: String,
+        /// Module that called.
+        caller_module: String,
+        /// `module+offset` with the nearest symbol.
+        caller: String,
+        /// Modules that called it while learning.
+        known: Vec<String>,
+    },
+    /// A file mapped executable.
+    Library {
+        /// Path as the host sees it.
+        path: String,
+        /// Build-id, hex.
+        build_id: Option<String>,
+        /// Device and inode, `major:minor:inode`.
+        inode: String,
+    },
+    /// A measured time against its baseline.
+    Timing {
+        /// What was measured, e.g. `link_cpu`, `auth_cpu`.
+        metric: String,
+        /// Measured, seconds.
+        seconds: f64,
+        /// Baseline median, seconds.
+        baseline_seconds: f64,
+        /// Limit it crossed, seconds.
+        limit_seconds: f64,
+        /// Samples behind the baseline.
+        samples: u64,
+        /// Module that took the excess, where it can be told.
+        module: Option<String>,
+        /// That module's own share, seconds.
+        module_seconds: Option<f64>,
+    },
+    /// An environment variable.
+    Environment {
+        /// Name.
+        name: String,
+        /// Value, cut at a bound.
+        value: String,
+    },
+    /// A program executed.
+    Exec {
+        /// Path.
+        path: String,
+        /// Arguments.
+        cmdline: Vec<String>,
+    },
+    /// The sshd connection it happened on.
+    Connection {
+        /// Peer address and port.
+        peer: Option<String>,
+        /// Authentication method.
+        method: Option<String>,
+        /// Whether the authentication had finished when the evidence was taken.
+        authenticated: bool,
+        /// Seconds from accept to this evidence.
+        since_accept_seconds: f64,
+    },
+    /// Anything else worth a sentence.
+    Note {
+        /// The sentence.
+        text: String,
+    },
+}
+
+/// One detector's verdict.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// When, by the event's clock.
+    pub time: Timestamp,
+    /// The same instant, CLOCK_MONOTONIC ns.
+    pub ktime_ns: u64,
+    /// Unique within this host's store.
+    pub id: String,
+    /// Detector id of the design's table.
+    pub detector: String,
+    /// The detector's family.
+    pub family: Family,
+    /// How bad.
+    pub severity: Severity,
+    /// 0–1.
+    pub confidence: f64,
+    /// One line.
+    pub title: String,
+    /// Host name.
+    pub host: String,
+    /// Who.
+    pub process: ProcessRef,
+    /// Program identity the baseline belongs to.
+    pub subject: String,
+    /// What was seen.
+    pub evidence: Vec<Evidence>,
+    /// ATT&CK technique ids.
+    pub attack: Vec<String>,
+    /// A package upgrade, a known tool, an operator's approval.
+    pub explained_by: Option<String>,
+}
