@@ -5,5 +5,8 @@
 //! `sink`.
 
 pub mod config;
+pub mod detect;
 pub mod event;
 pub mod finding;
+pub mod host;
+pub mod incident;
