@@ -7,3 +7,5 @@
 pub mod config;
 pub mod event;
 pub mod finding;
+pub mod metrics;
+pub mod sink;

@@ -50,13 +50,23 @@ impl<'t> Source<'t> {
         DeTable::parse(self.text).unwrap_or_else(|error| {
             let at = error.span().map_or(0, |span| span.start);
             let what = error.message().trim().replace('\n', ", ");
-            self.problem(at, what, "write it as TOML: `key = value` under a `[section]`".to_owned());
+            self.problem(
+                at,
+                what,
+                "write it as TOML: `key = value` under a `[section]`".to_owned(),
+            );
             Spanned::new(0..0, DeTable::new())
         })
     }
 
     pub(super) fn top<'s>(&'s self, table: &'s DeTable<'t>) -> Section<'s, 't> {
-        Section { source: self, prefix: String::new(), table: Some(table), at: 0, known: Vec::new() }
+        Section {
+            source: self,
+            prefix: String::new(),
+            table: Some(table),
+            at: 0,
+            known: Vec::new(),
+        }
     }
 
     pub(super) fn problem(&self, at: usize, what: String, remedy: String) {

@@ -12,7 +12,8 @@ const DURATION_UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
 ];
 
-const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 /// Reads a duration such as `10ms`, `1.5s` or `5min`; `None` where it is none or does not fit.
 #[must_use]
@@ -58,7 +59,8 @@ fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn format_scaled(value: u64, units: &[(&str, u64)]) -> String {
-    let fitting = units.iter().rev().find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale));
+    let fitting =
+        units.iter().rev().find(|(_, scale)| value >= *scale && value.is_multiple_of(*scale));
     match (fitting, units.first()) {
         (Some((unit, scale)), _) => format!("{}{unit}", value / scale),
         (None, Some((unit, _))) => format!("{value}{unit}"),

@@ -75,10 +75,7 @@ pub(super) fn ring_size(value: &DeValue<'_>) -> Result<u32, Wrong> {
     if !bytes.is_power_of_two() {
         let above = format_size(bytes.next_power_of_two());
         let below = format_size(bytes.next_power_of_two() / 2);
-        return Err(wrong(
-            "is not a power of two",
-            format!("write \"{below}\" or \"{above}\""),
-        ));
+        return Err(wrong("is not a power of two", format!("write \"{below}\" or \"{above}\"")));
     }
     u32::try_from(bytes).map_err(|_| wrong("is out of range", "write less than \"4GiB\""))
 }
@@ -95,10 +92,9 @@ pub(super) fn path_or_off(value: &DeValue<'_>) -> Result<Option<PathBuf>, Wrong>
     if value.as_str() == Some(OFF) {
         return Ok(None);
     }
-    absolute_path(value).map(Some).map_err(|wrong| Wrong {
-        remedy: format!("{}, or \"{OFF}\"", wrong.remedy),
-        ..wrong
-    })
+    absolute_path(value)
+        .map(Some)
+        .map_err(|wrong| Wrong { remedy: format!("{}, or \"{OFF}\"", wrong.remedy), ..wrong })
 }
 
 pub(super) fn socket_or_off(value: &DeValue<'_>) -> Result<Option<SocketAddr>, Wrong> {
