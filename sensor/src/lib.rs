@@ -10,3 +10,5 @@ pub mod event;
 pub mod finding;
 pub mod host;
 pub mod incident;
+pub mod metrics;
+pub mod sink;
