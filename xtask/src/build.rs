@@ -37,10 +37,15 @@ pub(crate) fn build(args: &Args) -> Result<()> {
     sh::run(&mut cargo)
 }
 
+/// Builds the agent as it ships.
+pub(crate) fn release() -> Result<()> {
+    build(&Args { release: true, target: None })
+}
+
 /// From a bare machine to a running sensor; returns the sensor's own exit code.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     setup::ensure(setup::Scope::Run, false)?;
-    build(&Args { release: true, target: None })?;
+    release()?;
     greet();
     let status = sh::as_root(repo::target().join("release/halfsecond"))?
         .arg("run")
