@@ -7,5 +7,7 @@
 pub mod config;
 pub mod event;
 pub mod finding;
+pub mod http;
 pub mod metrics;
+pub mod probe;
 pub mod sink;
