@@ -5,6 +5,7 @@
 //! `sink`.
 
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod finding;
 pub mod http;
