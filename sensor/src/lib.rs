@@ -6,9 +6,12 @@
 
 pub mod config;
 pub mod detect;
+pub mod doctor;
 pub mod event;
 pub mod finding;
 pub mod host;
+pub mod http;
 pub mod incident;
 pub mod metrics;
+pub mod probe;
 pub mod sink;
