@@ -1,1 +1,4 @@
 //! halfsecond
+
+pub mod symbol;
+pub mod verify;
