@@ -3,6 +3,7 @@
 //! Data flows one way, and the modules are its stations in order: `source` (rings) → `decode` →
 //! `host` (what is known of the process) → `detect` (with `verify` and `baseline`) → `incident` →
 //! `sink`.
+//! halfsecond
 
 pub mod config;
 pub mod detect;
@@ -15,3 +16,5 @@ pub mod incident;
 pub mod metrics;
 pub mod probe;
 pub mod sink;
+pub mod symbol;
+pub mod verify;
