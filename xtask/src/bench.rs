@@ -20,9 +20,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{build, repo, setup, sh};
-use arm::{Arm, Auditd, Bpftrace, Halfsecond, Off};
+use arm::{Arm, Auditd, Bpftrace, Halfsecond, Off, Silence};
 use report::Report;
 use workload::Workload;
+pub(crate) use workload::{CALLER, call};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// Length of the idle measurement in seconds; 0 leaves it out.
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// Keep the kernel's audit hook away from the arms other than auditd. Without it the bare
+    /// machine is one on which audit was on at some time, as on every Debian with systemd.
+    #[arg(long)]
+    without_audit: bool,
     /// Fail when a figure misses its limit.
     #[arg(long)]
     check: bool,
@@ -50,6 +55,8 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     setup::ensure(setup::Scope::Test, false)?;
     build::release()?;
     let mut arms = arms(args)?;
+    let has_auditd = arms.iter().any(|arm| arm.name() == arm::AUDITD);
+    let _silence = (args.without_audit && !has_auditd).then(Silence::impose).transpose()?;
     let mut workloads = workload::chosen(&args.workload)?;
     let mut report = Report::new();
     for round in 0..args.rounds {
@@ -89,7 +96,7 @@ fn arms(args: &Args) -> Result<Vec<Box<dyn Arm>>> {
     }
     let mut peers: Vec<Box<dyn Arm>> = Vec::new();
     if wanted(arm::Kind::Auditd) {
-        peers.push(Box::new(Auditd::new(&folder()?)));
+        peers.push(Box::new(Auditd::new(&folder()?, args.without_audit)));
     }
     if wanted(arm::Kind::Bpftrace) {
         peers.push(Box::new(Bpftrace::new(&folder()?)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub(super) use auditd::Auditd;
+pub(super) use auditd::{Auditd, NAME as AUDITD, Silence};
 pub(super) use bpftrace::Bpftrace;
 pub(super) use halfsecond::Halfsecond;
 

@@ -1,17 +1,14 @@
 //! What an arm costs while nothing happens.
 
 use std::fmt;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use super::arm::Arm;
 use super::process;
 use super::stats;
-use crate::sh;
 
 /// Limits of the sensor.
 const CPU_PERCENT: f64 = 0.5;
@@ -27,8 +24,8 @@ pub(super) struct Idle {
     cpu_percent: f64,
     /// MiB of its process.
     resident: f64,
-    /// MiB of its BPF programs and maps, where bpftool tells.
-    bpf: Option<f64>,
+    /// MiB of its BPF programs and maps.
+    bpf: f64,
     /// Seconds until it watched, the median over all its starts.
     armed: Option<f64>,
 }
@@ -51,7 +48,7 @@ pub(super) fn measure(arms: &mut [Box<dyn Arm>], length: Duration) -> Result<Vec
                 name: arm.name(),
                 cpu_percent: 100.0 * spent.as_secs_f64() / began.elapsed().as_secs_f64(),
                 resident: mib(process::resident(pid)?),
-                bpf: bpf_memory(pid),
+                bpf: mib(process::bpf_memory(pid)?),
                 armed: (!starts.is_empty()).then(|| stats::median(&starts)),
             });
         }
@@ -74,11 +71,9 @@ impl Idle {
 
 impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, cpu_percent, resident, .. } = self;
-        write!(f, "idle            {name:<12} {cpu_percent:.3} % of a core, {resident:.1} MiB")?;
-        if let Some(bpf) = self.bpf {
-            write!(f, " + {bpf:.1} MiB BPF")?;
-        }
+        let Self { name, cpu_percent, resident, bpf, .. } = self;
+        write!(f, "idle            {name:<12} {cpu_percent:.3} % of a core, ")?;
+        write!(f, "{resident:.1} MiB + {bpf:.1} MiB BPF")?;
         if let Some(armed) = self.armed {
             write!(f, ", armed after {armed:.2} s")?;
         }
@@ -90,42 +85,7 @@ impl fmt::Display for Idle {
     }
 }
 
-/// MiB that bpftool says are locked for the programs and maps held by `pid`.
-fn bpf_memory(pid: u32) -> Option<f64> {
-    let held = |kind: &str| -> Option<u64> {
-        let listed = sh::output(Command::new("bpftool").args(["-j", kind, "show"])).ok()?;
-        let listed: Value = serde_json::from_str(&listed).ok()?;
-        Some(listed.as_array()?.iter().filter(|object| is_held_by(object, pid)).map(locked).sum())
-    };
-    Some(mib(held("prog")? + held("map")?))
-}
-
-fn is_held_by(object: &Value, pid: u32) -> bool {
-    let holders = object.get("pids").and_then(Value::as_array);
-    let of = |holder: &Value| holder.get("pid").and_then(Value::as_u64);
-    holders.is_some_and(|holders| holders.iter().any(|holder| of(holder) == Some(pid.into())))
-}
-
-fn locked(object: &Value) -> u64 {
-    object.get("bytes_memlock").and_then(Value::as_u64).unwrap_or(0)
-}
-
 fn mib(bytes: u64) -> f64 {
     // Exact for every size below 4 PiB, in KiB.
     f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX)) * 1024.0 / MIB
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_memory_of_the_process_in_question_counts() {
-        let ours = serde_json::json!({"bytes_memlock": 4096, "pids": [{"pid": 7, "comm": "x"}]});
-        let foreign = serde_json::json!({"bytes_memlock": 4096, "pids": [{"pid": 8}]});
-        let orphan = serde_json::json!({"bytes_memlock": 4096});
-        assert!(is_held_by(&ours, 7));
-        assert!(!is_held_by(&foreign, 7) && !is_held_by(&orphan, 7));
-        assert_eq!(locked(&ours), 4096);
-    }
 }

@@ -1,5 +1,6 @@
 //! Programs that run while something else is measured.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -90,7 +91,47 @@ pub(super) fn resident(pid: u32) -> Result<u64> {
     Ok(kib.with_context(|| format!("process {pid} tells no resident memory"))? * 1024)
 }
 
+/// Kernel memory of the BPF programs and maps that `pid` holds open, in bytes.
+pub(super) fn bpf_memory(pid: u32) -> Result<u64> {
+    let mut objects = BTreeMap::new();
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A descriptor may be closed between the listing and the reading.
+        let info = fs::read_to_string(descriptor?.path()).unwrap_or_default();
+        objects.extend(bpf_object(&info));
+    }
+    Ok(objects.values().sum())
+}
+
+/// The BPF object behind a descriptor: its kind and number, and its size in bytes.
+///
+/// Format: `bpf_map_show_fdinfo` and `bpf_prog_show_fdinfo`, kernel/bpf/syscall.c at v6.12.
+fn bpf_object(fdinfo: &str) -> Option<((&'static str, u64), u64)> {
+    let field = |name: &str| -> Option<u64> {
+        let value = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
+        value.strip_prefix(':')?.trim().parse().ok()
+    };
+    let (kind, id) =
+        ["map_id", "prog_id"].into_iter().find_map(|kind| Some((kind, field(kind)?)))?;
+    Some(((kind, id), field("memlock")?))
+}
+
 /// Whether the file at `path` contains `text` by now.
 pub(super) fn contains(path: &Path, text: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|content| content.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_and_programs_are_told_from_other_descriptors() {
+        let map = "pos:\t0\nmap_type:\t5\nmemlock:\t426880\nmap_id:\t33\n";
+        let program = "pos:\t0\nmemlock:\t4096\nprog_id:\t166\n";
+        assert_eq!(bpf_object(map), Some((("map_id", 33), 426_880)));
+        assert_eq!(bpf_object(program), Some((("prog_id", 166), 4096)));
+        // A link names its program but is none.
+        assert_eq!(bpf_object("link_type:\ttracing\nprog_id:\t166\n"), None);
+        assert_eq!(bpf_object("pos:\t0\nflags:\t0100002\n"), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! What is timed under every arm.
 
+use std::env;
 use std::hint::black_box;
 use std::os::unix::process::parent_id;
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use super::sshd::Server;
+use crate::sh;
 
 /// Something short, run many times.
 pub(super) trait Workload {
@@ -87,6 +89,9 @@ impl Workload for Exec {
 
 // === impl Syscall ===
 
+/// xtask's hidden verb for the loop.
+pub(crate) const CALLER: &str = "bench-getppid";
+
 /// Calls in one sample, so that reading the clock does not count.
 const CALLS: u32 = 20_000;
 
@@ -100,17 +105,25 @@ impl Workload for Syscall {
     }
 
     fn run(&mut self) -> Result<Vec<f64>> {
-        let mut samples = timed(50, || {
-            for _ in 0..CALLS {
-                black_box(parent_id());
-            }
-            Ok(())
-        })?;
-        for sample in &mut samples {
-            *sample /= f64::from(CALLS);
-        }
-        Ok(samples)
+        // In a process made under the arm: audit taxes only tasks that it saw being created.
+        let mut child = Command::new(env::current_exe()?);
+        let printed = sh::output(child.arg(CALLER))?;
+        printed.lines().map(|line| Ok(line.parse()?)).collect()
     }
+}
+
+/// The body of the child: prints the seconds per call of each sample.
+pub(crate) fn call() -> Result<()> {
+    let samples = timed(50, || {
+        for _ in 0..CALLS {
+            black_box(parent_id());
+        }
+        Ok(())
+    })?;
+    for sample in samples {
+        println!("{:e}", sample / f64::from(CALLS));
+    }
+    Ok(())
 }
 
 // === impl Login ===

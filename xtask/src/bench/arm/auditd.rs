@@ -10,19 +10,35 @@ use super::Arm;
 use crate::bench::process::Background;
 use crate::sh;
 
+pub(in crate::bench) const NAME: &str = "auditd";
+
+/// Undoes what audit leaves behind.
+///
+/// Once audit was on, every process created since goes through its system call hook, audit on or
+/// off, until the next boot: `audit_alloc`, kernel/auditsc.c at v6.12. A rule against tasks as such
+/// keeps it away from those created under it.
+pub(in crate::bench) struct Silence(());
+
 /// exec; mmap with `PROT_EXEC`; mprotect to read-only, which is how ld.so seals RELRO.
 const RULES: [&str; 3] = ["-S execve -S execveat", "-S mmap -F a2&4", "-S mprotect -F a2=1"];
 /// Written by auditd once it takes events.
 const READY: &str = "type=DAEMON_START";
 
+/// Keeps the kernel's audit hook off new processes.
+const NO_TASKS: [&str; 2] = ["-a", "task,never"];
+
 pub(in crate::bench) struct Auditd {
     folder: PathBuf,
+    /// Held while the arm is stopped, if at all.
+    silence: Option<Silence>,
+    silent_between: bool,
     running: Option<Background>,
 }
 
 impl Auditd {
-    pub(in crate::bench) fn new(folder: &Path) -> Self {
-        Self { folder: folder.join("audit"), running: None }
+    /// With `silent_between` other arms do not pay for audit having been on; see [`Silence`].
+    pub(in crate::bench) fn new(folder: &Path, silent_between: bool) -> Self {
+        Self { folder: folder.join("audit"), silence: None, silent_between, running: None }
     }
 
     fn log(&self) -> PathBuf {
@@ -51,12 +67,13 @@ impl Auditd {
 
 impl Arm for Auditd {
     fn name(&self) -> &'static str {
-        "auditd"
+        NAME
     }
 
     fn start(&mut self) -> Result<()> {
         let status = auditctl(&["-s"])?;
         ensure!(status.contains("pid 0"), "another audit daemon runs on this machine");
+        self.silence = None;
         self.configure()?;
         let mut command = Command::new("auditd");
         command.args(["-n", "-s", "enable", "-c"]).arg(&self.folder);
@@ -77,11 +94,32 @@ impl Arm for Auditd {
             auditctl(&words.chain(rule.split(' ')).collect::<Vec<_>>())?;
         }
         auditctl(&["-e", "0"])?;
-        self.running.take().map_or(Ok(()), Background::end)
+        self.running.take().map_or(Ok(()), Background::end)?;
+        if self.silent_between {
+            self.silence = Some(Silence::impose()?);
+        }
+        Ok(())
     }
 
     fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(Background::pid)
+    }
+}
+
+// === impl Silence ===
+
+impl Silence {
+    pub(in crate::bench) fn impose() -> Result<Self> {
+        auditctl(&NO_TASKS)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Err(error) = auditctl(&["-d", NO_TASKS[1]]) {
+            eprintln!("a rule stays behind that keeps audit from working: {error:#}");
+        }
     }
 }
 
