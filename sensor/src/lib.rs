@@ -4,11 +4,18 @@
 //! `host` (what is known of the process) → `detect` (with `verify` and `baseline`) → `incident` →
 //! `sink`.
 
+pub mod cli;
 pub mod config;
+pub mod detect;
 pub mod doctor;
 pub mod event;
 pub mod finding;
+pub mod host;
 pub mod http;
+pub mod incident;
+pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod probe;
 pub mod sink;
+pub mod status;
