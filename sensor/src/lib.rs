@@ -5,6 +5,7 @@
 //! `sink`.
 //! halfsecond
 
+pub mod cli;
 pub mod config;
 pub mod detect;
 pub mod doctor;
@@ -13,8 +14,11 @@ pub mod finding;
 pub mod host;
 pub mod http;
 pub mod incident;
+pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod probe;
 pub mod sink;
+pub mod status;
 pub mod symbol;
 pub mod verify;
