@@ -5,5 +5,9 @@
 //! `sink`.
 
 pub mod config;
+pub mod decode;
 pub mod event;
 pub mod finding;
+pub mod kernel;
+pub mod loader;
+pub mod source;
