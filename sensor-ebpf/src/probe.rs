@@ -3,6 +3,8 @@
 
 mod check;
 mod environ;
+mod frames;
+mod functions;
 mod process;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

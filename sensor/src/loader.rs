@@ -4,6 +4,7 @@
 mod attach;
 mod error;
 mod fdinfo;
+mod functions;
 mod handle;
 pub mod probes;
 mod report;
@@ -21,6 +22,7 @@ use sensor_common::ProbeConfig;
 use zerocopy::IntoBytes as _;
 
 pub use self::error::LoadError;
+pub use self::functions::{FunctionProbe, Step};
 pub use self::handle::{Counters, MapWriteError, Sensor};
 use self::probes::Mechanism;
 pub use self::report::{BpfMemory, ProbeReport, ProbeState, ProgramStats, Refusal};

@@ -151,6 +151,44 @@ pub const PROBES: &[Probe] = &[
         )],
         unseen: "the end of processes, and their CPU time",
     },
+    Probe {
+        hook: Hook::Frames,
+        need: Need::Optional,
+        rungs: &[
+            rung(
+                Mechanism::RawTracepoint,
+                &[on("frame_sent", &["sock_send_length"])],
+                "below 0.1 us per send on any socket",
+            ),
+            rung(
+                Mechanism::Fentry,
+                &[on("frame_sending", &["security_socket_sendmsg"])],
+                "below 0.1 us per send on any socket",
+            ),
+            rung(
+                Mechanism::Kprobe,
+                &[on("frame_sending_kprobe", &["security_socket_sendmsg"])],
+                "about 0.2 us per send on any socket",
+            ),
+            Rung {
+                mechanism: Mechanism::SyscallTracepoint,
+                programs: &[on("frame_write", &["syscalls/sys_enter_write"])],
+                price: "about 50 ns on every system call of the host",
+                on_request: true,
+            },
+        ],
+        unseen: "method, user and verdict of sshd logins, and the CPU time to the verdict",
+    },
+    Probe {
+        hook: Hook::Functions,
+        need: Need::Optional,
+        rungs: &[rung(
+            Mechanism::Uprobe,
+            &[on("function_entered", &[])],
+            "0.8 to 4 us per call of a guarded function",
+        )],
+        unseen: "who calls guarded functions",
+    },
 ];
 
 /// Every kernel function some rung may attach to.

@@ -4,5 +4,7 @@
 
 #![allow(unreachable_pub, reason = "the harness is a module of this test only")]
 
+mod frames;
+mod functions;
 mod harness;
 mod process;
