@@ -5,4 +5,5 @@
 #![allow(unreachable_pub, reason = "the harness is a module of this test only")]
 
 mod harness;
+mod memory;
 mod process;
