@@ -5,6 +5,9 @@ mod check;
 mod environ;
 mod frames;
 mod functions;
+mod link;
+mod mapping;
+mod memory;
 mod process;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

@@ -141,7 +141,7 @@ fn load_object(
     EbpfLoader::new()
         // The object has nothing to relocate against the kernel's types.
         .btf(None)
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(VerifierLogLevel::DEBUG)
         .override_global("OFFSETS", resolved.offsets.as_bytes(), true)
         .override_global("CONFIG", probe_config.as_bytes(), true)
         .map_max_entries("BULK", config.bulk_ring_bytes)

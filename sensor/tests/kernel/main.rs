@@ -7,4 +7,5 @@
 mod frames;
 mod functions;
 mod harness;
+mod memory;
 mod process;
