@@ -19,3 +19,5 @@ pub mod notify;
 pub mod probe;
 pub mod sink;
 pub mod status;
+pub mod symbol;
+pub mod verify;
