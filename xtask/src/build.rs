@@ -37,10 +37,15 @@ pub(crate) fn build(args: &Args) -> Result<()> {
     sh::run(&mut cargo)
 }
 
+/// Builds the agent as it ships.
+pub(crate) fn release() -> Result<()> {
+    build(&Args { release: true, target: None })
+}
+
 /// From a bare machine to a running sensor; returns the sensor's own exit code.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     setup::ensure(setup::Scope::Run, false)?;
-    build(&Args { release: true, target: None })?;
+    release()?;
     greet();
     let status = sh::as_root(repo::target().join("release/halfsecond"))?
         .arg("run")
@@ -64,22 +69,28 @@ fn greet() {
     );
 }
 
-/// Runs a cargo command that builds exactly one executable and returns its path.
+/// Runs a cargo command that builds the target `name` of `kind` ("bin" or "test"), and returns
+/// the path of its executable; what it is built with may have executables of its own.
 ///
 /// # Errors
-/// When the build fails or yields no executable.
-pub(crate) fn executable(cargo: &mut Command) -> Result<PathBuf> {
+/// When the build fails or yields no such executable.
+pub(crate) fn executable(cargo: &mut Command, kind: &str, name: &str) -> Result<PathBuf> {
     // Diagnostics still go to stderr as text; stdout carries one JSON object per artifact.
     cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let messages = sh::output(sh::announced(cargo))?;
-    let paths = messages.lines().filter_map(executable_in).collect::<Vec<_>>();
-    paths.into_iter().next_back().context("cargo built no executable")
+    let path = messages.lines().find_map(|message| executable_in(message, kind, name));
+    path.with_context(|| format!("cargo built no {kind} called {name}"))
 }
 
-/// The `executable` of a `compiler-artifact` message, or nothing for every other line.
-fn executable_in(message: &str) -> Option<PathBuf> {
+/// The `executable` of the wanted `compiler-artifact` message, or nothing for any other line.
+fn executable_in(message: &str, kind: &str, name: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
-    Some(PathBuf::from(message.get("executable")?.as_str()?))
+    let target = message.get("target")?;
+    let wanted = target.get("name")?.as_str()? == name
+        && target.get("kind")?.as_array()?.iter().any(|of| of.as_str() == Some(kind));
+    // Null where the target was only checked, or built as something else.
+    let path = message.get("executable")?.as_str()?;
+    wanted.then(|| PathBuf::from(path))
 }
 
 #[cfg(test)]
@@ -87,12 +98,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_artifacts_with_an_executable_name_one() {
-        let test =
-            r#"{"reason":"compiler-artifact","executable":"/t/deps/kernel-1f","fresh":true}"#;
-        let library = r#"{"reason":"compiler-artifact","executable":null}"#;
-        assert_eq!(executable_in(test), Some(PathBuf::from("/t/deps/kernel-1f")));
-        assert_eq!(executable_in(library), None);
-        assert_eq!(executable_in("not json"), None);
+    fn the_wanted_executable_is_told_from_those_built_with_it() {
+        let test = r#"{"target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-1f"}"#;
+        let tool = r#"{"target":{"kind":["bin"],"name":"kernel"},"executable":"/t/kernel"}"#;
+        let library = r#"{"target":{"kind":["lib"],"name":"kernel"},"executable":null}"#;
+        let path = |message| executable_in(message, "test", "kernel");
+        assert_eq!(path(test), Some(PathBuf::from("/t/kernel-1f")));
+        assert_eq!(path(tool), None);
+        assert_eq!(path(library), None);
+        assert_eq!(path("not json"), None);
     }
 }

@@ -36,6 +36,9 @@ enum Verb {
     Test(test::Args),
     /// Measure what the sensor costs, interleaved with its peers.
     Bench(bench::Args),
+    /// The child of one of bench's workloads.
+    #[command(name = bench::CALLER, hide = true)]
+    BenchGetppid,
     /// Formatting, lints and house rules.
     Lint,
     /// Kernels and guests of the virtual machine tests.
@@ -70,6 +73,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Run(args) => return build::run(&args),
         Verb::Test(args) => return test::test(&args),
         Verb::Bench(args) => bench::bench(&args)?,
+        Verb::BenchGetppid => bench::call()?,
         Verb::Lint => lint::lint()?,
         Verb::Vm(verb) => vm::dispatch(verb)?,
     }

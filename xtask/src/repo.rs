@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {
     // xtask is only ever run from the tree it was built from, through the cargo alias.
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
 }
 
 /// Cargo's target directory, which also holds what xtask downloads and writes.

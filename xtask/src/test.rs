@@ -158,7 +158,8 @@ fn build_test(name: &str, target: Option<&str>) -> Result<PathBuf> {
     if let Some(target) = target {
         cargo.args(["--target", target]);
     }
-    build::executable(&mut cargo).with_context(|| format!("the {name} test does not build"))
+    build::executable(&mut cargo, "test", name)
+        .with_context(|| format!("the {name} test does not build"))
 }
 
 fn quick<'a>(args: &Args, command: &'a mut Command) -> &'a mut Command {

@@ -124,12 +124,13 @@ fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
 /// The guest's own programs first, then those given: a rig that is broken says so itself.
 fn initramfs(arch: Arch, archive: &mut Archive, programs: Vec<Program>) -> Result<PathBuf> {
     let target = arch.rust_target();
-    let own = |kind: &[&str]| {
-        let mut cargo = sh::cargo(kind);
-        build::executable(cargo.args(["--package", "vm-init", "--target", target]))
+    let own = |cargo: &[&str], kind, name| {
+        let mut cargo = sh::cargo(cargo);
+        cargo.args(["--package", "vm-init", "--target", target, &format!("--{kind}"), name]);
+        build::executable(&mut cargo, kind, name)
     };
-    let init = own(&["build", "--bin", "vm-init"])?;
-    let mut tests = vec![("guest".to_owned(), own(&["test", "--no-run", "--test", "guest"])?)];
+    let init = own(&["build"], "bin", "vm-init")?;
+    let mut tests = vec![("guest".to_owned(), own(&["test", "--no-run"], "test", "guest")?)];
     tests.extend(programs);
     let folder = guest::provide(arch, archive)?;
     let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::Command,
     time::Duration,
 };
 
@@ -46,8 +46,11 @@ fn build(root: &Path) -> Result<()> {
     require(&["debootstrap"])?;
     let parent = root.parent().context("the file system's own root")?;
     fs::create_dir_all(parent)?;
-    let name = root.file_name().unwrap_or_default().to_string_lossy();
-    let partial = parent.join(format!("{name}.partial-{}", process::id()));
+    let mut partial = root.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    // A build that was killed left it; the machine is held, so nobody is building it now.
+    remove(&partial)?;
     eprintln!("building {} with debootstrap: this takes a few minutes, once", root.display());
     // In a mount namespace of its own, so that its mounts end with it even if it is killed.
     let mut debootstrap = Command::new("unshare");

@@ -60,7 +60,7 @@ impl Console {
         }
         match (&self.facts, self.done) {
             (None, _) => Err("the guest did not reach its PID 1".to_owned()),
-            (Some(_), None) => Err("the guest ended before its tests did".to_owned()),
+            (Some(_), None) => Err("its tests did not end".to_owned()),
             (Some(_), Some(0)) if self.results.is_empty() => Err("no test ran".to_owned()),
             (Some(_), Some(0)) => Ok(()),
             (Some(_), Some(_)) => Err(format!("failed: {}", self.failed.join(", "))),
