@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod incidents;
 pub mod run;
+pub mod scan;
 pub mod term;
 
 use std::error::Error;
@@ -37,6 +38,16 @@ Examples:
 
 Incidents are written to standard output as JSON, one per line, unless `output.stdout` is false.
 Ctrl-C or SIGTERM ends the sensor after it has written what it has.";
+
+const SCAN_HELP: &str = "\
+Examples:
+  sudo halfsecond scan                    every process but this one
+  sudo halfsecond scan --pid 4711         one process
+  sudo halfsecond scan --json | jq -r 'select(.kind == \"process\") | .exe'
+
+Compares every import slot (GOT, PLT, IFUNC) of every module with what the dynamic linker should
+have written there. Nothing is attached to the processes or executed in them.
+Exits with 1 if a slot leads elsewhere, with 3 if nothing could be read for lack of privilege.";
 
 const INCIDENTS_HELP: &str = "\
 Examples:
@@ -90,6 +101,9 @@ pub enum Command {
     /// Run the sensor
     #[command(after_help = RUN_HELP)]
     Run,
+    /// Check the linkage of every process once, without daemon and eBPF
+    #[command(after_help = SCAN_HELP)]
+    Scan(scan::ScanArgs),
     /// Tell what this host supports, what is attached, and what is not seen and why
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
@@ -202,7 +216,7 @@ impl Command {
     pub fn default_level(&self) -> Level {
         match self {
             Self::Run => Level::INFO,
-            Self::Doctor | Self::Incidents(_) => Level::WARN,
+            Self::Scan(_) | Self::Doctor | Self::Incidents(_) => Level::WARN,
         }
     }
 }

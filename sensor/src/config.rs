@@ -199,3 +199,6 @@ fn default_functions() -> Vec<GuardedFunction> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use crate::config::{Config, LoadError};
 use crate::probe::ProbeReport;
 
 pub use ask::{Live, LiveState};
+pub(crate) use privilege::missing_capabilities;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

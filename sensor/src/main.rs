@@ -8,7 +8,7 @@ use clap::Parser;
 
 use sensor::cli::incidents::StoreError;
 use sensor::cli::term::{Style, Tone};
-use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run};
+use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
 use sensor::config::Config;
 use sensor::log;
 
@@ -35,6 +35,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Run => run::run(config?, |_| async {
             Err(Failure::Unsupported("the stations are not connected in this build".to_owned()))
         }),
+        Command::Scan(args) => scan::scan(&cli.global, args, &mut out),
         Command::Doctor => doctor::doctor(&cli.global, &config, |_| Vec::new(), &mut out),
         Command::Incidents(args) => {
             let store = |path: &Path| Err(StoreError::Absent(path.to_owned()));

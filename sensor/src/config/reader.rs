@@ -132,7 +132,7 @@ impl<'s, 't> Section<'s, 't> {
             && table.is_none()
         {
             let what = format!(
-                "`{}{key}` is a section, but here it is a {}",
+                "`{}{key}` is a section, and not of type {}",
                 self.prefix,
                 value.get_ref().type_str()
             );
@@ -147,7 +147,7 @@ impl<'s, 't> Section<'s, 't> {
         let example = format!("write `[[{}{key}]]` once for each", self.prefix);
         let Some(entries) = value.get_ref().as_array() else {
             let what = format!(
-                "`{}{key}` is a list of sections, but here it is a {}",
+                "`{}{key}` is a list of sections, and not of type {}",
                 self.prefix,
                 value.get_ref().type_str()
             );
@@ -165,7 +165,7 @@ impl<'s, 't> Section<'s, 't> {
                 sections.push(self.below(key, Some(table), entry.span().start));
             } else {
                 let what = format!(
-                    "`{}{key}` holds a {} where a section belongs",
+                    "`{}{key}` holds a value of type {} where a section belongs",
                     self.prefix,
                     entry.get_ref().type_str()
                 );

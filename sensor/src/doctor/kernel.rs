@@ -100,12 +100,14 @@ impl Host {
         }
     }
 
+    /// Containers are told by their cgroup, in either version: cgroups(7).
     pub(super) fn cgroup(&self) -> Check {
-        if self.at("/sys/fs/cgroup/cgroup.controllers").exists() {
-            return Check::ok("cgroup", "version 2");
+        match self.read("/proc/self/cgroup") {
+            Ok(text) if text.starts_with("0::") => Check::ok("cgroup", "version 2"),
+            Ok(_) => Check::ok("cgroup", "version 1"),
+            Err(error) => Check::degraded("cgroup", format!("/proc/self/cgroup: {error}"))
+                .remedy("boot a kernel with CONFIG_CGROUPS=y")
+                .unseen("the container of a process"),
         }
-        Check::degraded("cgroup", "no version 2 hierarchy on /sys/fs/cgroup")
-            .remedy("boot with systemd.unified_cgroup_hierarchy=1")
-            .unseen("the container of a process")
     }
 }

@@ -23,7 +23,6 @@ struct Needed {
 }
 
 /// Names of the capabilities among those the sensor needs that this process lacks.
-#[must_use]
 pub(crate) fn missing_capabilities() -> Vec<&'static str> {
     effective(&Host::this()).map_or_else(Vec::new, missing_of)
 }

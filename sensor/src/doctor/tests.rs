@@ -26,7 +26,7 @@ impl Fake {
         fake.write("sys/kernel/tracing/events/sched/sched_process_exec/id", b"300\n");
         fake.write("sys/bus/event_source/devices/uprobe/type", b"9\n");
         fake.write("sys/bus/event_source/devices/kprobe/type", b"8\n");
-        fake.write("sys/fs/cgroup/cgroup.controllers", b"cpu memory\n");
+        fake.write("proc/self/cgroup", b"0::/user.slice\n");
         fs::create_dir_all(fake.folder.path().join("proc/self/ns")).unwrap();
         symlink("pid:[4026531836]", fake.folder.path().join("proc/self/ns/pid")).unwrap();
         fake
