@@ -3,6 +3,8 @@
 
 mod check;
 mod environ;
+mod frame;
+mod function;
 mod link;
 mod mapping;
 mod memory;

@@ -161,6 +161,22 @@ pub const PROBES: &[Probe] = &[
         rungs: MEMORY,
         unseen: "libraries as they are mapped, link time, RELRO seals",
     },
+    Probe {
+        hook: Hook::Frames,
+        need: Need::Optional,
+        rungs: FRAMES,
+        unseen: "user, method and verdict of ssh logins",
+    },
+    Probe {
+        hook: Hook::Functions,
+        need: Need::Optional,
+        rungs: &[rung(
+            Mechanism::Uprobe,
+            &[on("function_entry", &[])],
+            "1 to 5 us per call of a guarded function, in guarded programs and in others",
+        )],
+        unseen: "who calls the guarded functions",
+    },
 ];
 
 /// Executable mappings, seals and the end of linking go together: one without the others tells
@@ -198,6 +214,30 @@ const MEMORY: &[Rung] = &[
             on("memory_protect_tracepoint", &["syscalls/sys_enter_mprotect"]),
             on("memory_unmap_tracepoint", &["syscalls/sys_enter_munmap"]),
         ],
+        price: "some 50 ns on every system call of every process",
+        on_request: true,
+    },
+];
+
+const FRAMES: &[Rung] = &[
+    rung(
+        Mechanism::RawTracepoint,
+        &[on("frame_sent", &["sock_send_length"])],
+        "some 30 ns per message sent on a socket",
+    ),
+    rung(
+        Mechanism::Fentry,
+        &[on("frame_fentry", &["security_socket_sendmsg"])],
+        "some 30 ns per message sent on a socket",
+    ),
+    rung(
+        Mechanism::Kprobe,
+        &[on("frame_kprobe", &["security_socket_sendmsg"])],
+        "some 100 ns per message sent on a socket",
+    ),
+    Rung {
+        mechanism: Mechanism::SyscallTracepoint,
+        programs: &[on("frame_tracepoint", &["syscalls/sys_enter_write"])],
         price: "some 50 ns on every system call of every process",
         on_request: true,
     },
