@@ -70,3 +70,11 @@ pub fn linking(tgid: u32) -> Option<&'static mut LinkState> {
     // holds it; a value that was evicted and given to another process tells a wrong time at worst.
     Some(unsafe { &mut *state })
 }
+
+/// The state behind a pointer of `FRAMES`.
+#[inline(always)]
+pub fn frame(state: *mut FrameState) -> &'static mut FrameState {
+    // SAFETY: the only caller passes a live map value of any bytes; a descriptor is written to by
+    // one thread of an sshd.
+    unsafe { &mut *state }
+}

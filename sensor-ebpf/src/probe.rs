@@ -3,8 +3,8 @@
 
 mod check;
 mod environ;
-mod frames;
-mod functions;
+mod frame;
+mod function;
 mod link;
 mod mapping;
 mod memory;

@@ -9,6 +9,7 @@ mod handle;
 pub mod probes;
 mod report;
 mod selfcheck;
+mod site;
 
 use std::io;
 use std::path::PathBuf;
@@ -22,10 +23,11 @@ use sensor_common::ProbeConfig;
 use zerocopy::IntoBytes as _;
 
 pub use self::error::LoadError;
-pub use self::functions::{FunctionProbe, Step};
+pub use self::functions::{FunctionError, FunctionSite, ProbedFunction};
 pub use self::handle::{Counters, MapWriteError, Sensor};
 use self::probes::Mechanism;
 pub use self::report::{BpfMemory, ProbeReport, ProbeState, ProgramStats, Refusal};
+pub use self::site::HitPrice;
 use crate::kernel::BTF_PATH;
 use crate::kernel::offsets::{self, Resolved};
 

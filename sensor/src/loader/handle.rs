@@ -1,9 +1,7 @@
 //! The loaded kernel side in the agent's hands: attach, tell it what matters, ask how it does.
 
 use std::fmt;
-use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::Program;
@@ -15,7 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::attach::{Attacher, unmet};
-use super::functions::{FunctionProbe, Functions};
+use super::functions::Libraries;
 use super::probes::{Mechanism, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::selfcheck::{self, Answer};
@@ -39,7 +37,7 @@ pub struct Sensor {
     known: HashMap<MapData, PairBytes, u8>,
     limits: HashMap<MapData, InodeBytes, u64>,
     check: Array<MapData, Answer>,
-    watched: Functions,
+    libraries: Libraries,
 }
 
 /// The kernel refused a map operation.
@@ -104,12 +102,12 @@ impl Sensor {
             known: take(&mut object, "KNOWN")?,
             limits: take(&mut object, "LINK_LIMITS")?,
             check: take(&mut object, "CHECK")?,
-            watched: Functions::default(),
             object,
             functions,
             avoid: config.avoid.clone(),
             syscall_tracepoints: config.syscall_tracepoints,
             report: Vec::new(),
+            libraries: Libraries::default(),
         })
     }
 
@@ -136,6 +134,14 @@ impl Sensor {
     /// The rings, once.
     pub fn take_rings(&mut self) -> Option<Rings> {
         self.rings.take()
+    }
+
+    pub(super) fn functions_mut(&mut self) -> (&mut Ebpf, &mut Libraries) {
+        (&mut self.object, &mut self.libraries)
+    }
+
+    pub(super) fn libraries(&self) -> &Libraries {
+        &self.libraries
     }
 
     /// Identity of an open file of this process, and its mode, as the programs see it: on overlayfs
@@ -189,30 +195,6 @@ impl Sensor {
     ) -> Result<(), MapWriteError> {
         let key: InodeBytes = zerocopy::transmute!(exe);
         set(&mut self.limits, "LINK_LIMITS", key, limit_ns)
-    }
-
-    /// Watches the callers of those of `symbols` that `library` exports, in every process that
-    /// has this file mapped, now or later. `shown` is its path for reports.
-    ///
-    /// The file stays watched, whatever becomes of its name, until [`Self::release_functions`].
-    pub fn attach_functions(
-        &mut self,
-        library: &File,
-        shown: &Path,
-        key: InodeKey,
-        symbols: &[String],
-    ) -> Vec<FunctionProbe> {
-        self.watched.watch(&mut self.object, library, shown, key, symbols)
-    }
-
-    /// Stops watching a library; true if it was watched.
-    pub fn release_functions(&mut self, key: InodeKey) -> bool {
-        self.watched.release(key)
-    }
-
-    /// Every function probe there is.
-    pub fn functions(&self) -> Vec<FunctionProbe> {
-        self.watched.probes().cloned().collect()
     }
 
     /// The counters, summed over CPUs.

@@ -165,13 +165,17 @@ pub const PROBES: &[Probe] = &[
         hook: Hook::Frames,
         need: Need::Optional,
         rungs: FRAMES,
-        unseen: "method, user and verdict of sshd logins, and the CPU time to the verdict",
+        unseen: "user, method and verdict of ssh logins",
     },
     Probe {
         hook: Hook::Functions,
         need: Need::Optional,
-        rungs: FUNCTIONS,
-        unseen: "who calls guarded functions",
+        rungs: &[rung(
+            Mechanism::Uprobe,
+            &[on("function_entry", &[])],
+            "1 to 5 us per call of a guarded function, in guarded programs and in others",
+        )],
+        unseen: "who calls the guarded functions",
     },
 ];
 
@@ -219,32 +223,25 @@ const FRAMES: &[Rung] = &[
     rung(
         Mechanism::RawTracepoint,
         &[on("frame_sent", &["sock_send_length"])],
-        "some 20 ns per send on any socket",
+        "some 30 ns per message sent on a socket",
     ),
     rung(
         Mechanism::Fentry,
-        &[on("frame_sending", &["security_socket_sendmsg"])],
-        "some 20 ns per send on any socket",
+        &[on("frame_fentry", &["security_socket_sendmsg"])],
+        "some 30 ns per message sent on a socket",
     ),
     rung(
         Mechanism::Kprobe,
-        &[on("frame_sending_kprobe", &["security_socket_sendmsg"])],
-        "some 100 ns per send on any socket",
+        &[on("frame_kprobe", &["security_socket_sendmsg"])],
+        "some 100 ns per message sent on a socket",
     ),
     Rung {
         mechanism: Mechanism::SyscallTracepoint,
-        programs: &[on("frame_write", &["syscalls/sys_enter_write"])],
+        programs: &[on("frame_tracepoint", &["syscalls/sys_enter_write"])],
         price: "some 50 ns on every system call of every process",
         on_request: true,
     },
 ];
-
-/// Loaded at start, attached library by library.
-const FUNCTIONS: &[Rung] = &[rung(
-    Mechanism::Uprobe,
-    &[on("function_entered", &[])],
-    "0.8 to 4 us per call of a guarded function",
-)];
 
 /// Every kernel function some rung may attach to.
 pub fn kernel_functions() -> Vec<&'static str> {
