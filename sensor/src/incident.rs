@@ -1,9 +1,24 @@
 //! Incidents: findings that belong together, told as one story.
+//!
+//! Findings join by lineage: one program, or one sshd listener with all its connections, whatever
+//! programs they run (sshd, sshd-session, sshd-auth). A start of sshd that served nobody (`sshd -t`
+//! before a restart, a listener before its first connection) joins by program. An incident is open
+//! to more findings for the configured window after its latest one.
+
+mod join;
+mod score;
+mod story;
+mod words;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, Severity};
+
+pub(crate) use join::Incidents;
+pub use join::{IncidentError, stored};
+pub use score::score;
+pub(crate) use words::content_id;
 
 /// Whether findings can still join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +33,7 @@ pub enum State {
 /// One incident, as every output shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Incident {
-    /// Unique; made of the first finding.
+    /// Unique; sorts by time.
     pub id: String,
     /// Time of the first finding.
     pub opened: Timestamp,
@@ -28,7 +43,7 @@ pub struct Incident {
     pub state: State,
     /// The worst finding's, raised where families corroborate.
     pub severity: Severity,
-    /// 0–100, see [`score`](crate::incident).
+    /// 0–100, see [`score()`].
     pub score: u32,
     /// One line.
     pub title: String,
@@ -63,3 +78,6 @@ pub struct IncidentUpdate {
     /// All of it, as it stands.
     pub incident: Incident,
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! `host` (what is known of the process) → `detect` (with `verify` and `baseline`) → `incident` →
 //! `sink`.
 
+pub mod analysis;
+pub mod baseline;
 pub mod config;
 pub mod detect;
 pub mod event;
