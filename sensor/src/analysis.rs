@@ -200,7 +200,7 @@ impl Analysis {
         for detector in &mut self.detectors {
             detector.observe(&seen, &world, &mut drafts);
         }
-        let lessons = self.learner.lessons(&seen, &world, &drafts);
+        let lessons = Learner::lessons(&seen, &world, &drafts);
         self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
         for draft in drafts {
             self.report(&seen, draft, updates);

@@ -134,25 +134,20 @@ impl Store {
     /// The value of a key. What cannot be read counts as not there.
     pub(crate) fn read(&mut self, table: Table, key: &str) -> Option<Vec<u8>> {
         let db = self.db.as_ref()?;
-        match read_one(db, table, key) {
-            Ok(value) => value,
-            Err(_) => {
-                self.tally.unreadable += 1;
-                None
-            }
-        }
+        read_one(db, table, key).unwrap_or_else(|_| {
+            self.tally.unreadable += 1;
+            None
+        })
     }
 
     /// All keys of a table, in order.
     pub(crate) fn keys(&mut self, table: Table) -> Vec<String> {
         let Some(db) = &self.db else { return Vec::new() };
-        match read_all(db, table) {
-            Ok(all) => all.into_iter().map(|(key, _)| key).collect(),
-            Err(_) => {
-                self.tally.unreadable += 1;
-                Vec::new()
-            }
-        }
+        let all = read_all(db, table).unwrap_or_else(|_| {
+            self.tally.unreadable += 1;
+            Vec::new()
+        });
+        all.into_iter().map(|(key, _)| key).collect()
     }
 
     /// An entry that was read but not understood.
@@ -174,12 +169,12 @@ impl Store {
             }
             (None, _) => Err(StoreError::Off),
         };
-        match written {
-            Ok(()) => self.tally.flushes += 1,
-            Err(_) => {
-                self.tally.failures += 1;
-                self.db = None;
-            }
+        if written.is_ok() {
+            self.tally.flushes += 1;
+        } else {
+            // redb refuses everything after a failed write until the file is opened again.
+            self.tally.failures += 1;
+            self.db = None;
         }
         written.map(|()| reopened)
     }

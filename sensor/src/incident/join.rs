@@ -1,6 +1,7 @@
 //! Which incident a finding joins, and what is kept of each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -262,7 +263,7 @@ impl Open {
             count_repeats(finding, more);
         }
         if self.unkept > 0 {
-            incident.story.push_str(&format!(" {} more findings were only counted.", self.unkept));
+            let _ = write!(incident.story, " {} more findings were only counted.", self.unkept);
         }
     }
 
