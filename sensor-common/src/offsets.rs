@@ -64,7 +64,7 @@ kernel_offsets! {
     task_start_boottime: Optional "task_struct.start_boottime" | "task_struct.real_start_time";
     /// CPU time, stale by up to a tick for a running task, ns.
     task_sum_exec: Required "task_struct.se.sum_exec_runtime";
-    /// Time spent waiting on a run queue, ns (CONFIG_SCHED_INFO).
+    /// Time spent waiting on a run queue, ns (`CONFIG_SCHED_INFO`).
     task_run_delay: Optional "task_struct.sched_info.run_delay";
     /// Voluntary context switches.
     task_nvcsw: Required "task_struct.nvcsw";
@@ -82,6 +82,8 @@ kernel_offsets! {
     task_exit_code: Optional "task_struct.exit_code";
     /// Kernel stack, where user registers lie on kernels without `bpf_task_pt_regs`.
     task_stack: Optional "task_struct.stack";
+    /// Per-task flags of the low-level entry code; bit 1 tells a 32-bit system call (x86).
+    task_thread_status: Optional "task_struct.thread_info.status";
     /// Live threads of a process.
     signal_live: Optional "signal_struct.live";
     /// Real user id.
@@ -90,10 +92,8 @@ kernel_offsets! {
     cred_euid: Required "cred.euid";
     /// Executable of an address space.
     mm_exe_file: Required "mm_struct.exe_file";
-    /// Lowest address of the environment.
-    mm_env_start: Optional "mm_struct.env_start";
-    /// End of the environment.
-    mm_env_end: Optional "mm_struct.env_end";
+    /// Where a new program's stack starts: `argc`, `argv` and the environment lie there.
+    mm_start_stack: Optional "mm_struct.start_stack";
     /// File being executed.
     bprm_file: Required "linux_binprm.file";
     /// Table of open files.
@@ -136,16 +136,6 @@ kernel_offsets! {
     mount_mountpoint: Required "mount.mnt_mountpoint";
     /// Root dentry of a mount.
     vfsmount_root: Required "vfsmount.mnt_root";
-    /// File of a mapping.
-    vma_file: Optional "vm_area_struct.vm_file";
-    /// First address of a mapping.
-    vma_start: Optional "vm_area_struct.vm_start";
-    /// End address of a mapping.
-    vma_end: Optional "vm_area_struct.vm_end";
-    /// Flags of a mapping.
-    vma_flags: Optional "vm_area_struct.vm_flags" | "vm_area_struct.__vm_flags";
-    /// Address space of a mapping.
-    vma_mm: Optional "vm_area_struct.vm_mm";
     /// `struct sock *` of a socket.
     socket_sk: Optional "socket.sk";
     /// Address family.
@@ -158,7 +148,7 @@ kernel_offsets! {
     sock_daddr: Optional "sock.__sk_common.skc_daddr";
     /// Peer IPv6 address.
     sock_v6_daddr: Optional "sock.__sk_common.skc_v6_daddr";
-    /// Registers: system call number (x86_64).
+    /// Registers: system call number (`x86_64`).
     regs_orig_ax: Optional "pt_regs.orig_ax";
     /// Registers: system call number (aarch64).
     regs_syscallno: Optional "pt_regs.syscallno";

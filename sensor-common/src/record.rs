@@ -41,13 +41,11 @@ pub enum Kind {
     Caller = 8,
     /// [`Env`]
     Env = 9,
-    /// [`SelfCheck`]
-    SelfCheck = 10,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -57,7 +55,6 @@ impl Kind {
         Self::Frame,
         Self::Caller,
         Self::Env,
-        Self::SelfCheck,
     ];
 
     /// The kind with this wire number.
@@ -71,7 +68,7 @@ impl Kind {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Header {
-    /// CLOCK_MONOTONIC when the hook ran, ns.
+    /// `CLOCK_MONOTONIC` when the hook ran, ns.
     pub ktime_ns: u64,
     /// Position among this CPU's records of this ring, counted from 1, losses included.
     pub seq: u64,
@@ -298,7 +295,7 @@ pub struct Link {
     pub header: Header,
     /// Its executable.
     pub exe: FileKey,
-    /// CLOCK_MONOTONIC of the exec, ns.
+    /// `CLOCK_MONOTONIC` of the exec, ns.
     pub exec_ktime_ns: u64,
     /// Seals used of `seals`.
     pub count: u32,
@@ -361,7 +358,7 @@ pub struct Caller {
     pub usage: Usage,
     /// Address of the function.
     pub ip: u64,
-    /// Return address: top of the stack (x86_64), link register (aarch64).
+    /// Return address: top of the stack (`x86_64`), link register (aarch64).
     pub return_address: u64,
 }
 
@@ -379,24 +376,34 @@ pub struct Env {
     pub text: [u8; ENV_MAX],
 }
 
-/// The offsets tried out: what the kernel side reads of the agent itself.
+/// The offsets tried out: what the kernel side reads of the agent itself. Not sent through a ring
+/// but left in the map `CHECK`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SelfCheck {
-    /// From helpers, not from offsets.
-    pub header: Header,
-    /// From offsets.
-    pub tgid: u32,
-    /// From offsets.
-    pub parent_tgid: u32,
-    /// From offsets, ns since boot.
+    /// Not from offsets: what the helper says, process id in the upper half.
+    pub pid_tgid: u64,
+    /// Start time since boot, ns; 0 where the kernel does not say.
     pub start_ns: u64,
-    /// From offsets: the executable.
-    pub exe: FileKey,
-    /// From offsets: real user id.
+    /// Thread id.
+    pub tid: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// Parent's process id.
+    pub parent_tgid: u32,
+    /// Real user id.
     pub uid: u32,
-    /// Explicit, so that the layout has no padding.
-    pub reserved: u32,
+    /// The agent's executable.
+    pub exe: FileKey,
+    /// The file whose descriptor was asked about; zero where there is none.
+    pub file: FileKey,
+    /// File mode of `file`, with type.
+    pub mode: u32,
+    /// Number of the system call in progress, from the saved user registers: that of `bpf` where
+    /// they are found, `u32::MAX` where they are not.
+    pub syscall: u32,
+    /// Path of `exe`.
+    pub path: Path,
 }
 
 /// `LD_PRELOAD`
@@ -429,7 +436,7 @@ const _: () = {
     assert!(size_of::<Frame>() == 32 + 32 + 16 + USER_MAX);
     assert!(size_of::<Caller>() == 80);
     assert!(size_of::<Env>() == 40 + ENV_MAX);
-    assert!(size_of::<SelfCheck>() == 88);
+    assert!(size_of::<SelfCheck>() == 16 + 16 + 64 + 8 + 520);
     assert!(core::mem::offset_of!(Header, kind) == 24);
     // Ring records are 8-byte aligned; no type may ask for more.
     assert!(align_of::<Exec>() == 8 && align_of::<Map>() == 8 && align_of::<Link>() == 8);

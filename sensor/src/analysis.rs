@@ -2,6 +2,7 @@
 //!
 //! One synchronous object on the event clock alone: the same observations give the same bytes.
 
+mod family;
 mod hold;
 mod learn;
 mod recheck;
@@ -13,9 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World};
-use crate::finding::{Evidence, Finding};
+use crate::finding::{Evidence, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
+use family::Families;
 use hold::Hold;
 use learn::Learner;
 use recheck::Rechecks;
@@ -31,12 +33,10 @@ pub struct Tally {
     pub slots_checked: u64,
     /// Checks that could not be done, for other reasons than the process's end.
     pub checks_failed: u64,
-    /// Incidents ever opened.
-    pub incidents_opened: u64,
-    /// Incidents that findings can still join.
-    pub incidents_open: usize,
     /// Baselines in memory.
     pub baselines: usize,
+    /// Those of them that have learned enough for their detectors to speak.
+    pub settled: usize,
     /// Baselines lost unwritten.
     pub baselines_lost: u64,
     /// The store's own counts.
@@ -52,11 +52,13 @@ pub struct Analysis {
     detectors: Vec<Box<dyn Detector>>,
     baselines: Baselines,
     incidents: Incidents,
+    families: Families,
     hold: Hold,
     learner: Learner,
     rechecks: Rechecks,
     directives: Vec<Directive>,
     notes: Vec<Opened>,
+    found: Vec<(&'static str, Severity)>,
     flushed_ktime_ns: u64,
     now_ktime_ns: u64,
     tally: Tally,
@@ -70,14 +72,10 @@ impl Analysis {
     pub fn new(
         config: &Config,
         host: String,
-        mut store: Store,
+        store: Store,
         checker: Box<dyn SlotCheck + Send>,
     ) -> Self {
-        let changes = Incidents::close_stored(&mut store);
-        let mut baselines = Baselines::new(store);
-        for change in changes {
-            baselines.also_write(change);
-        }
+        let baselines = Baselines::new(store);
         let detectors = detect::all();
         let findings = detectors.iter().map(|detector| (detector.id(), 0)).collect();
         Self {
@@ -88,11 +86,13 @@ impl Analysis {
             checker,
             detectors,
             baselines,
+            families: Families::default(),
             hold: Hold::default(),
             learner: Learner::new(config.learning, config.detect),
             rechecks: Rechecks::new(config.detect.settle),
             directives: Vec::new(),
             notes: Vec::new(),
+            found: Vec::new(),
             flushed_ktime_ns: 0,
             now_ktime_ns: 0,
             tally: Tally { findings, ..Tally::default() },
@@ -110,16 +110,14 @@ impl Analysis {
 
     /// Records were lost: what is open now may lack some.
     pub fn on_loss(&mut self) {
-        self.incidents.lost_records();
+        self.incidents.mark_partial();
     }
 
     /// Tells the time when no observation does: repeats checks, closes incidents, writes the store.
     /// Call it at least every `learning.flush_every`.
     pub fn tick(&mut self, now_ktime_ns: u64) -> Vec<IncidentUpdate> {
-        let updates = self.advance(now_ktime_ns);
-        for change in self.incidents.close_old(now_ktime_ns) {
-            self.baselines.also_write(change);
-        }
+        let mut updates = self.advance(now_ktime_ns);
+        updates.extend(self.incidents.tick(now_ktime_ns));
         let every = u64::try_from(self.learning.flush_every.as_nanos()).unwrap_or(u64::MAX);
         if now_ktime_ns.saturating_sub(self.flushed_ktime_ns) >= every {
             self.flushed_ktime_ns = now_ktime_ns;
@@ -149,6 +147,16 @@ impl Analysis {
         std::mem::take(&mut self.notes)
     }
 
+    /// The incidents: what is open, and what is to be saved.
+    pub fn incidents(&mut self) -> &mut Incidents {
+        &mut self.incidents
+    }
+
+    /// Detector and severity of every finding since the last call, repeats included.
+    pub fn found(&mut self) -> Vec<(&'static str, Severity)> {
+        std::mem::take(&mut self.found)
+    }
+
     /// A subject's baseline.
     pub fn baseline(&mut self, subject: &str) -> &Baseline {
         self.baselines.get(subject)
@@ -158,9 +166,8 @@ impl Analysis {
     #[must_use]
     pub fn tally(&self) -> Tally {
         Tally {
-            incidents_opened: self.incidents.opened(),
-            incidents_open: self.incidents.open(),
             baselines: self.baselines.resident(),
+            settled: self.baselines.settled(self.learning.observations),
             baselines_lost: self.baselines.lost(),
             store: self.baselines.tally(),
             ..self.tally.clone()
@@ -233,15 +240,13 @@ impl Analysis {
         {
             *count += 1;
         }
-        let object = draft.object.clone();
-        let lineage = lineage(seen, &draft);
-        let served = seen.connection.is_some();
+        self.found.push((draft.detector, draft.severity));
+        let (lineage, served) = (lineage(seen, &draft), seen.connection.is_some());
         let finding = finding(&self.host, seen, draft);
-        let joined = self.incidents.join(finding, object, lineage, served);
-        if let Some(change) = joined.change {
-            self.baselines.also_write(change);
-        }
-        updates.extend(joined.update);
+        let ktime_ns = finding.ktime_ns;
+        let window = u64::try_from(self.detect.incident_window.as_nanos()).unwrap_or(u64::MAX);
+        let lineage = self.families.of(lineage, &finding.subject, served, ktime_ns, window);
+        updates.extend(self.incidents.join(finding, &lineage, ktime_ns));
     }
 }
 

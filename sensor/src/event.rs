@@ -5,16 +5,18 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use sensor_common::Role;
 pub use sensor_common::record::{FileKey, InodeKey, SealAt, Usage};
+pub use sensor_common::{Ring, Role};
 
 /// One decoded record.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// CLOCK_MONOTONIC when the hook ran, ns: the only clock detectors may use.
+    /// `CLOCK_MONOTONIC` when the hook ran, ns: the only clock detectors may use.
     pub ktime_ns: u64,
     /// Position among this CPU's records of this ring.
     pub seq: u64,
+    /// Ring it travelled in.
+    pub ring: Ring,
     /// CPU the hook ran on.
     pub cpu: u16,
     /// Process.
@@ -48,8 +50,6 @@ pub enum EventBody {
     Caller(Caller),
     /// A loader variable stood in the new program's environment.
     Env(Env),
-    /// The offsets tried out on the agent itself.
-    SelfCheck(SelfCheck),
 }
 
 /// See [`sensor_common::record::Fork`].
@@ -136,7 +136,7 @@ pub struct Map {
 pub struct Link {
     /// The process's executable.
     pub exe: FileKey,
-    /// CLOCK_MONOTONIC of the exec, ns.
+    /// `CLOCK_MONOTONIC` of the exec, ns.
     pub exec_ktime_ns: u64,
     /// In time order; values count from the exec.
     pub seals: Vec<SealAt>,
@@ -194,19 +194,4 @@ pub struct Env {
     pub text: String,
     /// The value was cut.
     pub truncated: bool,
-}
-
-/// See [`sensor_common::record::SelfCheck`].
-#[derive(Clone, Copy, Debug)]
-pub struct SelfCheck {
-    /// From offsets.
-    pub tgid: u32,
-    /// From offsets.
-    pub parent_tgid: u32,
-    /// From offsets; `None` where the kernel does not say.
-    pub start_ns: Option<u64>,
-    /// From offsets.
-    pub exe: FileKey,
-    /// From offsets.
-    pub uid: u32,
 }

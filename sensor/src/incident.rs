@@ -1,24 +1,30 @@
 //! Incidents: findings that belong together, told as one story.
-//!
-//! Findings join by lineage: one program, or one sshd listener with all its connections, whatever
-//! programs they run (sshd, sshd-session, sshd-auth). A start of sshd that served nobody (`sshd -t`
-//! before a restart, a listener before its first connection) joins by program. An incident is open
-//! to more findings for the configured window after its latest one.
 
+mod advice;
 mod join;
+mod key;
+mod limit;
+#[cfg(test)]
+mod sample;
 mod score;
+mod sentence;
+mod store;
 mod story;
-mod words;
+#[cfg(test)]
+mod tests;
+mod text;
+mod title;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, Severity};
+use crate::host::Lineage;
 
-pub(crate) use join::Incidents;
-pub use join::{IncidentError, stored};
-pub use score::score;
-pub(crate) use words::content_id;
+pub use join::{Counters, Incidents, MAX_OPEN};
+pub(crate) use key::content_id;
+pub use limit::MAX_FINDINGS;
+pub use store::{IncidentReader, IncidentStore, Listed, Opened, StoreError, StoreLimits};
 
 /// Whether findings can still join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +39,7 @@ pub enum State {
 /// One incident, as every output shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Incident {
-    /// Unique; sorts by time.
+    /// Unique; made of the first finding.
     pub id: String,
     /// Time of the first finding.
     pub opened: Timestamp,
@@ -43,7 +49,7 @@ pub struct Incident {
     pub state: State,
     /// The worst finding's, raised where families corroborate.
     pub severity: Severity,
-    /// 0–100, see [`score()`].
+    /// 0–100; the formula and a worked example stand in `incident/score.rs`.
     pub score: u32,
     /// One line.
     pub title: String,
@@ -68,6 +74,8 @@ pub enum Reason {
     Escalated,
     /// A detector that had not spoken joined.
     Corroborated,
+    /// Nothing joined it for as long as the window is, or there were too many.
+    Closed,
 }
 
 /// An incident worth telling (again).
@@ -79,5 +87,13 @@ pub struct IncidentUpdate {
     pub incident: Incident,
 }
 
-#[cfg(test)]
-mod tests;
+/// An incident as the store keeps it: with what is needed to go on with it after a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it joins by.
+    pub lineage: Lineage,
+    /// Findings that found no room among [`Incident::findings`].
+    pub omitted: u64,
+    /// As shown.
+    pub incident: Incident,
+}

@@ -6,9 +6,24 @@
 
 pub mod analysis;
 pub mod baseline;
+pub mod cli;
 pub mod config;
+pub mod decode;
 pub mod detect;
+pub mod doctor;
 pub mod event;
 pub mod finding;
 pub mod host;
+pub mod http;
 pub mod incident;
+pub mod kernel;
+pub mod loader;
+pub mod log;
+pub mod metrics;
+pub mod notify;
+pub mod probe;
+pub mod sink;
+pub mod source;
+pub mod status;
+pub mod symbol;
+pub mod verify;

@@ -242,6 +242,9 @@ impl Learner {
             | What::Caller { known: true, .. } => count,
             _ => Changed::Learned,
         };
+        if lesson.guarded {
+            baselines.mark_guarded(&lesson.subject);
+        }
         let baseline = baselines.learn(&lesson.subject, changed);
         match lesson.what {
             What::Start => baseline.add_start(lesson.time, None),

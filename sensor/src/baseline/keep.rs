@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::store::{Change, Opened, Store, StoreTally, Table};
+use super::store::{Opened, Store, StoreTally};
 use super::subject::Baseline;
 
 /// Baselines held in memory; the least recently used ones are read again when needed.
@@ -20,7 +20,6 @@ pub struct Baselines {
     uses: u64,
     lost: u64,
     skipped: u32,
-    changes: Vec<Change>,
 }
 
 #[derive(Debug)]
@@ -28,6 +27,8 @@ struct Resident {
     baseline: Baseline,
     changed: Changed,
     used: u64,
+    /// Its program is a guarded one, as far as was told since it was loaded.
+    guarded: bool,
 }
 
 /// How much it matters to write it.
@@ -48,7 +49,7 @@ impl Baselines {
     #[must_use]
     pub fn new(store: Store) -> Self {
         let resident = BTreeMap::new();
-        Self { resident, store, uses: 0, lost: 0, skipped: 0, changes: Vec::new() }
+        Self { resident, store, uses: 0, lost: 0, skipped: 0 }
     }
 
     /// A subject's baseline; an empty one if it was never seen.
@@ -68,21 +69,15 @@ impl Baselines {
         self.resident.get(subject).map(|resident| &resident.baseline)
     }
 
-    /// Something else to be written with the next flush.
-    pub(crate) fn also_write(&mut self, change: Change) {
-        self.changes.retain(|(table, key, _)| (*table, key) != (change.0, &change.1));
-        self.changes.push(change);
-    }
-
     /// Writes what changed in one transaction. `all` includes mere counts.
     pub(crate) fn flush(&mut self, all: bool) -> Option<Opened> {
         self.skipped += 1;
         let all = all || self.skipped >= LAZY;
         let least = if all { Changed::Count } else { Changed::Learned };
-        let mut changes = self.changes.clone();
+        let mut changes = Vec::new();
         for (subject, resident) in self.resident.iter().filter(|(_, r)| r.changed >= least) {
             if let Ok(bytes) = serde_json::to_vec(&resident.baseline) {
-                changes.push((Table::Subjects, subject.clone(), Some(bytes)));
+                changes.push((subject.clone(), bytes));
             }
         }
         if changes.is_empty() {
@@ -90,7 +85,6 @@ impl Baselines {
         }
         // A failure is counted by the store; everything stays marked and is tried again.
         let reopened = self.store.write(&changes).ok()?;
-        self.changes.clear();
         let fresh = matches!(reopened, Some(Opened::SetAside { .. }));
         for resident in self.resident.values_mut() {
             if fresh {
@@ -117,6 +111,21 @@ impl Baselines {
         self.resident.len()
     }
 
+    /// Baselines in memory that have learned enough for their detectors to speak.
+    #[must_use]
+    pub fn settled(&self, observations: u32) -> usize {
+        let settled =
+            |resident: &&Resident| resident.baseline.settled(observations, resident.guarded);
+        self.resident.values().filter(settled).count()
+    }
+
+    /// The subject's program is a guarded one.
+    pub(crate) fn mark_guarded(&mut self, subject: &str) {
+        if let Some(resident) = self.resident.get_mut(subject) {
+            resident.guarded = true;
+        }
+    }
+
     /// Baselines forgotten unwritten, because the store took none for long.
     #[must_use]
     pub fn lost(&self) -> u64 {
@@ -128,7 +137,8 @@ impl Baselines {
         if !self.resident.contains_key(subject) {
             self.make_room();
             let baseline = self.read(subject);
-            let resident = Resident { baseline, changed: Changed::No, used: self.uses };
+            let resident =
+                Resident { baseline, changed: Changed::No, used: self.uses, guarded: false };
             self.resident.insert(subject.to_owned(), resident);
         }
         let uses = self.uses;
@@ -136,13 +146,14 @@ impl Baselines {
             baseline: Baseline::default(),
             changed: Changed::No,
             used: uses,
+            guarded: false,
         });
         resident.used = uses;
         resident
     }
 
     fn read(&mut self, subject: &str) -> Baseline {
-        let Some(bytes) = self.store.read(Table::Subjects, subject) else {
+        let Some(bytes) = self.store.read(subject) else {
             return Baseline::default();
         };
         serde_json::from_slice(&bytes).unwrap_or_else(|_| {

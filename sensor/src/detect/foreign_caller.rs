@@ -42,19 +42,12 @@ impl Detector for ForeignCaller {
             severity,
             confidence,
             title: title(program.name(), call, caller, &names),
-            evidence: vec![
-                Evidence::Caller {
-                    function: call.function.clone(),
-                    caller_module: caller.module.path.clone(),
-                    caller: describe(caller),
-                    known: names,
-                },
-                Evidence::Library {
-                    path: caller.module.path.clone(),
-                    build_id: caller.module.build_id().map(str::to_owned),
-                    inode: String::new(),
-                },
-            ],
+            evidence: vec![Evidence::Caller {
+                function: call.function.clone(),
+                caller_module: caller.module.path.clone(),
+                caller: describe(caller),
+                known: names,
+            }],
             attack: &["T1556", "T1574", "T1055"],
             object: format!("{} {}", call.function, caller.module.path),
             program: Arc::clone(program),

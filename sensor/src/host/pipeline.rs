@@ -91,7 +91,6 @@ impl Pipeline {
             EventBody::Frame(frame) => self.on_frame(at, &frame, out),
             EventBody::Caller(caller) => self.on_caller(at, &caller, out),
             EventBody::Env(env) => self.on_env(at, &env, out),
-            EventBody::SelfCheck(_) => {}
         }
     }
 

@@ -56,7 +56,7 @@ impl Shared {
 
 /// Build-id of the file with this inode.
 pub(crate) fn build(inode: u64) -> String {
-    format!("{inode:040x}")
+    format!("{inode:04x}{inode:036x}")
 }
 
 impl Outside for Fake {
@@ -238,7 +238,16 @@ impl World {
 
     pub(crate) fn push(&mut self, tgid: u32, role: Role, body: EventBody) {
         self.now += 10_000;
-        let event = Event { ktime_ns: self.now, seq: 0, cpu: 0, tgid, tid: tgid, role, body };
+        let event = Event {
+            ktime_ns: self.now,
+            seq: 0,
+            ring: crate::event::Ring::Priority,
+            cpu: 0,
+            tgid,
+            tid: tgid,
+            role,
+            body,
+        };
         self.events.push(event);
     }
 

@@ -1,58 +1,75 @@
-//! Score and severity of an incident, both computable by hand.
-
-use std::collections::{BTreeMap, BTreeSet};
+//! How bad an incident is: its severity and its score.
+//!
+//! Severity is the worst finding's. It is raised one step, at most to critical, where two families
+//! or more each have a finding of at least medium that nothing explains.
+//!
+//! The score takes each family's strongest finding, and the families as independent witnesses:
+//!
+//! ```text
+//! strength of a finding = weight(severity) × confidence / 100, halved where something explains it
+//!                         weight: info 0, low 20, medium 45, high 70, critical 90
+//! s(family)             = its strongest finding
+//! score                 = 100 × (1 − Π over the families of (1 − s)), rounded
+//! ```
+//!
+//! Worked example, the one the tests repeat: `got_redirected`, critical, 0.98 gives the hook family
+//! 0.90 × 0.98 = 0.882; `link_time_shift`, medium, 0.9 gives linker 0.405; `auth_cpu_shift`,
+//! medium, 0.8 gives sshd 0.36. 1 − 0.118 × 0.595 × 0.64 = 0.955, so 96 (alone the hook would
+//! give 88).
 
 use crate::finding::{Family, Finding, Severity};
 
-/// Each family beyond the first.
-const PER_FAMILY: u32 = 10;
-/// The top of the scale.
-const TOP: u32 = 100;
+const FAMILIES: [Family; 4] = [Family::Linker, Family::Hook, Family::Sshd, Family::Sensor];
 
-/// 0–100: for every detector that spoke, the points of its worst finding times that finding's
-/// confidence (info 1, low 5, medium 15, high 35, critical 60), rounded; plus 10 for every family
-/// beyond the first that has a finding above info; at most 100.
-#[must_use]
-pub fn score(findings: &[Finding]) -> u32 {
-    let mut worst: BTreeMap<&str, u32> = BTreeMap::new();
-    for finding in findings {
-        let points = weigh(finding);
-        let entry = worst.entry(&finding.detector).or_default();
-        *entry = points.max(*entry);
-    }
-    let families = u32::try_from(families(findings).len()).unwrap_or(TOP);
-    let sum = worst.values().fold(0_u32, |sum, points| sum.saturating_add(*points));
-    sum.saturating_add(families.saturating_sub(1).saturating_mul(PER_FAMILY)).min(TOP)
-}
-
-/// The worst finding's; one step higher, up to high, where two families have findings of medium or
-/// more. Critical is never made of parts: it needs a finding that proves it.
+/// The severity of an incident with these findings.
 pub(super) fn severity(findings: &[Finding]) -> Severity {
     let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Info);
-    let strong = findings.iter().filter(|finding| finding.severity >= Severity::Medium);
-    let families: BTreeSet<Family> = strong.map(|finding| finding.family).collect();
-    if families.len() > 1 && worst == Severity::Medium { Severity::High } else { worst }
+    let witnesses = FAMILIES
+        .into_iter()
+        .filter(|family| findings.iter().any(|finding| testifies(finding, *family)))
+        .count();
+    if witnesses >= 2 { raised(worst) } else { worst }
 }
 
-/// Families with a finding above info.
-pub(super) fn families(findings: &[Finding]) -> BTreeSet<Family> {
-    let strong = findings.iter().filter(|finding| finding.severity > Severity::Info);
-    strong.map(|finding| finding.family).collect()
+/// The score, 0–100.
+pub(super) fn score(findings: &[Finding]) -> u32 {
+    let doubt: f64 = FAMILIES.into_iter().map(|family| 1.0 - strongest(findings, family)).product();
+    let score = 100.0 * (1.0 - doubt);
+    (0..=100).rev().find(|whole| f64::from(*whole) - 0.5 <= score).unwrap_or(0)
 }
 
-fn weigh(finding: &Finding) -> u32 {
-    let points = match finding.severity {
-        Severity::Info => 1.0,
-        Severity::Low => 5.0,
-        Severity::Medium => 15.0,
-        Severity::High => 35.0,
-        Severity::Critical => 60.0,
+fn testifies(finding: &Finding, family: Family) -> bool {
+    finding.family == family
+        && finding.severity >= Severity::Medium
+        && finding.explained_by.is_none()
+}
+
+fn strongest(findings: &[Finding], family: Family) -> f64 {
+    findings
+        .iter()
+        .filter(|finding| finding.family == family)
+        .map(strength)
+        .fold(0.0, f64::max)
+        .min(1.0)
+}
+
+fn strength(finding: &Finding) -> f64 {
+    let weight = match finding.severity {
+        Severity::Info => 0.0,
+        Severity::Low => 0.20,
+        Severity::Medium => 0.45,
+        Severity::High => 0.70,
+        Severity::Critical => 0.90,
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between 0 and 60, by the clamp"
-    )]
-    let weighed = (points * finding.confidence.clamp(0.0, 1.0)).round() as u32;
-    weighed
+    let explained = if finding.explained_by.is_some() { 0.5 } else { 1.0 };
+    weight * finding.confidence * explained
+}
+
+fn raised(severity: Severity) -> Severity {
+    match severity {
+        Severity::Info => Severity::Low,
+        Severity::Low => Severity::Medium,
+        Severity::Medium => Severity::High,
+        Severity::High | Severity::Critical => Severity::Critical,
+    }
 }

@@ -1,253 +1,157 @@
-//! Title, story and recommendation: what an operator reads first.
+//! The story of an incident: one paragraph of plain sentences in the order of events.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::time::Duration;
 
-use super::score::families;
-use super::words::{accused, duration, file_name, function, library};
-use crate::finding::{Evidence, Family, Finding, Severity};
+use jiff::Timestamp;
 
-/// Sentences of one story.
-const SENTENCES_MAX: usize = 12;
+use super::limit::repeated;
+use super::sentence::{Modules, Who, peer, sentences};
+use super::text::{base, clock, date, moment, name, path, sentence};
+use crate::finding::{Finding, ProcessRef};
 
-/// The worst finding's title, the earliest of equals.
-pub(super) fn title(findings: &[Finding]) -> String {
-    let Some(first) = worst(findings) else { return String::new() };
-    let mut detectors: Vec<&str> = findings.iter().map(|f| f.detector.as_str()).collect();
-    detectors.sort_unstable();
-    detectors.dedup();
-    match detectors.len() {
-        0 | 1 => first.title.clone(),
-        2 => format!("{} (and one more sign)", first.title),
-        n => format!("{} (and {} more signs)", first.title, n - 1),
-    }
+/// Findings that are told; the worst are chosen.
+const MAX_TOLD: usize = 12;
+/// Characters of a story.
+const MAX_STORY: usize = 6000;
+/// A finding this soon after its process' start is told from the start on.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// What was told last, so that the next sentence can refer to it.
+struct Teller {
+    day: String,
+    told: String,
+    second: i64,
+    pid: u32,
+    exe: String,
+    text: String,
 }
 
-/// One paragraph: who and where, then one sentence per finding in the order of events.
-pub(super) fn story(
-    findings: &[Finding],
-    repeats: &BTreeMap<String, u64>,
-    partial: bool,
-) -> String {
-    let mut ordered: Vec<&Finding> = findings.iter().collect();
-    ordered.sort_by_key(|finding| (finding.ktime_ns, finding.detector.clone()));
-    let Some(first) = ordered.first() else { return String::new() };
-    let mut story = opening(first);
-    for finding in ordered.iter().take(SENTENCES_MAX) {
-        let mut said = sentence(finding);
-        if let Some(more) = repeats.get(&finding.id).filter(|more| **more > 0) {
-            let times =
-                if *more == 1 { "once more".to_owned() } else { format!("{more} more times") };
-            let _ = write!(said, " ({times})");
-        }
-        let _ = write!(story, " {}.", capital(&said));
+/// Tells `findings`; `omitted` is how many more there were.
+pub(super) fn story(findings: &[Finding], omitted: u64, partial: bool) -> String {
+    let chosen = chosen(findings);
+    let Some(first) = chosen.first() else { return String::new() };
+    let mut modules = Modules::of(findings);
+    let mut teller = Teller::begin(first, chosen.iter().find_map(|finding| peer(finding)));
+    for finding in &chosen {
+        teller.tell(finding, &mut modules);
     }
-    if ordered.len() > SENTENCES_MAX {
-        let _ = write!(story, " {} more findings follow.", ordered.len() - SENTENCES_MAX);
-    }
-    if let Some(text) = connection(findings) {
-        let _ = write!(story, " {text}");
-    }
-    if partial {
-        story.push_str(" Records were lost meanwhile, so parts may be missing.");
-    }
-    story
+    teller.end(findings.len() - chosen.len(), omitted, partial)
 }
 
-/// What to do, by what is proven.
-pub(super) fn recommendation(findings: &[Finding], severity: Severity) -> String {
-    let Some(first) = worst(findings) else { return String::new() };
-    let culprit = culprit(findings);
-    let which = culprit
-        .map_or_else(|| "the files named in the evidence".to_owned(), |(path, _)| path.to_owned());
-    let hooked = findings.iter().any(|f| f.family == Family::Hook && f.severity >= Severity::High);
-    let program = file_name(&first.process.exe);
-    if hooked || severity == Severity::Critical {
-        format!(
-            "Treat {host} as compromised: keep it running but cut off from the network, copy {which} \
-             and the memory of pid {pid} as evidence, find out what brought the file and when (dpkg \
-             -S or rpm -qf {which}), then rebuild the host and replace every key and password that \
-             {program} has seen since {time}.",
-            host = first.host,
-            pid = first.process.pid,
-            time = first.time,
-        )
-    } else if severity >= Severity::High {
-        format!(
-            "Find out what brought {which} and when (dpkg -S or rpm -qf {which}), compare it with \
-             its package, and check {program} at once with `halfsecond scan --pid {pid}`.",
-            pid = first.process.pid,
-        )
-    } else {
-        format!(
-            "Compare {which} with its package; if an upgrade or a change of configuration explains \
-             it, nothing is left to do."
-        )
-    }
+/// The worst, in time order.
+fn chosen(findings: &[Finding]) -> Vec<&Finding> {
+    let mut chosen: Vec<&Finding> = findings.iter().collect();
+    chosen.sort_by_key(|finding| (std::cmp::Reverse(finding.severity), finding.time));
+    chosen.truncate(MAX_TOLD);
+    chosen.sort_by_key(|finding| finding.time);
+    chosen
 }
 
-fn worst(findings: &[Finding]) -> Option<&Finding> {
-    let worst = findings.iter().map(|finding| finding.severity).max()?;
-    let equals = findings.iter().filter(|finding| finding.severity == worst);
-    // Of equals the slot itself says most.
-    equals.min_by_key(|finding| (finding.detector != "got_redirected", finding.ktime_ns))
-}
+// === impl Teller ===
 
-/// The file that most findings accuse.
-fn culprit(findings: &[Finding]) -> Option<(&str, Option<&str>)> {
-    let mut accusations: BTreeMap<&str, (u64, Option<&str>)> = BTreeMap::new();
-    for finding in findings.iter().filter(|finding| finding.severity > Severity::Info) {
-        let mut seen: Vec<&str> = Vec::new();
-        for (path, build_id) in finding.evidence.iter().filter_map(accused) {
-            let entry = accusations.entry(path).or_default();
-            entry.1 = entry.1.or(build_id);
-            if !seen.contains(&path) {
-                entry.0 += 1;
-                seen.push(path);
-            }
+impl Teller {
+    /// Introduces the process of the first finding.
+    fn begin(first: &Finding, peer: Option<&str>) -> Self {
+        let process = &first.process;
+        let start = process.start.filter(|start| is_recent(*start, first.time));
+        let from = start.unwrap_or(first.time);
+        let connection = peer.map(|peer| format!("a connection from {}", name(peer)));
+        let what = match (start, connection) {
+            (Some(_), Some(connection)) => format!("was started for {connection}"),
+            (Some(_), None) => format!("was started{}", by(process)),
+            (None, Some(connection)) => format!("drew attention on {connection}"),
+            (None, None) => "drew attention".to_owned(),
+        };
+        let text = format!("At {} {}{} {what}.", moment(from), introduced(process), place(first));
+        Self {
+            day: date(from),
+            told: String::new(),
+            second: from.as_second(),
+            pid: process.pid,
+            exe: process.exe.clone(),
+            text,
         }
     }
-    let most = accusations.into_iter().max_by_key(|(path, (count, _))| (*count, path.len()));
-    most.map(|(path, (_, build_id))| (path, build_id))
-}
 
-fn opening(first: &Finding) -> String {
-    let mut place = format!("On {}", first.host);
-    if let Some(container) = &first.process.container {
-        let short = container.get(..12).unwrap_or(container);
-        let _ = write!(place, " in container {short}");
-    }
-    let at = first.time.strftime("%Y-%m-%d %H:%M:%S UTC");
-    let program = &first.process.exe;
-    format!("{place}, {at}, {program} (pid {}):", first.process.pid)
-}
-
-fn sentence(finding: &Finding) -> String {
-    let program = file_name(&finding.process.exe);
-    let told = finding.evidence.iter().find_map(|evidence| told(finding, program, evidence));
-    told.unwrap_or_else(|| finding.title.clone())
-}
-
-fn told(finding: &Finding, program: &str, evidence: &Evidence) -> Option<String> {
-    Some(match evidence {
-        Evidence::Slot { module, symbol, expected, actual_module, actual_build_id, .. } => {
-            let symbol = function(symbol);
-            let owner = library(actual_module, actual_build_id.as_deref());
-            let due = expected.split('+').next().unwrap_or(expected);
-            let when = if authenticated(finding) == Some(false) {
-                ", before the login was decided"
+    fn tell(&mut self, finding: &Finding, modules: &mut Modules) {
+        let who = self.refer(&finding.process);
+        let mut at = String::new();
+        if finding.time.as_second() != self.second {
+            self.second = finding.time.as_second();
+            at = format!("At {} ", clock(finding.time, &self.day));
+        }
+        for text in sentences(finding, &who, modules) {
+            let text = if at.is_empty() { sentence(&text) } else { format!("{at}{text}.") };
+            self.say(&text);
+            at.clear();
+        }
+        if let Some((count, first, last)) = repeated(finding) {
+            let between = if first == finding.time {
+                format!("last at {}", clock(last, &self.day))
             } else {
-                ""
+                format!("from {} to {}", clock(first, &self.day), clock(last, &self.day))
             };
-            let more = match slots(finding) {
-                1 => String::new(),
-                n => format!(" (and {} more functions)", n - 1),
-            };
-            let module = file_name(module);
-            format!("{owner} now owns {module}'s {symbol}{more}, which belongs to {due}{when}")
+            self.say(&format!("This was seen {count} times, {between}."));
         }
-        Evidence::Caller { function, caller_module, known, .. } => {
-            let known: Vec<&str> = known.iter().map(|path| file_name(path)).collect();
-            let so_far = match known.as_slice() {
-                [] => String::new(),
-                known => format!(", so far only by {}", known.join(", ")),
-            };
-            format!("{function} was called by {}{so_far}", file_name(caller_module))
+        if let Some(reason) = &finding.explained_by {
+            self.say(&format!("This is explained by {}.", path(reason)));
         }
-        Evidence::Library { path, build_id, .. } if finding.detector == "library_unexpected" => {
-            let note = finding.evidence.iter().find_map(|evidence| match evidence {
-                Evidence::Note { text } => Some(text.as_str()),
-                _ => None,
-            });
-            let why = note.map(|text| format!(": {text}")).unwrap_or_default();
-            format!("{program} loaded {}{why}", library(path, build_id.as_deref()))
-        }
-        Evidence::Timing { metric, seconds, baseline_seconds, module, module_seconds, .. } => {
-            timing(
-                finding,
-                program,
-                metric,
-                (*seconds, *baseline_seconds),
-                module.as_deref().zip(*module_seconds),
-            )
-        }
-        Evidence::Environment { name, value } => {
-            format!("{program} was started with {name}={value}")
-        }
-        Evidence::Exec { path, cmdline } => {
-            let arguments = cmdline.get(1..).unwrap_or_default().join(" ");
-            let user = finding.process.uid;
-            format!("{path} {arguments} ran as uid {user} before anyone had authenticated")
-        }
-        _ => return None,
-    })
-}
-
-fn timing(
-    finding: &Finding,
-    program: &str,
-    metric: &str,
-    (seconds, usual): (f64, f64),
-    module: Option<(&str, f64)>,
-) -> String {
-    if metric == "auth_cpu" {
-        let method = finding.evidence.iter().find_map(|evidence| match evidence {
-            Evidence::Connection { method, .. } => method.as_deref(),
-            _ => None,
-        });
-        return format!(
-            "the login by {} cost {} of CPU time (usual {})",
-            method.unwrap_or("an unknown method"),
-            duration(seconds),
-            duration(usual)
-        );
     }
-    let Some((path, share)) = module else {
-        return format!("{program} took {} to link (usual {})", duration(seconds), duration(usual));
-    };
-    let build_id = finding.evidence.iter().find_map(|evidence| match evidence {
-        Evidence::Library { path: other, build_id, .. } if other == path => build_id.as_deref(),
-        _ => None,
-    });
-    format!(
-        "{} spent {} while {program} was being linked (all modules together usually {})",
-        library(path, build_id),
-        duration(share),
-        duration(usual)
-    )
-}
 
-fn slots(finding: &Finding) -> usize {
-    finding.evidence.iter().filter(|evidence| matches!(evidence, Evidence::Slot { .. })).count()
-}
-
-fn authenticated(finding: &Finding) -> Option<bool> {
-    finding.evidence.iter().find_map(|evidence| match evidence {
-        Evidence::Connection { authenticated, .. } => Some(*authenticated),
-        _ => None,
-    })
-}
-
-fn connection(findings: &[Finding]) -> Option<String> {
-    let peer =
-        findings.iter().flat_map(|finding| &finding.evidence).find_map(
-            |evidence| match evidence {
-                Evidence::Connection { peer: Some(peer), .. } => Some(peer),
-                _ => None,
-            },
-        )?;
-    let signs = match families(findings).len() {
-        0 | 1 => "",
-        _ => " Independent signs agree.",
-    };
-    Some(format!("The first connection it showed on came from {peer}.{signs}"))
-}
-
-fn capital(text: &str) -> String {
-    // A file name keeps its own spelling.
-    if text.starts_with('/') || text.split(' ').next().is_some_and(|word| word.contains('.')) {
-        return text.to_owned();
+    fn end(mut self, untold: usize, omitted: u64, partial: bool) -> String {
+        if untold > 0 {
+            self.say(&format!("{untold} milder findings stand in the evidence."));
+        }
+        if omitted > 0 {
+            self.say(&format!("{omitted} further findings found no room."));
+        }
+        if partial {
+            self.say("Records were lost meanwhile, so something may be missing.");
+        }
+        self.text.push_str(&self.told);
+        super::text::cut(&self.text, MAX_STORY)
     }
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+
+    fn say(&mut self, sentence: &str) {
+        self.told.push(' ');
+        self.told.push_str(sentence);
+    }
+
+    /// The program's name; with the pid where it is not the process spoken of last.
+    fn refer(&mut self, process: &ProcessRef) -> Who {
+        let exe = base(&process.exe).to_owned();
+        if (self.pid, &self.exe) == (process.pid, &process.exe) {
+            return Who { subject: name(&exe), linking: "linking".to_owned(), exe };
+        }
+        self.pid = process.pid;
+        self.exe.clone_from(&process.exe);
+        let subject = format!("{} (pid {})", name(&exe), process.pid);
+        Who { linking: format!("linking of {subject}"), subject, exe }
+    }
+}
+
+fn introduced(process: &ProcessRef) -> String {
+    format!("{} ({}, pid {})", name(base(&process.exe)), path(&process.exe), process.pid)
+}
+
+fn place(finding: &Finding) -> String {
+    let process = &finding.process;
+    let mut text = String::new();
+    if let Some(pod) = &process.pod {
+        text = format!(" in pod {}", name(pod));
+    } else if let Some(container) = &process.container {
+        text = format!(" in container {}", name(&super::text::cut(container, 12)));
+    }
+    if finding.host.is_empty() { text } else { format!("{text} on {}", name(&finding.host)) }
+}
+
+fn by(process: &ProcessRef) -> String {
+    let parent = process.ancestors.first().map(|parent| format!(" by {}", path(parent)));
+    format!("{} with uid {}", parent.unwrap_or_default(), process.uid)
+}
+
+fn is_recent(start: Timestamp, time: Timestamp) -> bool {
+    let after = time.duration_since(start);
+    // The start is known to 10 ms only and may seem to lie behind.
+    after.as_millis() >= -20 && after.unsigned_abs() <= RECENT
 }

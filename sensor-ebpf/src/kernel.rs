@@ -1,0 +1,107 @@
+//! Kernel memory as typed addresses: the only caller of `bpf_probe_read_kernel*`.
+//!
+//! A wrong address makes the helper fail, never fault, so reading is safe and returns `None`.
+
+pub mod file;
+pub mod path;
+pub mod sock;
+pub mod task;
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
+use sensor_common::UNRESOLVED;
+use zerocopy::FromBytes;
+
+/// A kernel address that is not null.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KernelPtr(u64);
+
+impl KernelPtr {
+    #[inline(always)]
+    pub fn new(address: u64) -> Option<Self> {
+        (address != 0).then_some(Self(address))
+    }
+
+    /// The value `offset` bytes on; `None` where the member is unknown or cannot be read.
+    #[inline(always)]
+    pub fn read<T: FromBytes>(self, offset: u32) -> Option<T> {
+        if offset == UNRESOLVED {
+            return None;
+        }
+        let mut value = MaybeUninit::<T>::uninit();
+        let from = self.0.wrapping_add(u64::from(offset));
+        // SAFETY: the helper checks the source and writes exactly `size_of::<T>()` bytes to ours.
+        let failed = unsafe {
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                from as *const _,
+            )
+        };
+        if failed != 0 {
+            return None;
+        }
+        // SAFETY: the helper has written all of it, and any bytes are a `T: FromBytes`.
+        Some(unsafe { value.assume_init() })
+    }
+
+    /// The pointer member `offset` bytes on, unless it is null.
+    #[inline(always)]
+    pub fn follow(self, offset: u32) -> Option<Self> {
+        Self::new(self.read::<u64>(offset)?)
+    }
+
+    /// The address of a member, given its outer struct.
+    #[inline(always)]
+    pub fn member(self, offset: u32) -> Option<Self> {
+        if offset == UNRESOLVED {
+            return None;
+        }
+        Self::new(self.0.wrapping_add(u64::from(offset)))
+    }
+
+    /// The address of the outer struct, given a member.
+    #[inline(always)]
+    pub fn outer(self, offset: u32) -> Option<Self> {
+        if offset == UNRESOLVED {
+            return None;
+        }
+        Self::new(self.0.wrapping_sub(u64::from(offset)))
+    }
+
+    /// The element `index` of an array of pointers.
+    #[inline(always)]
+    pub fn element(self, index: u64) -> Option<Self> {
+        Self(self.0.wrapping_add(index.wrapping_mul(8))).follow(0)
+    }
+
+    /// Copies a NUL-terminated string; the length includes the NUL, which is always written.
+    #[inline(always)]
+    pub fn read_str(self, into: &mut [u8]) -> Option<u64> {
+        // SAFETY: the helper checks the source and writes at most `into.len()` bytes.
+        let len = unsafe {
+            bpf_probe_read_kernel_str(
+                into.as_mut_ptr().cast(),
+                into.len() as u32,
+                self.0 as *const _,
+            )
+        };
+        u64::try_from(len).ok()
+    }
+}
+
+/// Overwrites `target` with the bytes of `source` by one helper call, where a copy in the program
+/// would be as many instructions as words.
+#[inline(always)]
+pub fn copy<T: Copy>(target: &mut T, source: &T) -> Option<()> {
+    // SAFETY: source and target are `size_of::<T>()` bytes of map or ring memory.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            core::ptr::from_mut(target).cast(),
+            size_of::<T>() as u32,
+            core::ptr::from_ref(source).cast(),
+        )
+    };
+    (failed == 0).then_some(())
+}

@@ -1,0 +1,114 @@
+//! `struct task_struct` and what hangs off it.
+
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+use sensor_common::record::Usage;
+
+use super::KernelPtr;
+use super::file::File;
+use crate::globals::offset;
+
+/// A `struct task_struct *`.
+#[derive(Clone, Copy)]
+pub struct Task(KernelPtr);
+
+impl Task {
+    #[inline(always)]
+    pub fn new(address: u64) -> Option<Self> {
+        KernelPtr::new(address).map(Self)
+    }
+
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        // SAFETY: the helper has no arguments and cannot fail.
+        Self::new(unsafe { bpf_get_current_task() })
+    }
+
+    #[inline(always)]
+    pub fn tid(self) -> Option<u32> {
+        self.0.read(offset!(task_pid))
+    }
+
+    #[inline(always)]
+    pub fn tgid(self) -> Option<u32> {
+        self.0.read(offset!(task_tgid))
+    }
+
+    #[inline(always)]
+    pub fn parent(self) -> Option<Self> {
+        self.0.follow(offset!(task_real_parent)).map(Self)
+    }
+
+    /// 0 where the kernel does not say.
+    #[inline(always)]
+    pub fn start_ns(self) -> u64 {
+        self.0.read(offset!(task_start_boottime)).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn usage(self) -> Option<Usage> {
+        Some(Usage {
+            sum_exec_ns: self.0.read(offset!(task_sum_exec))?,
+            run_delay_ns: self.0.read(offset!(task_run_delay)).unwrap_or(0),
+            voluntary_switches: self.0.read(offset!(task_nvcsw))?,
+            minor_faults: self.0.read(offset!(task_min_flt))?,
+        })
+    }
+
+    #[inline(always)]
+    pub fn uid(self) -> Option<u32> {
+        self.0.follow(offset!(task_cred))?.read(offset!(cred_uid))
+    }
+
+    #[inline(always)]
+    pub fn euid(self) -> Option<u32> {
+        self.0.follow(offset!(task_cred))?.read(offset!(cred_euid))
+    }
+
+    #[inline(always)]
+    pub fn exit_code(self) -> u32 {
+        self.0.read(offset!(task_exit_code)).unwrap_or(0)
+    }
+
+    /// False only where the kernel says that other threads of the process live on.
+    #[inline(always)]
+    pub fn is_last_thread(self) -> bool {
+        self.0
+            .follow(offset!(task_signal))
+            .and_then(|signal| signal.read::<u32>(offset!(signal_live)))
+            .is_none_or(|live| live == 0)
+    }
+
+    #[inline(always)]
+    pub fn exe(self) -> Option<File> {
+        self.0.follow(offset!(task_mm))?.follow(offset!(mm_exe_file)).map(File::from)
+    }
+
+    /// Address of `argc` on the stack of a program that has just started.
+    #[inline(always)]
+    pub fn start_stack(self) -> Option<u64> {
+        self.0.follow(offset!(task_mm))?.read(offset!(mm_start_stack))
+    }
+
+    /// The open file behind a descriptor.
+    #[inline(always)]
+    pub fn file(self, fd: u64) -> Option<File> {
+        let table = self.0.follow(offset!(task_files))?.follow(offset!(files_fdt))?;
+        let room: u32 = table.read(offset!(fdt_max_fds))?;
+        if fd >= u64::from(room) {
+            return None;
+        }
+        table.follow(offset!(fdt_fd))?.element(fd).map(File::from)
+    }
+
+    /// Kernel stack.
+    #[inline(always)]
+    pub fn stack(self) -> Option<KernelPtr> {
+        self.0.follow(offset!(task_stack))
+    }
+
+    /// Flags of the entry code; 0 where the architecture has none.
+    #[inline(always)]
+    pub fn thread_status(self) -> u32 {
+        self.0.read(offset!(task_thread_status)).unwrap_or(0)
+    }
+}

@@ -1,0 +1,137 @@
+//! Saved user registers: of a system call in progress, and at a user-space probe.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::programs::ProbeContext;
+
+use crate::globals::{config, offset};
+use crate::kernel::KernelPtr;
+use crate::kernel::task::Task;
+use crate::user::UserPtr;
+
+/// System call numbers the programs tell apart, per architecture (asm/unistd.h).
+#[cfg(bpf_target_arch = "x86_64")]
+pub mod number {
+    pub const WRITE: u32 = 1;
+    pub const MMAP: u32 = 9;
+    pub const MPROTECT: u32 = 10;
+    pub const MUNMAP: u32 = 11;
+    pub const EXECVE: u32 = 59;
+    pub const EXECVEAT: u32 = 322;
+    pub const PKEY_MPROTECT: u32 = 329;
+}
+
+/// System call numbers the programs tell apart, per architecture (asm-generic/unistd.h).
+#[cfg(bpf_target_arch = "aarch64")]
+pub mod number {
+    pub const WRITE: u32 = 64;
+    pub const MMAP: u32 = 222;
+    pub const MPROTECT: u32 = 226;
+    pub const MUNMAP: u32 = 215;
+    pub const EXECVE: u32 = 221;
+    pub const EXECVEAT: u32 = 281;
+    pub const PKEY_MPROTECT: u32 = 288;
+}
+
+/// Where `struct pt_regs` keeps what is read here, bytes. User space relies on the same layout
+/// through ptrace, so it does not change.
+#[cfg(bpf_target_arch = "x86_64")]
+mod layout {
+    /// rdi, rsi, rdx, r10, r8, r9.
+    pub const ARGS: [u32; 6] = [14 * 8, 13 * 8, 12 * 8, 7 * 8, 9 * 8, 8 * 8];
+    /// Code segment: 0x23 is that of 32-bit code.
+    pub const CS: u32 = 17 * 8;
+}
+
+/// As above: x0 to x5, and `pstate`.
+#[cfg(bpf_target_arch = "aarch64")]
+mod layout {
+    pub const ARGS: [u32; 6] = [0, 8, 16, 24, 32, 40];
+    pub const PSTATE: u32 = 33 * 8;
+}
+
+/// The system call the current task is in.
+#[derive(Clone, Copy)]
+pub struct Syscall(KernelPtr);
+
+impl Syscall {
+    /// From a `struct pt_regs *`, the argument of a system call's own function.
+    #[inline(always)]
+    pub fn new(regs: u64) -> Option<Self> {
+        KernelPtr::new(regs).map(Self)
+    }
+
+    /// From the top of the current task's kernel stack.
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        if config!(has_task_pt_regs) != 0 {
+            // SAFETY: the helper has no arguments and cannot fail.
+            let task = unsafe { bpf_get_current_task_btf() };
+            // SAFETY: the argument is the current task, as the helper demands.
+            let regs = unsafe { bpf_task_pt_regs(task) };
+            return Self::new(regs as u64);
+        }
+        let above = config!(pt_regs_offset);
+        if above == 0 {
+            return None;
+        }
+        Task::current()?.stack()?.member(above).map(Self)
+    }
+
+    /// Its number; -1 (as u32) in a page fault or another exception.
+    #[inline(always)]
+    pub fn number(self) -> Option<u32> {
+        #[cfg(bpf_target_arch = "x86_64")]
+        return self.0.read(offset!(regs_orig_ax));
+        #[cfg(bpf_target_arch = "aarch64")]
+        return self.0.read(offset!(regs_syscallno));
+    }
+
+    /// True for a 32-bit system call, whose numbers and arguments mean something else.
+    #[inline(always)]
+    pub fn is_compat(self) -> bool {
+        #[cfg(bpf_target_arch = "x86_64")]
+        {
+            // arch/x86/include/asm/thread_info.h; `int 0x80` from 64-bit code sets it too.
+            const TS_COMPAT: u32 = 2;
+            const USER32_CS: u64 = 0x23;
+            self.0.read(layout::CS) == Some(USER32_CS)
+                || Task::current().is_some_and(|task| task.thread_status() & TS_COMPAT != 0)
+        }
+        #[cfg(bpf_target_arch = "aarch64")]
+        {
+            const PSR_MODE32_BIT: u64 = 0x10;
+            self.0.read::<u64>(layout::PSTATE).is_some_and(|state| state & PSR_MODE32_BIT != 0)
+        }
+    }
+
+    /// Its `N`th argument, from 0.
+    #[inline(always)]
+    pub fn arg<const N: usize>(self) -> Option<u64> {
+        self.0.read(const { layout::ARGS[N] })
+    }
+}
+
+/// Address of the instruction a user-space probe sits on.
+#[inline(always)]
+pub fn probed_address(ctx: &ProbeContext) -> u64 {
+    // SAFETY: the context of a uprobe is a `struct pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(bpf_target_arch = "x86_64")]
+    return regs.rip;
+    #[cfg(bpf_target_arch = "aarch64")]
+    return regs.pc;
+}
+
+/// Where the function that was just entered returns to.
+#[inline(always)]
+pub fn return_address(ctx: &ProbeContext) -> Option<u64> {
+    // SAFETY: the context of a uprobe is a `struct pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(bpf_target_arch = "x86_64")]
+    return UserPtr(regs.rsp).read();
+    #[cfg(bpf_target_arch = "aarch64")]
+    {
+        let _: Option<UserPtr> = None;
+        Some(regs.regs[30])
+    }
+}

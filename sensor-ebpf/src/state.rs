@@ -1,0 +1,63 @@
+//! What the programs remember between two hooks, as values of the maps.
+
+use sensor_common::record::{FileKey, SEALS_MAX, SealAt, Usage};
+
+/// Key of `KNOWN`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KnownPair {
+    pub exe: FileKey,
+    pub file: FileKey,
+}
+
+/// A process from its exec to the end of its linking.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LinkState {
+    pub exec_ktime_ns: u64,
+    /// Of the task at its exec: seals are told as differences to it.
+    pub usage: Usage,
+    pub exe: FileKey,
+    pub count: u32,
+    pub overflow: u32,
+    pub seals: [SealAt; SEALS_MAX],
+}
+
+impl LinkState {
+    pub const BLANK: Self = Self {
+        exec_ktime_ns: 0,
+        usage: Usage { sum_exec_ns: 0, run_delay_ns: 0, voluntary_switches: 0, minor_faults: 0 },
+        exe: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
+        count: 0,
+        overflow: 0,
+        seals: [SealAt {
+            addr: 0,
+            wall_ns: 0,
+            run_delay_ns: 0,
+            minor_faults: 0,
+            voluntary_switches: 0,
+        }; SEALS_MAX],
+    };
+}
+
+/// Key of `FRAMES`: a descriptor of a process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FrameKey {
+    pub tgid: u32,
+    pub fd: u32,
+}
+
+/// A frame whose header has been written and whose payload has not.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct FrameState {
+    /// Length field of the header.
+    pub frame_len: u32,
+    /// Payload bytes still to come.
+    pub remaining: u32,
+    /// Type of the frame; the payload is looked at only where the type is on the whitelist.
+    pub frame_type: u32,
+    /// Explicit, so that the layout has no padding.
+    pub reserved: u32,
+}

@@ -1,0 +1,370 @@
+//! Wire records to events: total, so no byte sequence from a ring can stop the sensor.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+use sensor_common::record::{self, Header, Kind, NO_VERDICT, Peer};
+use sensor_common::{Ring, Role};
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+use crate::event::{
+    Caller, Env, Event, EventBody, Exec, Exit, Fork, Frame, Link, Map, Seal, WalkedPath,
+};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Why a record is not an event.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// Not even a header.
+    #[error("record of {got} bytes is shorter than a header")]
+    Short {
+        /// Bytes.
+        got: usize,
+    },
+    /// A kind this agent does not know.
+    #[error("unknown record kind {kind}")]
+    UnknownKind {
+        /// Wire number.
+        kind: u16,
+    },
+    /// The kind is known, the length is not its own.
+    #[error("{kind:?} record of {got} bytes, not {want}")]
+    Length {
+        /// Kind.
+        kind: Kind,
+        /// Bytes.
+        got: usize,
+        /// Bytes of that kind.
+        want: usize,
+    },
+    /// A field contradicts its own bounds.
+    #[error("{kind:?} record with an impossible {field}")]
+    Field {
+        /// Kind.
+        kind: Kind,
+        /// Name of the field.
+        field: &'static str,
+    },
+}
+
+impl DecodeError {
+    /// A label with few values, for counting.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Short { .. } => "short",
+            Self::UnknownKind { .. } => "unknown_kind",
+            Self::Length { .. } => "length",
+            Self::Field { .. } => "field",
+        }
+    }
+
+    /// Every value of [`Self::reason`].
+    pub const REASONS: [&'static str; 4] = ["short", "unknown_kind", "length", "field"];
+}
+
+/// Decodes one record that came through `ring`.
+pub fn decode(ring: Ring, bytes: &[u8]) -> Result<Event, DecodeError> {
+    let (header, _) =
+        Header::read_from_prefix(bytes).map_err(|_| DecodeError::Short { got: bytes.len() })?;
+    let kind =
+        Kind::from_wire(header.kind).ok_or(DecodeError::UnknownKind { kind: header.kind })?;
+    let body = body(kind, bytes)?;
+    Ok(Event {
+        ktime_ns: header.ktime_ns,
+        seq: header.seq,
+        ring,
+        cpu: header.cpu,
+        tgid: header.tgid,
+        tid: header.tid,
+        role: Role(header.role),
+        body,
+    })
+}
+
+fn body(kind: Kind, bytes: &[u8]) -> Result<EventBody, DecodeError> {
+    Ok(match kind {
+        Kind::Fork => EventBody::Fork(fork(&record(kind, bytes)?)),
+        Kind::Exec => EventBody::Exec(Box::new(exec(&record(kind, bytes)?)?)),
+        Kind::Exit => EventBody::Exit(exit(&record(kind, bytes)?)),
+        Kind::Map => EventBody::Map(Box::new(map(&record(kind, bytes)?)?)),
+        Kind::Link => EventBody::Link(Box::new(link(&record(kind, bytes)?)?)),
+        Kind::Seal => EventBody::Seal(seal(&record(kind, bytes)?)),
+        Kind::Frame => EventBody::Frame(frame(&record(kind, bytes)?)?),
+        Kind::Caller => EventBody::Caller(caller(&record(kind, bytes)?)),
+        Kind::Env => EventBody::Env(env(&record(kind, bytes)?)?),
+    })
+}
+
+fn record<T: FromBytes>(kind: Kind, bytes: &[u8]) -> Result<T, DecodeError> {
+    T::read_from_bytes(bytes).map_err(|_| DecodeError::Length {
+        kind,
+        got: bytes.len(),
+        want: size_of::<T>(),
+    })
+}
+
+fn fork(wire: &record::Fork) -> Fork {
+    Fork {
+        child_tgid: wire.child_tgid,
+        child_role: Role(wire.child_role),
+        child_start_ns: known(wire.child_start_ns),
+        usage: wire.usage,
+    }
+}
+
+fn exec(wire: &record::Exec) -> Result<Exec, DecodeError> {
+    let peer = peer(&wire.peer);
+    Ok(Exec {
+        exe: wire.exe,
+        path: path(Kind::Exec, &wire.path)?,
+        usage: wire.usage,
+        start_ns: known(wire.start_ns),
+        parent_tgid: wire.parent_tgid,
+        uid: wire.uid,
+        euid: wire.euid,
+        env: wire.env,
+        peer,
+        local_port: peer.map(|_| wire.peer.local_port),
+    })
+}
+
+fn exit(wire: &record::Exit) -> Exit {
+    Exit { usage: wire.usage, exit_code: wire.exit_code }
+}
+
+fn map(wire: &record::Map) -> Result<Map, DecodeError> {
+    Ok(Map {
+        exe: wire.exe,
+        file: wire.file,
+        path: path(Kind::Map, &wire.path)?,
+        addr: wire.addr,
+        len: wire.len,
+        offset: wire.offset,
+        prot: wire.prot,
+        mode: wire.mode,
+        uid: wire.uid,
+    })
+}
+
+fn link(wire: &record::Link) -> Result<Link, DecodeError> {
+    let count = usize::try_from(wire.count).unwrap_or(usize::MAX);
+    let seals =
+        wire.seals.get(..count).ok_or(DecodeError::Field { kind: Kind::Link, field: "count" })?;
+    Ok(Link {
+        exe: wire.exe,
+        exec_ktime_ns: wire.exec_ktime_ns,
+        seals: seals.to_vec(),
+        overflow: wire.overflow,
+    })
+}
+
+fn seal(wire: &record::Seal) -> Seal {
+    Seal { at: wire.at, len: wire.len, prot: wire.prot, after_link: wire.after_link != 0 }
+}
+
+fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
+    let user = wire
+        .user
+        .get(..usize::from(wire.user_len))
+        .ok_or(DecodeError::Field { kind: Kind::Frame, field: "user_len" })?;
+    Ok(Frame {
+        usage: wire.usage,
+        frame_type: wire.frame_type,
+        frame_len: wire.frame_len,
+        verdict: (wire.verdict != NO_VERDICT).then_some(wire.verdict),
+        euid: wire.euid,
+        user: (!user.is_empty()).then(|| String::from_utf8_lossy(user).into_owned()),
+    })
+}
+
+fn caller(wire: &record::Caller) -> Caller {
+    Caller { usage: wire.usage, ip: wire.ip, return_address: wire.return_address }
+}
+
+fn env(wire: &record::Env) -> Result<Env, DecodeError> {
+    let len = usize::try_from(wire.len).unwrap_or(usize::MAX);
+    let text = wire.text.get(..len).ok_or(DecodeError::Field { kind: Kind::Env, field: "len" })?;
+    Ok(Env {
+        variable: wire.variable,
+        text: String::from_utf8_lossy(text).into_owned(),
+        // The kernel side keeps room for the NUL, so a text that fills it was cut.
+        truncated: len >= record::ENV_MAX - 1,
+    })
+}
+
+fn known(value: u64) -> Option<u64> {
+    (value != 0).then_some(value)
+}
+
+/// Turns the components, deepest first, into a path from the root.
+fn path(kind: Kind, wire: &record::Path) -> Result<WalkedPath, DecodeError> {
+    let bytes = wire
+        .bytes
+        .get(..usize::from(wire.len))
+        .ok_or(DecodeError::Field { kind, field: "path length" })?;
+    let mut path = Vec::with_capacity(bytes.len() + 1);
+    for component in bytes.split(|&byte| byte == 0).rev().filter(|part| !part.is_empty()) {
+        path.push(b'/');
+        path.extend_from_slice(component);
+    }
+    Ok(WalkedPath { path: PathBuf::from(OsString::from_vec(path)), truncated: wire.truncated != 0 })
+}
+
+fn peer(wire: &Peer) -> Option<SocketAddr> {
+    let [a, b, c, d, ..] = wire.addr;
+    let ip = match wire.family {
+        AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::from(wire.addr)).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, wire.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes as _;
+
+    use super::*;
+
+    fn header(kind: Kind) -> Header {
+        Header { kind: kind as u16, ktime_ns: 7, seq: 1, tgid: 2, tid: 3, ..Header::default() }
+    }
+
+    fn wire_path(components: &[u8], len: u16) -> record::Path {
+        let mut bytes = [0; record::PATH_MAX];
+        bytes[..components.len()].copy_from_slice(components);
+        record::Path { len, truncated: 0, reserved: 0, bytes }
+    }
+
+    fn wire_exec(path: record::Path) -> record::Exec {
+        let mut exec = record::Exec::read_from_bytes(&[0; size_of::<record::Exec>()])
+            .expect("any bytes are an exec");
+        exec.header = header(Kind::Exec);
+        exec.path = path;
+        exec
+    }
+
+    #[test]
+    fn components_deepest_first_become_a_path() {
+        let exec = wire_exec(wire_path(b"true\0bin\0usr\0", 13));
+        let event = decode(Ring::Bulk, exec.as_bytes()).expect("decodes");
+        let EventBody::Exec(exec) = event.body else { panic!("not an exec: {event:?}") };
+        assert_eq!(exec.path.path, PathBuf::from("/usr/bin/true"));
+        assert!(!exec.path.truncated);
+    }
+
+    #[test]
+    fn bytes_of_a_name_that_are_not_utf8_survive() {
+        let exec = wire_exec(wire_path(b"\xff\xfe\0tmp\0", 7));
+        let event = decode(Ring::Bulk, exec.as_bytes()).expect("decodes");
+        let EventBody::Exec(exec) = event.body else { panic!("not an exec: {event:?}") };
+        assert_eq!(exec.path.path.as_os_str().as_encoded_bytes(), b"/tmp/\xff\xfe");
+    }
+
+    #[test]
+    fn a_path_longer_than_its_room_is_an_error() {
+        let exec = wire_exec(wire_path(b"x\0", u16::MAX));
+        assert_eq!(
+            decode(Ring::Bulk, exec.as_bytes()).expect_err("refused"),
+            DecodeError::Field { kind: Kind::Exec, field: "path length" }
+        );
+    }
+
+    #[test]
+    fn a_short_record_is_an_error() {
+        assert_eq!(
+            decode(Ring::Bulk, &[0; 31]).expect_err("refused"),
+            DecodeError::Short { got: 31 }
+        );
+        assert_eq!(decode(Ring::Bulk, &[]).expect_err("refused"), DecodeError::Short { got: 0 });
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        let header = Header { kind: 999, ..Header::default() };
+        assert_eq!(
+            decode(Ring::Bulk, header.as_bytes()).expect_err("refused"),
+            DecodeError::UnknownKind { kind: 999 }
+        );
+    }
+
+    #[test]
+    fn a_record_one_byte_short_or_long_is_an_error() {
+        let exec = wire_exec(wire_path(b"true\0", 5));
+        let mut bytes = exec.as_bytes().to_vec();
+        bytes.push(0);
+        let want = size_of::<record::Exec>();
+        for got in [want - 1, want + 1] {
+            assert_eq!(
+                decode(Ring::Bulk, &bytes[..got]).expect_err("refused"),
+                DecodeError::Length { kind: Kind::Exec, got, want }
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_that_claims_more_seals_than_it_holds_is_an_error() {
+        let mut link = record::Link::read_from_bytes(&[0; size_of::<record::Link>()])
+            .expect("any bytes are a link");
+        link.header = header(Kind::Link);
+        link.count = u32::try_from(record::SEALS_MAX).expect("small") + 1;
+        assert_eq!(
+            decode(Ring::Bulk, link.as_bytes()).expect_err("refused"),
+            DecodeError::Field { kind: Kind::Link, field: "count" }
+        );
+    }
+
+    #[test]
+    fn a_mapped_ipv4_peer_is_shown_as_ipv4() {
+        let mut exec = wire_exec(wire_path(b"sshd\0", 5));
+        exec.peer = Peer { family: AF_INET6, local_port: 22, port: 4000, ..Peer::default() };
+        exec.peer.addr[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
+        let event = decode(Ring::Priority, exec.as_bytes()).expect("decodes");
+        let EventBody::Exec(exec) = event.body else { panic!("not an exec: {event:?}") };
+        assert_eq!(exec.peer, Some("192.0.2.1:4000".parse().expect("an address")));
+        assert_eq!(exec.local_port, Some(22));
+    }
+
+    #[test]
+    fn every_kind_has_a_decoder_for_its_own_size() {
+        for kind in Kind::ALL {
+            let header = header(kind);
+            // A header alone is always too short for its kind, and the error says for which.
+            let error = decode(Ring::Bulk, header.as_bytes()).expect_err("too short");
+            assert!(
+                matches!(error, DecodeError::Length { kind: named, got: 32, .. } if named == kind),
+                "{kind:?}: {error}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(kind in 0u16..12, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
+            if let Some(at) = bytes.get_mut(24..26) {
+                at.copy_from_slice(&kind.to_ne_bytes());
+            }
+            drop(decode(Ring::Bulk, &bytes));
+        }
+
+        #[test]
+        fn no_content_of_a_right_length_panics(
+            kind in 1u16..10,
+            seed in proptest::collection::vec(any::<u8>(), 1400),
+        ) {
+            let sizes = [0, 80, 664, 72, 656, 1360, 80, 144, 80, 296];
+            let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
+            bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
+            match decode(Ring::Priority, &bytes) {
+                Ok(_) | Err(DecodeError::Field { .. }) => {}
+                Err(error) => prop_assert!(false, "{error}"),
+            }
+        }
+    }
+}

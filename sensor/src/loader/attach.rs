@@ -1,0 +1,197 @@
+//! Goes up a hook's ladder until a rung holds.
+
+use std::path::Path;
+
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf};
+
+use super::error::{reason, with_sources};
+use super::probes::{Attachment, Mechanism, Need, Probe, Rung};
+use super::report::{ProbeReport, ProbeState, Refusal};
+
+/// Present where the kernel has user-space probes for perf.
+const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
+
+/// Attaches programs of one object.
+pub(super) struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    /// Kernel functions that exist, of those in the table.
+    functions: &'a [&'static str],
+    avoid: &'a [Mechanism],
+    syscall_tracepoints: bool,
+    /// Parsed on first use: it costs memory, and only fentry needs it.
+    btf: Option<Result<Btf, String>>,
+}
+
+impl<'a> Attacher<'a> {
+    pub(super) fn new(
+        ebpf: &'a mut Ebpf,
+        functions: &'a [&'static str],
+        avoid: &'a [Mechanism],
+        syscall_tracepoints: bool,
+    ) -> Self {
+        Self { ebpf, functions, avoid, syscall_tracepoints, btf: None }
+    }
+
+    /// Takes the first rung that works.
+    pub(super) fn climb(&mut self, probe: &Probe) -> ProbeReport {
+        let mut refused = Vec::new();
+        for rung in probe.rungs {
+            match self.try_rung(rung) {
+                Ok(()) => {
+                    return ProbeReport {
+                        hook: probe.hook,
+                        mechanism: Some(rung.mechanism),
+                        state: ProbeState::Attached,
+                        price: rung.price,
+                        unseen: "",
+                        refused,
+                    };
+                }
+                Err(reason) => refused.push(Refusal { mechanism: rung.mechanism, reason }),
+            }
+        }
+        let reason = refused
+            .iter()
+            .map(|refusal| format!("{}: {}", refusal.mechanism, refusal.reason))
+            .collect::<Vec<_>>()
+            .join("; ");
+        ProbeReport {
+            hook: probe.hook,
+            mechanism: None,
+            state: ProbeState::Unavailable { reason },
+            price: "",
+            unseen: probe.unseen,
+            refused,
+        }
+    }
+
+    fn try_rung(&mut self, rung: &Rung) -> Result<(), String> {
+        if self.avoid.contains(&rung.mechanism) {
+            return Err("switched off".to_owned());
+        }
+        if rung.on_request && !self.syscall_tracepoints {
+            return Err("not asked for".to_owned());
+        }
+        for (index, attachment) in rung.programs.iter().enumerate() {
+            if let Err(reason) = self.attach(attachment) {
+                if !attachment.required {
+                    tracing::debug!(program = attachment.program, reason, "left out");
+                    continue;
+                }
+                self.undo(&rung.programs[..=index]);
+                return Err(format!("{}: {reason}", attachment.program));
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, attachments: &[Attachment]) {
+        for attachment in attachments {
+            let Some(program) = self.ebpf.program_mut(attachment.program) else { continue };
+            if let Err(error) = unload(program)
+                && !matches!(error, ProgramError::NotLoaded)
+            {
+                tracing::warn!(program = attachment.program, %error, "cannot unload");
+            }
+        }
+    }
+
+    fn attach(&mut self, attachment: &Attachment) -> Result<(), String> {
+        let needs_function = matches!(
+            self.ebpf.program(attachment.program),
+            Some(Program::FEntry(_) | Program::KProbe(_))
+        );
+        let functions = self.functions;
+        let targets: Vec<&str> = attachment
+            .targets
+            .iter()
+            .copied()
+            .filter(|target| !needs_function || functions.contains(target))
+            .collect();
+        if targets.is_empty() && !attachment.targets.is_empty() {
+            return Err(format!("no kernel function {}", attachment.targets.join(" or ")));
+        }
+        if matches!(self.ebpf.program(attachment.program), Some(Program::FEntry(_))) {
+            self.parse_btf();
+        }
+        let Some(program) = self.ebpf.program_mut(attachment.program) else {
+            return Err("not in the kernel object".to_owned());
+        };
+        load(program, &targets, self.btf.as_ref())?;
+        if attachment.targets.is_empty() {
+            return Ok(());
+        }
+        let mut last = String::new();
+        for target in targets {
+            match attach_to(program, target) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = format!("{target}: {}", reason(&error)),
+            }
+        }
+        Err(last)
+    }
+
+    fn parse_btf(&mut self) {
+        self.btf.get_or_insert_with(|| Btf::from_sys_fs().map_err(|error| with_sources(&error)));
+    }
+}
+
+/// The state of a hook that the sensor cannot start without is an error.
+pub(super) fn unmet(probe: &Probe, report: &ProbeReport) -> Option<String> {
+    match &report.state {
+        ProbeState::Unavailable { reason } if probe.need == Need::Required => Some(reason.clone()),
+        ProbeState::Unavailable { .. } | ProbeState::Attached => None,
+    }
+}
+
+fn load(
+    program: &mut Program,
+    targets: &[&str],
+    btf: Option<&Result<Btf, String>>,
+) -> Result<(), String> {
+    let loaded = match program {
+        Program::RawTracePoint(program) => program.load(),
+        Program::TracePoint(program) => program.load(),
+        Program::KProbe(program) => program.load(),
+        Program::UProbe(_) if !Path::new(UPROBE_PMU).exists() => {
+            return Err("the kernel has no user-space probes (CONFIG_UPROBE_EVENTS)".to_owned());
+        }
+        Program::UProbe(program) => program.load(),
+        Program::FEntry(program) => {
+            let btf = match btf {
+                Some(Ok(btf)) => btf,
+                Some(Err(reason)) => return Err(reason.clone()),
+                None => return Err("no type information".to_owned()),
+            };
+            let target = targets.first().ok_or("no kernel function")?;
+            program.load(target, btf)
+        }
+        _ => return Err("a kind of program the loader does not know".to_owned()),
+    };
+    loaded.map_err(|error| reason(&error))
+}
+
+fn attach_to(program: &mut Program, target: &str) -> Result<(), ProgramError> {
+    match program {
+        Program::RawTracePoint(program) => program.attach(target).map(|_| ()),
+        Program::TracePoint(program) => {
+            let (category, name) = target.split_once('/').unwrap_or(("syscalls", target));
+            program.attach(category, name).map(|_| ())
+        }
+        Program::KProbe(program) => program.attach(target, 0).map(|_| ()),
+        Program::FEntry(program) => program.attach().map(|_| ()),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::RawTracePoint(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::UProbe(program) => program.unload(),
+        _ => Ok(()),
+    }
+}
