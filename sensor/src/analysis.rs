@@ -2,6 +2,7 @@
 //!
 //! One synchronous object on the event clock alone: the same observations give the same bytes.
 
+mod family;
 mod hold;
 mod learn;
 mod recheck;
@@ -16,6 +17,7 @@ use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World};
 use crate::finding::{Evidence, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
+use family::Families;
 use hold::Hold;
 use learn::Learner;
 use recheck::Rechecks;
@@ -50,6 +52,7 @@ pub struct Analysis {
     detectors: Vec<Box<dyn Detector>>,
     baselines: Baselines,
     incidents: Incidents,
+    families: Families,
     hold: Hold,
     learner: Learner,
     rechecks: Rechecks,
@@ -83,6 +86,7 @@ impl Analysis {
             checker,
             detectors,
             baselines,
+            families: Families::default(),
             hold: Hold::default(),
             learner: Learner::new(config.learning, config.detect),
             rechecks: Rechecks::new(config.detect.settle),
@@ -203,7 +207,7 @@ impl Analysis {
         for detector in &mut self.detectors {
             detector.observe(&seen, &world, &mut drafts);
         }
-        let lessons = self.learner.lessons(&seen, &world, &drafts);
+        let lessons = Learner::lessons(&seen, &world, &drafts);
         self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
         for draft in drafts {
             self.report(&seen, draft, updates);
@@ -237,9 +241,11 @@ impl Analysis {
             *count += 1;
         }
         self.found.push((draft.detector, draft.severity));
-        let lineage = lineage(seen, &draft);
+        let (lineage, served) = (lineage(seen, &draft), seen.connection.is_some());
         let finding = finding(&self.host, seen, draft);
         let ktime_ns = finding.ktime_ns;
+        let window = u64::try_from(self.detect.incident_window.as_nanos()).unwrap_or(u64::MAX);
+        let lineage = self.families.of(lineage, &finding.subject, served, ktime_ns, window);
         updates.extend(self.incidents.join(finding, &lineage, ktime_ns));
     }
 }

@@ -8,7 +8,6 @@ mod subject;
 pub use keep::Baselines;
 pub(crate) use keep::Changed;
 pub use samples::{Samples, Summary};
-pub(crate) use store::Change;
-pub use store::{Opened, Store, StoreError, StoreTally, Table, read_table};
+pub use store::{Opened, Store, StoreError, StoreTally, read_subjects};
 pub use subject::{Baseline, Callers, Seen};
 pub(crate) use subject::{START_UP, share_key};

@@ -32,3 +32,8 @@ pub use observe::{
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};
 pub use procfs::Procfs;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -106,12 +106,7 @@ impl Learner {
     }
 
     /// What the observation teaches, by the baseline as the detectors saw it.
-    pub(super) fn lessons(
-        &self,
-        seen: &Observation,
-        world: &World<'_>,
-        drafts: &[Draft],
-    ) -> Vec<Lesson> {
+    pub(super) fn lessons(seen: &Observation, world: &World<'_>, drafts: &[Draft]) -> Vec<Lesson> {
         let program = &seen.process.program;
         let own = |what| vec![lesson(program, seen.time, what)];
         match &seen.body {
@@ -133,12 +128,12 @@ impl Learner {
                 let open = !program.guarded() || !judge::settled(seen, world);
                 if known || !open { Vec::new() } else { own(What::Variable(variable.name.clone())) }
             }
-            Body::Called(called) => match &called.caller {
-                Some(caller) => match judge::caller(seen, called, caller, world) {
+            Body::Called(call) => match &call.caller {
+                Some(from) => match judge::caller(seen, call, from, world) {
                     Judged::Unexpected => Vec::new(),
                     judged => own(What::Caller {
-                        function: called.function.clone(),
-                        module: caller.module.clone(),
+                        function: call.function.clone(),
+                        module: from.module.clone(),
                         known: judged == Judged::Known,
                     }),
                 },
@@ -241,8 +236,10 @@ impl Learner {
         let count = if settled { Changed::Count } else { Changed::Learned };
         let changed = match &lesson.what {
             What::Refused { .. } => return,
-            What::Start | What::Link { .. } | What::Auth { .. } => count,
-            What::Caller { known: true, .. } => count,
+            What::Start
+            | What::Link { .. }
+            | What::Auth { .. }
+            | What::Caller { known: true, .. } => count,
             _ => Changed::Learned,
         };
         if lesson.guarded {
@@ -273,7 +270,8 @@ impl Learner {
         let due = usual.count >= wanted && (usual.count / wanted).is_power_of_two();
         let excess = u64::try_from(self.detect.link_gross_excess.as_nanos()).unwrap_or(u64::MAX);
         let limit_ns = usual.median_us.saturating_mul(1000).saturating_add(excess);
-        (due && usual.count % wanted == 0).then_some(Directive::LinkLimit { exe, limit_ns })
+        (due && usual.count.is_multiple_of(wanted))
+            .then_some(Directive::LinkLimit { exe, limit_ns })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::store::{Change, Opened, Store, StoreTally, Table};
+use super::store::{Opened, Store, StoreTally};
 use super::subject::Baseline;
 
 /// Baselines held in memory; the least recently used ones are read again when needed.
@@ -20,7 +20,6 @@ pub struct Baselines {
     uses: u64,
     lost: u64,
     skipped: u32,
-    changes: Vec<Change>,
 }
 
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl Baselines {
     #[must_use]
     pub fn new(store: Store) -> Self {
         let resident = BTreeMap::new();
-        Self { resident, store, uses: 0, lost: 0, skipped: 0, changes: Vec::new() }
+        Self { resident, store, uses: 0, lost: 0, skipped: 0 }
     }
 
     /// A subject's baseline; an empty one if it was never seen.
@@ -75,10 +74,10 @@ impl Baselines {
         self.skipped += 1;
         let all = all || self.skipped >= LAZY;
         let least = if all { Changed::Count } else { Changed::Learned };
-        let mut changes = self.changes.clone();
+        let mut changes = Vec::new();
         for (subject, resident) in self.resident.iter().filter(|(_, r)| r.changed >= least) {
             if let Ok(bytes) = serde_json::to_vec(&resident.baseline) {
-                changes.push((Table::Subjects, subject.clone(), Some(bytes)));
+                changes.push((subject.clone(), bytes));
             }
         }
         if changes.is_empty() {
@@ -86,7 +85,6 @@ impl Baselines {
         }
         // A failure is counted by the store; everything stays marked and is tried again.
         let reopened = self.store.write(&changes).ok()?;
-        self.changes.clear();
         let fresh = matches!(reopened, Some(Opened::SetAside { .. }));
         for resident in self.resident.values_mut() {
             if fresh {
@@ -155,7 +153,7 @@ impl Baselines {
     }
 
     fn read(&mut self, subject: &str) -> Baseline {
-        let Some(bytes) = self.store.read(Table::Subjects, subject) else {
+        let Some(bytes) = self.store.read(subject) else {
             return Baseline::default();
         };
         serde_json::from_slice(&bytes).unwrap_or_else(|_| {

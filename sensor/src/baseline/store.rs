@@ -18,20 +18,13 @@ use redb::{
 const SCHEMA: u64 = 1;
 const SCHEMA_KEY: &str = "schema";
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// Baselines by subject.
+const SUBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("subjects");
 /// Page cache, bytes.
 const CACHE: usize = 2 * 1024 * 1024;
 const FILE: &str = "baseline.redb";
 /// Damaged files kept beside the store; beyond, the last is overwritten.
 const ASIDE_MAX: u32 = 16;
-
-/// What is kept, by key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
-    /// Baselines by subject.
-    Subjects,
-    /// Incidents by id.
-    Incidents,
-}
 
 /// How opening went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +84,8 @@ pub enum StoreError {
     Off,
 }
 
-/// One change of a flush.
-pub(crate) type Change = (Table, String, Option<Vec<u8>>);
+/// One entry of a flush.
+pub(super) type Change = (String, Vec<u8>);
 
 /// The store of one state directory.
 #[derive(Debug)]
@@ -131,38 +124,23 @@ impl Store {
         self.tally
     }
 
-    /// The value of a key. What cannot be read counts as not there.
-    pub(crate) fn read(&mut self, table: Table, key: &str) -> Option<Vec<u8>> {
+    /// The entry of a subject. What cannot be read counts as not there.
+    pub(super) fn read(&mut self, subject: &str) -> Option<Vec<u8>> {
         let db = self.db.as_ref()?;
-        match read_one(db, table, key) {
-            Ok(value) => value,
-            Err(_) => {
-                self.tally.unreadable += 1;
-                None
-            }
-        }
-    }
-
-    /// All keys of a table, in order.
-    pub(crate) fn keys(&mut self, table: Table) -> Vec<String> {
-        let Some(db) = &self.db else { return Vec::new() };
-        match read_all(db, table) {
-            Ok(all) => all.into_iter().map(|(key, _)| key).collect(),
-            Err(_) => {
-                self.tally.unreadable += 1;
-                Vec::new()
-            }
-        }
+        read_one(db, subject).unwrap_or_else(|_| {
+            self.tally.unreadable += 1;
+            None
+        })
     }
 
     /// An entry that was read but not understood.
-    pub(crate) fn count_unreadable(&mut self) {
+    pub(super) fn count_unreadable(&mut self) {
         self.tally.unreadable += 1;
     }
 
     /// Writes all changes or none, durably. After a failure the file is opened afresh next time.
     /// Tells whether that opening lost what was stored before (`Opened::SetAside`).
-    pub(crate) fn write(&mut self, changes: &[Change]) -> Result<Option<Opened>, StoreError> {
+    pub(super) fn write(&mut self, changes: &[Change]) -> Result<Option<Opened>, StoreError> {
         let Some(dir) = &self.dir else { return Ok(None) };
         let path = dir.join(FILE);
         let reopened = self.db.is_none().then(|| self.reopen());
@@ -174,12 +152,12 @@ impl Store {
             }
             (None, _) => Err(StoreError::Off),
         };
-        match written {
-            Ok(()) => self.tally.flushes += 1,
-            Err(_) => {
-                self.tally.failures += 1;
-                self.db = None;
-            }
+        if written.is_ok() {
+            self.tally.flushes += 1;
+        } else {
+            // redb refuses everything after a failed write until the file is opened again.
+            self.tally.failures += 1;
+            self.db = None;
         }
         written.map(|()| reopened)
     }
@@ -224,11 +202,11 @@ impl Store {
     }
 }
 
-/// Everything in a table of a state directory, for commands that look on while the sensor runs.
+/// Every baseline of a state directory as stored (JSON) by subject, for commands that look on while the sensor runs.
 ///
 /// # Errors
 /// Where there is no store, or it is no good.
-pub fn read_table(dir: &Path, table: Table) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+pub fn read_subjects(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let path = dir.join(FILE);
     let failed =
         |source: redb::Error| StoreError::Redb { path: path.clone(), source: Box::new(source) };
@@ -236,11 +214,11 @@ pub fn read_table(dir: &Path, table: Table) -> Result<Vec<(String, Vec<u8>)>, St
         return Err(StoreError::Io { path: path.clone(), source });
     }
     match builder().open_read_only(&path) {
-        Ok(db) => read_all(&db, table).map_err(failed),
+        Ok(db) => read_all(&db).map_err(failed),
         // Left behind by a kill: only a writer may repair it, and no sensor is running to do so.
         Err(DatabaseError::RepairAborted) => {
             let db = builder().open(&path).map_err(|error| failed(error.into()))?;
-            read_all(&db, table).map_err(failed)
+            read_all(&db).map_err(failed)
         }
         Err(error) => Err(failed(error.into())),
     }
@@ -299,8 +277,7 @@ fn schema(db: &Database) -> Result<u64, redb::Error> {
         if found.is_none() {
             meta.insert(SCHEMA_KEY, SCHEMA)?;
         }
-        write.open_table(definition(Table::Subjects))?;
-        write.open_table(definition(Table::Incidents))?;
+        write.open_table(SUBJECTS)?;
         found
     };
     if found.is_none() {
@@ -313,40 +290,29 @@ fn schema(db: &Database) -> Result<u64, redb::Error> {
 
 fn commit(db: &Database, changes: &[Change]) -> Result<(), redb::Error> {
     let write = db.begin_write()?;
-    for (table, key, value) in changes {
-        let mut open = write.open_table(definition(*table))?;
-        match value {
-            Some(value) => open.insert(key.as_str(), value.as_slice())?,
-            None => open.remove(key.as_str())?,
-        };
+    {
+        let mut table = write.open_table(SUBJECTS)?;
+        for (subject, value) in changes {
+            table.insert(subject.as_str(), value.as_slice())?;
+        }
     }
     write.commit()?;
     Ok(())
 }
 
-fn read_one(db: &Database, table: Table, key: &str) -> Result<Option<Vec<u8>>, redb::Error> {
-    let open = db.begin_read()?.open_table(definition(table))?;
-    Ok(open.get(key)?.map(|value| value.value().to_vec()))
+fn read_one(db: &Database, subject: &str) -> Result<Option<Vec<u8>>, redb::Error> {
+    let table = db.begin_read()?.open_table(SUBJECTS)?;
+    Ok(table.get(subject)?.map(|value| value.value().to_vec()))
 }
 
-fn read_all(
-    db: &impl ReadableDatabase,
-    table: Table,
-) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-    let open = db.begin_read()?.open_table(definition(table))?;
+fn read_all(db: &impl ReadableDatabase) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let table = db.begin_read()?.open_table(SUBJECTS)?;
     let mut all = Vec::new();
-    for entry in open.iter()? {
+    for entry in table.iter()? {
         let (key, value) = entry?;
         all.push((key.value().to_owned(), value.value().to_vec()));
     }
     Ok(all)
-}
-
-fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
-    TableDefinition::new(match table {
-        Table::Subjects => "subjects",
-        Table::Incidents => "incidents",
-    })
 }
 
 fn aside(path: &Path, n: u32) -> PathBuf {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::streak::Streaks;
 use super::timing::{Crossed, Limits, us_seconds};
 use super::{Detector, Draft, World};
+use crate::baseline::Samples;
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, Observation};
 
@@ -36,7 +37,7 @@ impl Detector for AuthCpuShift {
         }
         let wanted = u64::from(world.learning.observations);
         let samples = world.login.and_then(|login| login.auth.get(&verdict.method));
-        let usual = samples.and_then(|samples| samples.summary());
+        let usual = samples.and_then(Samples::summary);
         let Some(usual) = usual.filter(|usual| usual.count >= wanted) else { return };
         let limits = Limits::new(&usual, world.detect.auth_gross_excess, TOLERANCE_PERCENT, 100);
         let us = verdict.cpu_ns / 1000;

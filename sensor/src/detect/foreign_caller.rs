@@ -25,13 +25,13 @@ impl Detector for ForeignCaller {
     }
 
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
-        let Body::Called(called) = &seen.body else { return };
-        let Some(caller) = &called.caller else { return };
-        if judge::caller(seen, called, caller, world) != Judged::Unexpected {
+        let Body::Called(call) = &seen.body else { return };
+        let Some(caller) = &call.caller else { return };
+        if judge::caller(seen, call, caller, world) != Judged::Unexpected {
             return;
         }
         let program = &seen.process.program;
-        let known = world.own.callers.get(&called.function);
+        let known = world.own.callers.get(&call.function);
         let names: Vec<String> = known
             .map(|callers| callers.modules.iter().map(|module| module.path.clone()).collect())
             .unwrap_or_default();
@@ -41,50 +41,38 @@ impl Detector for ForeignCaller {
             family: Family::Hook,
             severity,
             confidence,
-            title: title(program.name(), called, caller, &names),
-            evidence: vec![
-                Evidence::Caller {
-                    function: called.function.clone(),
-                    caller_module: caller.module.path.clone(),
-                    caller: describe(caller),
-                    known: names,
-                },
-                Evidence::Library {
-                    path: caller.module.path.clone(),
-                    build_id: caller.module.build_id().map(str::to_owned),
-                    inode: String::new(),
-                },
-            ],
+            title: title(program.name(), call, caller, &names),
+            evidence: vec![Evidence::Caller {
+                function: call.function.clone(),
+                caller_module: caller.module.path.clone(),
+                caller: describe(caller),
+                known: names,
+            }],
             attack: &["T1556", "T1574", "T1055"],
-            object: format!("{} {}", called.function, caller.module.path),
+            object: format!("{} {}", call.function, caller.module.path),
             program: Arc::clone(program),
             ktime_ns: None,
         });
     }
 }
 
-fn title(program: &str, called: &Called, caller: &Located, known: &[String]) -> String {
+fn title(program: &str, call: &Called, caller: &Located, known: &[String]) -> String {
     let usual = known.first().and_then(|path| path.rsplit('/').next());
     match usual {
         Some(usual) => format!(
             "{program}: {} is called by {}, so far only by {usual}",
-            called.function,
+            call.function,
             caller.module.name()
         ),
-        None => format!("{program}: {} is called by {}", called.function, caller.module.name()),
+        None => format!("{program}: {} is called by {}", call.function, caller.module.name()),
     }
 }
 
-fn severity(
-    seen: &Observation,
-    caller: &Located,
-    world: &World<'_>,
-    calls: u64,
-) -> (Severity, f64) {
+fn severity(seen: &Observation, from: &Located, world: &World<'_>, calls: u64) -> (Severity, f64) {
     if !seen.process.program.guarded() {
         return (Severity::Medium, 0.5);
     }
-    let stranger = !judge::is_file(&caller.module) || !world.own.has_library(&caller.module);
+    let stranger = !judge::is_file(&from.module) || !world.own.has_library(&from.module);
     match (stranger, calls >= CALLS_SURE) {
         (true, _) => (Severity::Critical, 0.95),
         (false, true) => (Severity::Critical, 0.8),

@@ -77,7 +77,8 @@ fn evidence(slots: &[&Mismatch], report: &CheckReport) -> Vec<Evidence> {
         evidence.push(Evidence::Note { text });
     }
     if slots.iter().any(|mismatch| mismatch.category == Category::AuditRedirect) {
-        let text = "redirected through the loader's audit interface (la_symbind)".to_owned();
+        let text =
+            "The redirection came through the loader's audit interface (la_symbind)".to_owned();
         evidence.push(Evidence::Note { text });
     }
     let checked = format!("{} slots were compared", report.slots_checked);

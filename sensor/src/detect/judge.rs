@@ -34,12 +34,12 @@ pub(crate) fn library(seen: &Observation, library: &Library, world: &World<'_>) 
 /// A call of a guarded function.
 pub(crate) fn caller(
     seen: &Observation,
-    called: &Called,
+    call: &Called,
     caller: &Located,
     world: &World<'_>,
 ) -> Judged {
     let module = &caller.module;
-    let known = world.own.callers.get(&called.function);
+    let known = world.own.callers.get(&call.function);
     if known.is_some_and(|callers| callers.modules.contains(module)) {
         return Judged::Known;
     }
@@ -48,7 +48,7 @@ pub(crate) fn caller(
         return Judged::Unexpected;
     }
     // The program itself, and the library that defines the function, need no baseline.
-    if *module == seen.process.program.module || called.library.as_ref() == Some(module) {
+    if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
         return Judged::Learning;
     }
     if !settled(seen, world) || new_method(seen, world) {

@@ -60,11 +60,11 @@ fn compared(world: &World<'_>, library: &Library) -> String {
     let starts = world.own.starts;
     match world.own.other_build(&library.module) {
         Some(other) => format!(
-            "the file at this path had build-id {} in {starts} observations",
+            "The file at this path had build-id {} in {starts} observations",
             other.build_id().unwrap_or("none")
         ),
         None => format!(
-            "none of the {} libraries of {starts} observations is this one",
+            "The baseline holds {} libraries from {starts} observations",
             world.own.libraries.len()
         ),
     }

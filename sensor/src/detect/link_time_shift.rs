@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::streak::Streaks;
-use super::timing::{Crossed, Limits, blame, drift_percent, us_seconds};
+use super::timing::{Crossed, Limits, blame, drift_percent, us_milliseconds, us_seconds};
 use super::{Detector, Draft, World, judge};
 use crate::baseline::Summary;
 use crate::finding::{Evidence, Family, Severity};
@@ -109,16 +109,12 @@ impl Case<'_> {
             module_seconds: blamed.as_ref().map(|blame| us_seconds(blame.share_us)),
         }];
         if let (Some(module), Some(blame)) = (module, &blamed) {
-            evidence.push(Evidence::Library {
-                path: module.path.clone(),
-                build_id: module.build_id().map(str::to_owned),
-                inode: String::new(),
-            });
             let usually = blame.usual_us.map_or_else(
-                || "it has no usual share: this build was not linked while learning".to_owned(),
-                |us| format!("its usual share is {} s", us_seconds(us)),
+                || "was not linked while learning".to_owned(),
+                |us| format!("usually takes {} ms", us_milliseconds(us)),
             );
-            evidence.push(Evidence::Note { text: format!("{}: {usually}", module.name()) });
+            let name = module.name();
+            evidence.push(Evidence::Note { text: format!("A file of the name {name} {usually}") });
         }
         Draft {
             detector,

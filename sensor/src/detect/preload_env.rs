@@ -26,15 +26,15 @@ impl Detector for PreloadEnv {
         let guarded = seen.process.program.guarded();
         let injects = matches!(name, "LD_PRELOAD" | "LD_AUDIT");
         // Nobody is to be trusted at first sight who puts code into a guarded program.
-        if !judge::settled(seen, world) && !(guarded && injects) {
+        let at_once = guarded && injects;
+        if !at_once && !judge::settled(seen, world) {
             return;
         }
         let (severity, confidence) = match (guarded, injects) {
             // Across a change of user the loader ignores it: someone tried, nothing was loaded.
             _ if seen.process.secure => (Severity::Info, 0.2),
             (true, true) => (Severity::High, 0.8),
-            (true, false) => (Severity::Medium, 0.5),
-            (false, true) => (Severity::Medium, 0.5),
+            (true, false) | (false, true) => (Severity::Medium, 0.5),
             // Compilers' and test runners' daily bread.
             (false, false) => (Severity::Info, 0.2),
         };

@@ -105,7 +105,8 @@ pub(crate) fn blame(
     shares
         .map(|(at, share)| {
             let key = share_key(at, share.module.as_ref());
-            let usual_us = key.and_then(|key| usual_us(baseline, key));
+            let usual_us =
+                key.and_then(|key| usual_us(baseline, key).or_else(|| namesake(baseline, key)));
             let share_us = share.cpu_ns / 1000;
             let excess = share_us.saturating_sub(percent(usual_us.unwrap_or(0), drift));
             let module = share.module.clone().filter(|_| key != Some(START_UP));
@@ -119,8 +120,24 @@ fn usual_us(baseline: &Baseline, key: &str) -> Option<u64> {
     Some(baseline.shares.get(key)?.summary()?.median_us)
 }
 
+/// The usual share of a file that has the same name elsewhere: what a replaced library took.
+fn namesake(baseline: &Baseline, path: &str) -> Option<u64> {
+    let name = file_name(path);
+    let same = baseline.shares.keys().find(|known| file_name(known) == name)?;
+    usual_us(baseline, same)
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 fn percent(us: u64, percent: u64) -> u64 {
     us.saturating_mul(percent) / 100
+}
+
+/// Microseconds as milliseconds with one decimal.
+pub(crate) fn us_milliseconds(us: u64) -> String {
+    format!("{}.{}", us / 1000, us % 1000 / 100)
 }
 
 /// Microseconds as seconds.

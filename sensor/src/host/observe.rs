@@ -87,6 +87,10 @@ pub enum Method {
 }
 
 /// What is known of a connection at the moment of an observation.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each true from some moment on"
+)]
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// Which.

@@ -90,7 +90,7 @@ impl Pipeline {
             EventBody::Seal(seal) => self.on_seal(at, &seal),
             EventBody::Frame(frame) => self.on_frame(at, &frame, out),
             EventBody::Caller(caller) => self.on_caller(at, &caller, out),
-            EventBody::Env(env) => self.on_env(at, env, out),
+            EventBody::Env(env) => self.on_env(at, &env, out),
         }
     }
 
@@ -287,9 +287,7 @@ impl Pipeline {
         let verdict = self.tracker.frame(&mut self.table, id, frame);
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking = false;
-        if let Some(connection) =
-            proc.connection.filter(|_| matches!(frame.frame_type, 12 | 22 | 24))
-        {
+        if let Some(connection) = proc.connection.filter(|_| matches!(frame.frame_type, 12 | 24)) {
             // The last moment before it matters: the monitor, whoever asked.
             self.schedule.requested(connection.0, at.ktime_ns);
             self.tick(at.ktime_ns, out);
@@ -314,11 +312,11 @@ impl Pipeline {
         self.learn_details(id);
         let name =
             function.symbol.map_or_else(|| format!("{:#x}", function.offset), |symbol| symbol.0);
-        let called = Called { function: name, library: Some(function.module), caller: returns };
-        self.emit(id, at.ktime_ns, Body::Called(called), out);
+        let call = Called { function: name, library: Some(function.module), caller: returns };
+        self.emit(id, at.ktime_ns, Body::Called(call), out);
     }
 
-    fn on_env(&mut self, at: At, env: Env, out: &mut impl FnMut(Observation)) {
+    fn on_env(&mut self, at: At, env: &Env, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
         self.learn_details(id);
         let (name, value) = env.text.split_once('=').unwrap_or((&env.text, ""));

@@ -26,6 +26,10 @@ pub(super) struct Tracker {
     frames_seen: bool,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each true from some moment on"
+)]
 #[derive(Debug)]
 struct Conn {
     lineage: Lineage,
