@@ -2,9 +2,17 @@
 //!
 //! The file as written is `config/file.rs`; nothing else sees an absent key.
 
+mod error;
+mod file;
+mod reader;
+pub mod units;
+mod value;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use error::{LoadError, Problem};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/halfsecond/halfsecond.toml";
@@ -48,6 +56,8 @@ pub struct Output {
     pub max_bytes: u64,
     /// Rotated files kept.
     pub keep: u32,
+    /// Incidents kept in memory for an output that fails; then the oldest is dropped and counted.
+    pub pending: usize,
 }
 
 /// A program to protect.
@@ -106,6 +116,22 @@ pub struct Limits {
     pub processes: usize,
 }
 
+impl Config {
+    /// Reads the file at `path`, or at [`DEFAULT_PATH`] where none is given. Every key has a
+    /// default, so a missing default file is an empty one; a missing file that was asked for is an
+    /// error.
+    pub fn load(path: Option<&Path>) -> Result<Self, LoadError> {
+        match (path, file::read(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
+            (None, Err(LoadError::Read { source, .. }))
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(Self::default())
+            }
+            (_, result) => result,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -116,6 +142,7 @@ impl Default for Config {
                 file: Some(PathBuf::from("/var/lib/halfsecond/incidents.jsonl")),
                 max_bytes: 16 * 1024 * 1024,
                 keep: 4,
+                pending: 1024,
             },
             guarded: default_guarded(),
             functions: default_functions(),
@@ -172,3 +199,6 @@ fn default_functions() -> Vec<GuardedFunction> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,26 @@
 //! Data flows one way, and the modules are its stations in order: `source` (rings) → `decode` →
 //! `host` (what is known of the process) → `detect` (with `verify` and `baseline`) → `incident` →
 //! `sink`.
+//! halfsecond
 
+pub mod cli;
 pub mod config;
 pub mod decode;
+pub mod detect;
+pub mod doctor;
 pub mod event;
 pub mod finding;
+pub mod host;
+pub mod http;
+pub mod incident;
 pub mod kernel;
 pub mod loader;
+pub mod log;
+pub mod metrics;
+pub mod notify;
+pub mod probe;
+pub mod sink;
 pub mod source;
+pub mod status;
+pub mod symbol;
+pub mod verify;

@@ -1,1 +1,45 @@
-fn main() {}
+//! The `halfsecond` binary: arguments, log, configuration, command, exit code.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{ExitCode, Termination};
+
+use clap::Parser;
+
+use sensor::cli::incidents::StoreError;
+use sensor::cli::term::{Style, Tone};
+use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
+use sensor::config::Config;
+use sensor::log;
+
+fn main() -> ExitCode {
+    // Help and version end here with 0, wrong usage with 2.
+    let cli = Cli::parse();
+    let exit = dispatch(&cli).unwrap_or_else(|failure| {
+        let error = Style::stderr().paint(Tone::Bad, "error");
+        for line in failure.told().lines() {
+            // Nobody is left to be told where standard error cannot be written.
+            let _ = writeln!(io::stderr(), "{error}: {line}");
+        }
+        failure.exit()
+    });
+    exit.report()
+}
+
+fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    log::start(cli.global.level(), cli.command.default_level())?;
+    let config = Config::load(cli.global.config.as_deref());
+    // Not locked: `run` hands standard output to the outputs' threads.
+    let mut out = io::stdout();
+    match &cli.command {
+        Command::Run => run::run(config?, |_| async {
+            Err(Failure::Unsupported("the stations are not connected in this build".to_owned()))
+        }),
+        Command::Scan(args) => scan::scan(&cli.global, args, &mut out),
+        Command::Doctor => doctor::doctor(&cli.global, &config, |_| Vec::new(), &mut out),
+        Command::Incidents(args) => {
+            let store = |path: &Path| Err(StoreError::Absent(path.to_owned()));
+            incidents::incidents(&cli.global, &config?, args, store, &mut out)
+        }
+    }
+}

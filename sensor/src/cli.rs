@@ -1,0 +1,336 @@
+//! The command line: its grammar, exit codes and the failures that lead to them.
+
+pub mod doctor;
+pub mod incidents;
+pub mod run;
+pub mod scan;
+pub mod term;
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Termination};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::Level;
+
+use crate::config::{DEFAULT_PATH, LoadError};
+use crate::http::BindError;
+use crate::log::LogError;
+use crate::sink::StartError;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success, nothing found
+  1  findings
+  2  wrong usage or configuration
+  3  missing privilege or kernel feature
+  4  internal failure
+
+Data goes to standard output, logs go to standard error.
+The level of the log is taken from --log-level, -v, HALFSECOND_LOG or RUST_LOG, in this order.";
+
+const RUN_HELP: &str = "\
+Examples:
+  halfsecond run                                  with /etc/halfsecond/halfsecond.toml
+  halfsecond run --config ./halfsecond.toml -v    in the foreground, with a detailed log
+  halfsecond run | jq -c '{severity, title}'      incidents as they come
+
+Incidents are written to standard output as JSON, one per line, unless `output.stdout` is false.
+Ctrl-C or SIGTERM ends the sensor after it has written what it has.";
+
+const SCAN_HELP: &str = "\
+Examples:
+  sudo halfsecond scan                    every process but this one
+  sudo halfsecond scan --pid 4711         one process
+  sudo halfsecond scan --json | jq -r 'select(.kind == \"process\") | .exe'
+
+Compares every import slot (GOT, PLT, IFUNC) of every module with what the dynamic linker should
+have written there. Nothing is attached to the processes or executed in them.
+Exits with 1 if a slot leads elsewhere, with 3 if nothing could be read for lack of privilege.";
+
+const INCIDENTS_HELP: &str = "\
+Examples:
+  halfsecond incidents                    all of them, newest first
+  halfsecond incidents 7f3a9c21           one of them, with its story and evidence
+  halfsecond incidents --json | jq -r 'select(.severity == \"critical\") | .title'
+
+Asks the running sensor; where none runs, reads what it has stored.
+Exits with 1 if there are incidents, with 2 if no incident has the ID.";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  halfsecond doctor                       the host, and the probes of the running sensor
+  sudo halfsecond doctor                  the same, trying the probes where no sensor runs
+  halfsecond doctor --json | jq -r 'select(.state == \"missing\") | .check'
+
+Exits with 3 if something is missing that the sensor needs.";
+
+/// A runtime sensor for linker tampering, function hooks and sshd logins that take too long.
+#[derive(Debug, Parser)]
+#[command(name = "halfsecond", version, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Configuration file [default: /etc/halfsecond/halfsecond.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Write JSON, one object per line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Log this and what is worse
+    #[arg(long, global = true, value_name = "LEVEL", conflicts_with = "verbose")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the sensor
+    #[command(after_help = RUN_HELP)]
+    Run,
+    /// Check the linkage of every process once, without daemon and eBPF
+    #[command(after_help = SCAN_HELP)]
+    Scan(scan::ScanArgs),
+    /// Tell what this host supports, what is attached, and what is not seen and why
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
+    /// List incidents, or show one
+    #[command(after_help = INCIDENTS_HELP)]
+    Incidents(incidents::IncidentsArgs),
+}
+
+/// Levels of the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What is degraded.
+    Warn,
+    /// What a person wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Every event.
+    Trace,
+}
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Success; nothing found.
+    Success = 0,
+    /// Findings.
+    Findings = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// A missing privilege or kernel feature.
+    Unsupported = 3,
+    /// Anything that is our fault, or the machine's.
+    Internal = 4,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration is wrong or cannot be read.
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    /// The environment asks for a log that cannot be.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The HTTP listener cannot be opened.
+    #[error(transparent)]
+    Http(#[from] BindError),
+    /// An output cannot be started.
+    #[error(transparent)]
+    Output(#[from] StartError),
+    /// The state directory cannot be used.
+    #[error("`state_dir` = \"{}\" cannot be used; make it a writable directory, or set another", path.display())]
+    StateDir {
+        /// The key's value.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The command line asks for what is not there.
+    #[error("{0}")]
+    Usage(String),
+    /// A privilege or kernel feature is missing.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// Anything else.
+    #[error("{what}")]
+    Internal {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+// === impl Global ===
+
+impl Global {
+    /// The level asked for; `None` leaves it to the environment.
+    #[must_use]
+    pub fn level(&self) -> Option<Level> {
+        match (self.log_level, self.verbose) {
+            (Some(level), _) => Some(level.into()),
+            (None, 0) => None,
+            (None, 1) => Some(Level::DEBUG),
+            (None, _) => Some(Level::TRACE),
+        }
+    }
+
+    /// The file that is, or would be, read.
+    #[must_use]
+    pub fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
+}
+
+// === impl Command ===
+
+impl Command {
+    /// The level where nobody asks for one: what answers at once does not log what goes well.
+    #[must_use]
+    pub fn default_level(&self) -> Level {
+        match self {
+            Self::Run => Level::INFO,
+            Self::Scan(_) | Self::Doctor | Self::Incidents(_) => Level::WARN,
+        }
+    }
+}
+
+// === impl LogLevel ===
+
+impl From<LogLevel> for Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+// === impl Exit ===
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self as u8)
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// What the program ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(LoadError::Read { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Exit::Unsupported
+            }
+            Self::StateDir { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Exit::Unsupported
+                }
+                io::ErrorKind::NotADirectory | io::ErrorKind::NotFound => Exit::Usage,
+                _ => Exit::Internal,
+            },
+            Self::Http(BindError::Denied { .. }) | Self::Unsupported(_) => Exit::Unsupported,
+            Self::Http(BindError::Other { .. })
+            | Self::Output(StartError::Thread { .. })
+            | Self::Stdout(_)
+            | Self::Internal { .. } => Exit::Internal,
+            Self::Config(_) | Self::Log(_) | Self::Http(_) | Self::Output(_) | Self::Usage(_) => {
+                Exit::Usage
+            }
+        }
+    }
+
+    /// The failure and everything behind it, on one line per cause.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Ends a command that has written its answer: a reader that has read enough is no failure.
+pub(crate) fn ended(written: io::Result<()>, exit: Exit) -> Result<Exit, Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Stdout(error)),
+        _ => Ok(exit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_every_command_stand_before_or_after_it() {
+        for line in ["halfsecond --json --config /x doctor", "halfsecond doctor --json --config /x"]
+        {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.global.json, "{line}");
+            assert_eq!(cli.global.config_path(), Path::new("/x"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_failure_tells_its_causes_once() {
+        let failure = Failure::Internal {
+            what: "cannot open the store".to_owned(),
+            source: Box::new(io::Error::other("disk on fire")),
+        };
+        assert_eq!(failure.told(), "cannot open the store: disk on fire");
+        assert_eq!(failure.exit(), Exit::Internal);
+    }
+
+    #[test]
+    fn a_reader_that_has_read_enough_is_no_failure() {
+        let gone = Err(io::ErrorKind::BrokenPipe.into());
+        assert!(matches!(ended(gone, Exit::Findings), Ok(Exit::Findings)));
+        let full = Err(io::ErrorKind::StorageFull.into());
+        assert_eq!(ended(full, Exit::Findings).unwrap_err().exit(), Exit::Internal);
+    }
+}

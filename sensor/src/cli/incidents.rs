@@ -1,0 +1,66 @@
+//! `halfsecond incidents [ID]`: what the sensor has found, from the running sensor or its files.
+
+mod read;
+mod show;
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::term::Style;
+use super::{Exit, Failure, Global, ended};
+use crate::config::Config;
+use crate::incident::Incident;
+
+pub use read::{ReadStore, StoreError};
+
+/// Arguments of the command.
+#[derive(Args, Clone, Debug)]
+pub struct IncidentsArgs {
+    /// Show this one: its id, or the beginning of it
+    pub id: Option<String>,
+}
+
+/// Writes the incidents, newest first, or the one asked for, to `out`.
+pub fn incidents(
+    global: &Global,
+    config: &Config,
+    args: &IncidentsArgs,
+    read_store: ReadStore,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let all = read::incidents(config, read_store)?;
+    let style = Style::stdout();
+    if let Some(id) = &args.id {
+        let incident = find(&all, id)?;
+        let written =
+            if global.json { line(out, incident) } else { show::one(out, incident, style) };
+        return ended(written, Exit::Findings);
+    }
+    let written = if global.json {
+        all.iter().try_for_each(|incident| line(out, incident))
+    } else {
+        show::list(out, &all, style)
+    };
+    ended(written, if all.is_empty() { Exit::Success } else { Exit::Findings })
+}
+
+fn line(out: &mut impl Write, incident: &Incident) -> std::io::Result<()> {
+    writeln!(out, "{}", serde_json::to_string(incident)?)
+}
+
+fn find<'a>(all: &'a [Incident], id: &str) -> Result<&'a Incident, Failure> {
+    if let Some(incident) = all.iter().find(|incident| incident.id == id) {
+        return Ok(incident);
+    }
+    let mut beginning = all.iter().filter(|incident| !id.is_empty() && incident.id.starts_with(id));
+    match (beginning.next(), beginning.next()) {
+        (Some(incident), None) => Ok(incident),
+        (Some(_), Some(_)) => Err(Failure::Usage(format!(
+            "more than one incident id begins with {id:?}; give more of it"
+        ))),
+        (None, _) => Err(Failure::Usage(format!(
+            "no incident has the id {id:?}; `halfsecond incidents` lists them"
+        ))),
+    }
+}

@@ -1,0 +1,142 @@
+//! `halfsecond scan`: one check of the linkage slots of every process, without daemon and eBPF.
+
+mod found;
+mod show;
+mod who;
+
+use std::io::{self, IsTerminal, Write};
+use std::process;
+
+use clap::Args;
+use tracing::warn;
+
+use super::term::Style;
+use super::{Exit, Failure, Global, ended};
+use crate::verify::{self, Limits, Verifier, VerifyError};
+use found::{Findings, Tally};
+
+/// Arguments of the command.
+#[derive(Args, Clone, Debug)]
+pub struct ScanArgs {
+    /// Check this process only; may be given more than once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+}
+
+/// Progress on standard error, where a person watches it.
+struct Progress {
+    shown: bool,
+    all: usize,
+}
+
+/// Checks, and writes what was found to `out`.
+pub fn scan(global: &Global, args: &ScanArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    let one_by_one = !args.pid.is_empty();
+    let pids = if one_by_one { args.pid.clone() } else { all_processes()? };
+    let mut progress = Progress::new(pids.len(), one_by_one);
+    let mut verifier = Verifier::new(Limits::default());
+    let mut tally = Tally::default();
+    let mut found = Vec::new();
+    let mut refused = None;
+    let mut written = Ok(());
+    verify::scan(&mut verifier, pids, |pid, outcome| {
+        progress.step();
+        let findings = tally.add(pid, &outcome);
+        if let Err(error) = outcome
+            && one_by_one
+        {
+            refused.get_or_insert(error);
+        }
+        let Some(findings) = findings else { return };
+        if global.json && written.is_ok() {
+            written = line(out, &findings);
+        }
+        found.push(findings);
+    });
+    progress.clear();
+    if let Some(error) = refused {
+        return Err(not_checked(error));
+    }
+    let exit = tally.exit();
+    if exit == Exit::Unsupported {
+        let text = format!("no process could be read: {}; run as root", tally.why_denied());
+        return ended(finish(global, out, &found, &tally, written), exit)
+            .and(Err(Failure::Unsupported(text)));
+    }
+    if tally.denied > 0 {
+        let reason = tally.why_denied();
+        warn!(processes = tally.denied, reason, "not everything could be read");
+    }
+    ended(finish(global, out, &found, &tally, written), exit)
+}
+
+fn finish(
+    global: &Global,
+    out: &mut impl Write,
+    found: &[Findings],
+    tally: &Tally,
+    written: io::Result<()>,
+) -> io::Result<()> {
+    written?;
+    if global.json {
+        return line(out, &tally.summary());
+    }
+    show::text(out, found, tally, Style::stdout())
+}
+
+fn line(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    writeln!(out, "{}", serde_json::to_string(value)?)
+}
+
+/// Every process but this one.
+fn all_processes() -> Result<Vec<u32>, Failure> {
+    let mut pids = verify::list_processes().map_err(|source| Failure::Internal {
+        what: "cannot list /proc".to_owned(),
+        source: Box::new(source),
+    })?;
+    pids.retain(|pid| *pid != process::id());
+    Ok(pids)
+}
+
+/// A process that was asked for by its number and could not be checked.
+fn not_checked(error: VerifyError) -> Failure {
+    match error {
+        VerifyError::Gone { pid } => Failure::Usage(format!("there is no process {pid}")),
+        error @ VerifyError::NoMemory { .. } => {
+            Failure::Usage(format!("{error}: a kernel thread or a zombie has no slots"))
+        }
+        error @ VerifyError::Permission { .. } => {
+            Failure::Unsupported(format!("{error}; run as root"))
+        }
+        error => Failure::Internal { what: error.to_string(), source: Box::new(error) },
+    }
+}
+
+// === impl Progress ===
+
+impl Progress {
+    fn new(all: usize, quiet: bool) -> Self {
+        let mut progress = Self { shown: !quiet && io::stderr().is_terminal(), all };
+        progress.write("checking processes");
+        progress
+    }
+
+    fn step(&mut self) {
+        self.all = self.all.saturating_sub(1);
+        if self.all.is_multiple_of(8) {
+            let text = format!("checking processes: {} left", self.all);
+            self.write(&text);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.write("");
+    }
+
+    /// Carriage return, the text, and clear to the end of the line.
+    fn write(&mut self, text: &str) {
+        if self.shown && write!(io::stderr(), "\r{text}\x1b[K").is_err() {
+            self.shown = false;
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Observations: events together with what the host station knows of who did them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{FileKey, Role};
+use crate::finding::ProcessRef;
+
+/// A process across PID reuse: its id and its start time. An exec changes neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Thread group id in the initial PID namespace.
+    pub tgid: u32,
+    /// Start since boot in units of 10 ms, the precision of `/proc/PID/stat`.
+    pub start_ticks: u64,
+}
+
+/// An sshd connection. Unique within one boot: it is the process that serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub ProcessId);
+
+/// What findings are joined by: one sshd listener with everything below it, or one program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Lineage {
+    /// The listener; its connections share it.
+    Sshd(ProcessId),
+    /// Any other program, by its subject.
+    Program(String),
+}
+
+/// Identity of a mapped file: what a baseline remembers a library by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModuleId {
+    /// Path as the host sees it.
+    pub path: String,
+    /// GNU build-id, hex; where the file has none or could not be read, `inode:` and numbers that
+    /// tell this file from any other.
+    pub build: String,
+}
+
+/// A program as a baseline knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The executable.
+    pub file: FileKey,
+    /// Path and build-id.
+    pub module: ModuleId,
+    /// What it means to the sensor, by configuration.
+    pub role: Role,
+    /// Key of its baseline: path, a blank, build-id.
+    pub subject: String,
+}
+
+/// A process as it was when something was observed of it. Shared by its observations.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Which process.
+    pub id: ProcessId,
+    /// Its program.
+    pub program: Arc<Program>,
+    /// What findings on it join by.
+    pub lineage: Lineage,
+    /// As output shows it.
+    pub shown: ProcessRef,
+    /// Effective user id.
+    pub euid: u32,
+    /// The loader ignores `LD_*` (real and effective user differ).
+    pub secure: bool,
+}
+
+/// How an sshd connection authenticates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Password, asked by sshd itself.
+    Password,
+    /// Public key.
+    Publickey,
+    /// A dialogue, mostly with PAM.
+    KeyboardInteractive,
+    /// Kerberos.
+    GssapiWithMic,
+}
+
+/// What is known of a connection at the moment of an observation.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Which.
+    pub id: ConnectionId,
+    /// The monitor's program (sshd or sshd-session): whose baseline the login counts for.
+    pub program: Arc<Program>,
+    /// The client.
+    pub peer: Option<SocketAddr>,
+    /// User name, as asked for.
+    pub user: Option<String>,
+    /// Methods begun so far, in order of first use.
+    pub attempted: Vec<Method>,
+    /// The method that succeeded.
+    pub method: Option<Method>,
+    /// Authentication has succeeded.
+    pub authenticated: bool,
+    /// A session has begun below it.
+    pub session: bool,
+    /// CLOCK_MONOTONIC of the accept (the fork of the listener), ns.
+    pub accepted_ktime_ns: u64,
+    /// Records about it are missing: its sums do not hold.
+    pub partial: bool,
+}
+
+/// One observation.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The event's clock, CLOCK_MONOTONIC ns.
+    pub ktime_ns: u64,
+    /// The same instant as wall time, by the offset fixed at start.
+    pub time: Timestamp,
+    /// Who.
+    pub process: Arc<Process>,
+    /// The sshd connection it belongs to.
+    pub connection: Option<Arc<Connection>>,
+    /// What.
+    pub body: Body,
+}
+
+/// What was observed.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A program was started.
+    Started,
+    /// A file was mapped executable by a program that has not mapped it before.
+    Library(Library),
+    /// Linking is over.
+    Linked(LinkTiming),
+    /// A guarded process has settled: its slots should be checked now.
+    CheckDue(CheckReason),
+    /// The check of a [`Body::CheckDue`]; made by the analysis, never by the host station.
+    Checked(Arc<crate::detect::CheckReport>),
+    /// A guarded function was called.
+    Called(Called),
+    /// A loader variable stood in the environment of the program started.
+    Environment(Variable),
+    /// sshd's monitor answered an authentication request.
+    Verdict(Verdict),
+    /// A session has begun below a connection.
+    Session,
+    /// The process ended.
+    Ended,
+    /// The connection's last process ended.
+    Closed,
+}
+
+/// See [`Body::Library`].
+#[derive(Clone, Debug)]
+pub struct Library {
+    /// Path and build-id.
+    pub module: ModuleId,
+    /// The file.
+    pub file: FileKey,
+    /// Mapped while the program was being linked (so no input can have asked for it).
+    pub during_link: bool,
+}
+
+/// One module's part in a start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleShare {
+    /// The module relocated in this stretch; `None` where the address could not be told.
+    pub module: Option<ModuleId>,
+    /// Wall time, ns.
+    pub wall_ns: u64,
+    /// Wall time less run-queue delay, ns: CPU time, unless `blocked`.
+    pub cpu_ns: u64,
+    /// The task slept in this stretch, so `cpu_ns` holds the sleep too.
+    pub blocked: bool,
+}
+
+/// See [`Body::Linked`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkTiming {
+    /// Exec to the last seal, wall, ns.
+    pub wall_ns: u64,
+    /// CPU of the stretches without sleep, ns.
+    pub cpu_ns: u64,
+    /// `cpu_ns` of the stretches with sleep, ns: an upper bound of their CPU.
+    pub blocked_ns: u64,
+    /// Minor faults.
+    pub minor_faults: u32,
+    /// Stretches in time order. The first holds the kernel's exec and the mapping of every file as
+    /// well as the first module.
+    pub shares: Vec<ModuleShare>,
+    /// Seals that found no room in the record: shares are missing at the end.
+    pub overflow: u32,
+}
+
+/// Why a check is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckReason {
+    /// The seals settled.
+    Sealed,
+    /// The process became guarded after its start.
+    Late,
+    /// An authentication request came in before the seals had settled, or long after.
+    Request,
+}
+
+/// An address in a process, found in its maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The mapped file; its path is the kernel's name for memory without a file.
+    pub module: ModuleId,
+    /// Address in the module's file.
+    pub offset: u64,
+    /// Nearest dynamic symbol at or below, and the distance, bytes.
+    pub symbol: Option<(String, u64)>,
+}
+
+/// See [`Body::Called`].
+#[derive(Clone, Debug)]
+pub struct Called {
+    /// The function.
+    pub function: String,
+    /// Library that holds it.
+    pub library: Option<ModuleId>,
+    /// Where it returns to; `None` where the process was gone.
+    pub caller: Option<Located>,
+}
+
+/// See [`Body::Environment`].
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// Name.
+    pub name: String,
+    /// Value, possibly cut.
+    pub value: String,
+}
+
+/// See [`Body::Verdict`].
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// Of which method.
+    pub method: Method,
+    /// The answer.
+    pub accepted: bool,
+    /// CPU time of all the connection's processes since accept, ns.
+    pub cpu_ns: u64,
+    /// Answers that came before on this connection.
+    pub earlier: u32,
+}
+
+// === impl ModuleId ===
+
+impl ModuleId {
+    /// Last component of the path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// The build-id, where `build` is one.
+    #[must_use]
+    pub fn build_id(&self) -> Option<&str> {
+        (!self.build.starts_with("inode:")).then_some(self.build.as_str())
+    }
+
+    /// From a path, and a build-id if the file has one.
+    #[must_use]
+    pub fn new(path: String, build_id: Option<String>, file: &FileKey) -> Self {
+        let build = build_id.unwrap_or_else(|| {
+            format!(
+                "inode:{}:{}:{}:{}:{}",
+                inode_text(file),
+                file.generation,
+                file.ctime_s,
+                file.size,
+                0
+            )
+        });
+        Self { path, build }
+    }
+}
+
+/// `major:minor:inode`, as evidence shows it.
+#[must_use]
+pub fn inode_text(file: &FileKey) -> String {
+    format!("{}:{}:{}", file.dev >> 20, file.dev & 0xf_ffff, file.ino)
+}
+
+// === impl Program ===
+
+impl Program {
+    /// The executable's file name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.module.name()
+    }
+
+    /// A program to protect.
+    #[must_use]
+    pub fn guarded(&self) -> bool {
+        self.role.contains(Role::GUARDED)
+    }
+
+    /// A program of an OpenSSH server.
+    #[must_use]
+    pub fn sshd(&self) -> bool {
+        self.role.contains(Role::SSHD)
+    }
+}
+
+// === impl Method ===
+
+impl Method {
+    /// The name RFC 4252 and its kin give it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Publickey => "publickey",
+            Self::KeyboardInteractive => "keyboard-interactive",
+            Self::GssapiWithMic => "gssapi-with-mic",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+// === impl Observation ===
+
+impl Observation {
+    /// Seconds from the connection's accept to this observation.
+    #[must_use]
+    pub fn since_accept(&self) -> Option<f64> {
+        let accepted = self.connection.as_ref()?.accepted_ktime_ns;
+        Some(seconds(self.ktime_ns.saturating_sub(accepted)))
+    }
+}
+
+/// Nanoseconds as seconds, rounded to a microsecond so that output stays short.
+#[must_use]
+pub fn seconds(ns: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
+    let micros = (ns / 1000) as f64;
+    micros / 1e6
+}

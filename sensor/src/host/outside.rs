@@ -1,0 +1,93 @@
+//! What the host station asks of the world outside the event stream, as traits: so that a replay
+//! and the tests answer from memory.
+
+use std::path::{Path, PathBuf};
+
+use super::observe::Located;
+use crate::event::FileKey;
+
+/// A process as `/proc` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Parent.
+    pub parent_tgid: u32,
+    /// Start since boot in units of 10 ms (field 22; the kernel's `USER_HZ` is 100).
+    pub start_ticks: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+}
+
+/// What `/proc` and the files of this host tell. Every answer may be missing: processes end.
+pub trait Outside {
+    /// Every process (tgid), in no particular order.
+    fn processes(&self) -> Vec<u32>;
+    /// Parent, start and users.
+    fn stat(&self, tgid: u32) -> Option<Stat>;
+    /// Path and identity of the executable.
+    fn exe(&self, tgid: u32) -> Option<(PathBuf, FileKey)>;
+    /// Arguments, cut at a bound, control characters replaced.
+    fn cmdline(&self, tgid: u32) -> Vec<String>;
+    /// The text of `/proc/PID/cgroup`.
+    fn cgroup(&self, tgid: u32) -> Option<String>;
+    /// Files mapped executable.
+    fn libraries(&self, tgid: u32) -> Vec<(PathBuf, FileKey)>;
+    /// Identity of the file a path leads to now, if it is a regular one.
+    fn file(&self, path: &Path) -> Option<FileKey>;
+    /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
+    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
+}
+
+/// Finds addresses in a process's maps.
+pub trait Locate {
+    /// One answer per address, in the same order; `None` where nothing is mapped there, or the
+    /// process is gone.
+    fn locate(&mut self, tgid: u32, addresses: &[u64]) -> Vec<Option<Located>>;
+}
+
+/// Finds nothing: for replays, where the processes are long gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Nowhere;
+
+// === impl Nowhere ===
+
+impl Locate for Nowhere {
+    fn locate(&mut self, _tgid: u32, addresses: &[u64]) -> Vec<Option<Located>> {
+        vec![None; addresses.len()]
+    }
+}
+
+impl Outside for Nowhere {
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn stat(&self, _tgid: u32) -> Option<Stat> {
+        None
+    }
+
+    fn exe(&self, _tgid: u32) -> Option<(PathBuf, FileKey)> {
+        None
+    }
+
+    fn cmdline(&self, _tgid: u32) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn cgroup(&self, _tgid: u32) -> Option<String> {
+        None
+    }
+
+    fn libraries(&self, _tgid: u32) -> Vec<(PathBuf, FileKey)> {
+        Vec::new()
+    }
+
+    fn file(&self, _path: &Path) -> Option<FileKey> {
+        None
+    }
+
+    fn build_id(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<String> {
+        None
+    }
+}

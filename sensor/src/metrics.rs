@@ -1,0 +1,218 @@
+//! Every metric the sensor exports: name, meaning and labels, defined once, here.
+//!
+//! Labels take their values from fixed sets; nothing is exported per process or path.
+
+mod define;
+mod kernel;
+mod process;
+
+use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
+use sensor_common::Kind;
+
+use crate::finding::{Finding, Severity};
+use define::{Build, Definition, define};
+
+pub use kernel::KernelReading;
+
+const LINK_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0];
+const AUTH_BUCKETS: &[f64] =
+    &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
+const VERIFY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0];
+
+/// The label values of [`Severity`].
+pub const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
+
+/// Detector ids of the design's table; an unknown one is exported as `other`.
+const DETECTORS: [&str; 22] = [
+    "preload_env",
+    "loader_config_changed",
+    "link_time_shift",
+    "audit_unrequested",
+    "library_unexpected",
+    "library_unowned",
+    "library_writable_path",
+    "dlopen_unexpected",
+    "got_redirected",
+    "text_patched",
+    "foreign_probe",
+    "foreign_caller",
+    "relro_reopened",
+    "remote_write",
+    "module_unlinked",
+    "kernel_hook",
+    "pam_stack_changed",
+    "auth_cpu_shift",
+    "auth_wall_shift",
+    "preauth_exec",
+    "auth_without_method",
+    "blinded",
+];
+
+/// Authentication methods of RFC 4252 and its extensions; an unknown one is exported as `other`.
+const METHODS: [&str; 6] =
+    ["publickey", "password", "keyboard-interactive", "hostbased", "gssapi-with-mic", "none"];
+
+define! {
+    /// Always 1; the label says which version runs.
+    build_info: IntGaugeVec = "halfsecond_build_info" ["version"];
+    /// Seconds from the start of the process until every probe was attached; 0 before that.
+    start_to_armed_seconds: Gauge = "halfsecond_start_to_armed_seconds";
+    /// 1 where a probe is attached by this mechanism, 0 where it is not attached at all (mechanism
+    /// is then `none`).
+    probe_attached: IntGaugeVec = "halfsecond_probe_attached" ["probe", "mechanism"];
+    /// Records taken out of a ring.
+    records_consumed: IntCounterVec = "halfsecond_records_consumed_total" ["ring"];
+    /// Records that could not be decoded.
+    decode_failures: IntCounterVec = "halfsecond_decode_failures_total" ["reason"];
+    /// Events decoded, by kind.
+    events: IntCounterVec = "halfsecond_events_total" ["kind"];
+    /// Items a full queue between two stations of the sensor refused.
+    queue_dropped: IntCounterVec = "halfsecond_queue_dropped_total" ["queue"];
+    /// Processes in the process table.
+    processes: IntGauge = "halfsecond_processes";
+    /// Subjects with a baseline, by its state.
+    baselines: IntGaugeVec = "halfsecond_baselines" ["state"];
+    /// Failed attempts to write the state, by store operation.
+    store_failures: IntCounterVec = "halfsecond_store_failures_total" ["operation"];
+    /// Verdicts of the detectors.
+    findings: IntCounterVec = "halfsecond_findings_total" ["detector", "severity"];
+    /// Incidents opened, by the severity they had then.
+    incidents: IntCounterVec = "halfsecond_incidents_total" ["severity"];
+    /// Incidents that are open now, by severity.
+    incidents_open: IntGaugeVec = "halfsecond_incidents_open" ["severity"];
+    /// Incidents (or later states of one) an output has taken.
+    sink_written: IntCounterVec = "halfsecond_sink_written_total" ["sink"];
+    /// Attempts to write to an output that failed; the incident is kept and tried again.
+    sink_errors: IntCounterVec = "halfsecond_sink_errors_total" ["sink"];
+    /// Incidents given up because an output failed for too long.
+    sink_dropped: IntCounterVec = "halfsecond_sink_dropped_total" ["sink"];
+    /// Incidents waiting for an output.
+    sink_pending: IntGaugeVec = "halfsecond_sink_pending" ["sink"];
+    /// 1 while the last attempt to write to an output failed.
+    sink_failing: IntGaugeVec = "halfsecond_sink_failing" ["sink"];
+    /// Checks of a process's slots, by how they ended.
+    verify_checks: IntCounterVec = "halfsecond_verify_checks_total" ["outcome"];
+    /// Slots compared with what the loader would have chosen, by verdict.
+    verify_slots: IntCounterVec = "halfsecond_verify_slots_total" ["verdict"];
+    /// Seconds one check of a process took.
+    verify_duration: Histogram = "halfsecond_verify_duration_seconds" => VERIFY_BUCKETS;
+    /// CPU seconds from exec to the end of linking, by class of program (guarded or other).
+    link_cpu: HistogramVec = "halfsecond_link_cpu_seconds" ["class"] => LINK_BUCKETS;
+    /// CPU seconds an sshd spent up to the verdict on an authentication attempt.
+    auth_cpu: HistogramVec = "halfsecond_auth_cpu_seconds" ["method", "verdict"] => AUTH_BUCKETS;
+    /// Requests answered over HTTP, by status code.
+    http_requests: IntCounterVec = "halfsecond_http_requests_total" ["code"];
+    /// Times the page at /metrics could not be written.
+    render_failures: IntCounter = "halfsecond_render_failures_total";
+}
+
+impl Metrics {
+    /// All metrics at their start values, in a registry of their own, with those of the process.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let metrics = Self::build(registry)?;
+        metrics.registry.register(Box::new(process::ProcessCollector::new()?))?;
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.show_known_labels();
+        Ok(metrics)
+    }
+
+    /// Adds the kernel side's counters; `read` is called at every scrape and gives `None` while
+    /// they cannot be read.
+    pub fn set_kernel_source(
+        &self,
+        read: impl Fn() -> Option<KernelReading> + Send + Sync + 'static,
+    ) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(kernel::KernelCollector::new(read)?))
+    }
+
+    /// The page at /metrics, in Prometheus' text format 0.0.4.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut page)
+            .inspect_err(|_| self.render_failures.inc())?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+
+    /// Counts a finding.
+    pub fn count_finding(&self, finding: &Finding) {
+        let detector = among(&DETECTORS, &finding.detector);
+        self.findings.with_label_values(&[detector, severity_label(finding.severity)]).inc();
+    }
+
+    /// Counts an incident as it opens.
+    pub fn count_incident(&self, severity: Severity) {
+        self.incidents.with_label_values(&[severity_label(severity)]).inc();
+    }
+
+    /// Records the CPU time to a verdict; an unknown method becomes `other`.
+    pub fn observe_auth(&self, method: &str, accepted: bool, cpu_seconds: f64) {
+        let verdict = if accepted { "accepted" } else { "denied" };
+        self.auth_cpu.with_label_values(&[among(&METHODS, method), verdict]).observe(cpu_seconds);
+    }
+
+    /// Records the CPU time of a link.
+    pub fn observe_link(&self, guarded: bool, cpu_seconds: f64) {
+        let class = if guarded { "guarded" } else { "other" };
+        self.link_cpu.with_label_values(&[class]).observe(cpu_seconds);
+    }
+
+    /// Every metric: name, meaning and labels, in the order of definition.
+    pub fn definitions() -> impl Iterator<Item = &'static Definition> {
+        Self::OWN.iter().chain(&kernel::DEFINITIONS).chain(&process::DEFINITIONS)
+    }
+
+    /// A series that appears only with its first event hides that event from `rate()`.
+    fn show_known_labels(&self) {
+        for ring in ["bulk", "priority"] {
+            self.records_consumed.with_label_values(&[ring]);
+        }
+        for kind in Kind::ALL {
+            self.events.with_label_values(&[kind_label(kind)]);
+        }
+        for severity in SEVERITIES {
+            self.incidents.with_label_values(&[severity]);
+            self.incidents_open.with_label_values(&[severity]);
+        }
+    }
+}
+
+/// The label of a severity.
+#[must_use]
+pub const fn severity_label(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Low => "low",
+        Severity::Medium => "medium",
+        Severity::High => "high",
+        Severity::Critical => "critical",
+    }
+}
+
+/// The label of a record's kind.
+#[must_use]
+pub const fn kind_label(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Fork => "fork",
+        Kind::Exec => "exec",
+        Kind::Exit => "exit",
+        Kind::Map => "map",
+        Kind::Link => "link",
+        Kind::Seal => "seal",
+        Kind::Frame => "frame",
+        Kind::Caller => "caller",
+        Kind::Env => "env",
+    }
+}
+
+fn among<const N: usize>(known: &[&'static str; N], label: &str) -> &'static str {
+    known.iter().copied().find(|known| *known == label).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! How the running sensor is doing: one place that the stations tell and that HTTP and systemd are
+//! told from.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use serde_json::Value;
+use tracing::{error, info, warn};
+
+use crate::http::Backend;
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
+use crate::probe::ProbeReport;
+
+/// Where the pages find incidents; reading may wait for the disk.
+pub trait IncidentSource: Send + Sync + 'static {
+    /// The latest, newest first, at most `most`.
+    fn latest(&self, most: usize) -> Result<Vec<Value>, String>;
+
+    /// One of them.
+    fn one(&self, id: &str) -> Result<Option<Value>, String>;
+}
+
+/// The state of the running sensor.
+pub struct Status {
+    started: Instant,
+    metrics: Metrics,
+    notifier: Notifier,
+    state: Mutex<State>,
+    incidents: OnceLock<Box<dyn IncidentSource>>,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    probes: Vec<ProbeReport>,
+    /// The first station that ended while it should not, and why.
+    failed: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Arming,
+    Armed,
+    Stopping,
+}
+
+// === impl Status ===
+
+impl Status {
+    /// A sensor that began to start at `started`.
+    #[must_use]
+    pub fn new(started: Instant, metrics: Metrics, notifier: Notifier) -> Self {
+        let (state, incidents) = (Mutex::default(), OnceLock::new());
+        Self { started, metrics, notifier, state, incidents }
+    }
+
+    /// Says where incidents are read from; the first call counts.
+    pub fn set_incidents(&self, source: impl IncidentSource) {
+        if self.incidents.set(Box::new(source)).is_err() {
+            warn!("the source of incidents was set twice; the first stays");
+        }
+    }
+
+    /// Every probe that could be attached is. Ready, unless a required one is missing.
+    pub fn armed(&self, probes: Vec<ProbeReport>) {
+        for probe in &probes {
+            let mechanism = probe.mechanism.as_deref();
+            let labels = [probe.probe.as_str(), mechanism.unwrap_or("none")];
+            let metrics = &self.metrics;
+            metrics.probe_attached.with_label_values(&labels).set(i64::from(mechanism.is_some()));
+        }
+        let attached = probes.iter().filter(|probe| probe.mechanism.is_some()).count();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let missing = missing_required(&probes);
+        let text = format!("armed: {attached} of {} probes attached", probes.len());
+        {
+            let mut state = self.lock();
+            state.probes = probes;
+            state.phase = Phase::Armed;
+        }
+        if let Some(missing) = missing {
+            error!(%missing, "not armed");
+            self.notifier.status(&missing);
+            return;
+        }
+        self.metrics.start_to_armed_seconds.set(seconds);
+        info!(attached, seconds, "armed");
+        self.notifier.ready(&text);
+    }
+
+    /// A station ended while it should not.
+    pub fn failed(&self, station: &str, reason: &str) {
+        error!(station, reason, "a station of the sensor has stopped");
+        let text = format!("{station} has stopped: {reason}");
+        self.notifier.status(&text);
+        self.lock().failed.get_or_insert(text);
+    }
+
+    /// The sensor is ending as it was told to.
+    pub fn stopping(&self) {
+        self.lock().phase = Phase::Stopping;
+        self.notifier.stopping();
+    }
+
+    /// A thread that panicked with the lock held leaves a whole state: every change is one step.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Status {
+    fn alive(&self) -> Result<(), String> {
+        self.lock().failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let state = self.lock();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone());
+        }
+        match state.phase {
+            Phase::Arming => Err("the probes are being attached".to_owned()),
+            Phase::Stopping => Err("the sensor is ending".to_owned()),
+            Phase::Armed => missing_required(&state.probes).map_or(Ok(()), Err),
+        }
+    }
+
+    fn probes(&self) -> Vec<ProbeReport> {
+        self.lock().probes.clone()
+    }
+
+    fn incidents(&self, most: usize) -> Result<Vec<Value>, String> {
+        self.incidents.get().map_or_else(|| Ok(Vec::new()), |source| source.latest(most))
+    }
+
+    fn incident(&self, id: &str) -> Result<Option<Value>, String> {
+        self.incidents.get().map_or(Ok(None), |source| source.one(id))
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status").field("phase", &self.lock().phase).finish_non_exhaustive()
+    }
+}
+
+fn missing_required(probes: &[ProbeReport]) -> Option<String> {
+    let missing = probes.iter().find(|probe| probe.required && probe.mechanism.is_none())?;
+    let reason = missing.reason.as_deref().unwrap_or("no reason given");
+    Some(format!("required probe {} is not attached: {reason}", missing.probe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(mechanism: Option<&str>, required: bool) -> ProbeReport {
+        ProbeReport {
+            probe: "exec".to_owned(),
+            mechanism: mechanism.map(str::to_owned),
+            price: None,
+            reason: mechanism.is_none().then(|| "refused".to_owned()),
+            unseen: "programs that start".to_owned(),
+            required,
+        }
+    }
+
+    fn status() -> (Status, Metrics) {
+        let metrics = Metrics::new().unwrap();
+        (Status::new(Instant::now(), metrics.clone(), Notifier::default()), metrics)
+    }
+
+    #[test]
+    fn a_sensor_is_ready_between_arming_and_ending() {
+        let (status, metrics) = status();
+        assert_eq!(status.ready().unwrap_err(), "the probes are being attached");
+        status.armed(vec![probe(Some("tracepoint"), true), probe(None, false)]);
+        assert_eq!(status.ready(), Ok(()));
+        assert!(metrics.start_to_armed_seconds.get() > 0.0);
+        assert_eq!(metrics.probe_attached.with_label_values(&["exec", "tracepoint"]).get(), 1);
+        status.stopping();
+        assert!(status.ready().is_err());
+        assert_eq!(status.alive(), Ok(()));
+    }
+
+    #[test]
+    fn a_required_probe_that_is_missing_is_the_reason() {
+        let (status, metrics) = status();
+        status.armed(vec![probe(None, true)]);
+        assert_eq!(status.ready().unwrap_err(), "required probe exec is not attached: refused");
+        assert_eq!(metrics.probe_attached.with_label_values(&["exec", "none"]).get(), 0);
+        assert!(metrics.start_to_armed_seconds.get() == 0.0);
+    }
+
+    #[test]
+    fn the_first_station_that_stopped_is_told() {
+        let (status, _) = status();
+        status.armed(vec![probe(Some("tracepoint"), true)]);
+        status.failed("source", "ring gone");
+        status.failed("host", "channel closed");
+        assert_eq!(status.alive().unwrap_err(), "source has stopped: ring gone");
+        assert_eq!(status.ready(), status.alive());
+    }
+}

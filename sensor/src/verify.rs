@@ -1,0 +1,239 @@
+//! Checks from outside whether the linkage slots of a running process hold what its dynamic
+//! linker should have written there.
+//!
+//! Every `JUMP_SLOT`, `GLOB_DAT` and `IRELATIVE` of every module is resolved again from the mapped
+//! files, by the rules of glibc's `_dl_lookup_symbol_x` or musl's `find_sym`, and compared with the
+//! memory of the process. Nothing is executed, attached or mapped in the process; all that is read
+//! from it or its files is treated as hostile.
+
+mod auxv;
+mod bytes;
+pub(crate) mod cache;
+mod compare;
+pub(crate) mod elf;
+mod error;
+mod explain;
+mod ifunc;
+mod layout;
+mod link_map;
+mod loader;
+pub(crate) mod maps;
+mod plan;
+pub(crate) mod process;
+mod report;
+mod resolve;
+mod scope;
+
+use std::thread;
+use std::time::Duration;
+
+use self::compare::{Comparer, Comparison};
+use self::ifunc::Vdso;
+use self::layout::{Files, Layout};
+use self::link_map::Bounds;
+use self::loader::Program;
+use self::plan::Plans;
+use self::process::Process;
+
+pub use self::elf::ElfError;
+pub use self::error::VerifyError;
+pub use self::process::list_processes;
+pub use self::report::{Category, Gap, Linkage, ModuleRef, Report, SlotKind, SlotMismatch, Target};
+
+/// How often a process is looked at again while its loader is at work.
+const SETTLE_TRIES: u32 = 3;
+
+/// Bounds and times of a [`Verifier`].
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Modules followed per process.
+    pub modules: usize,
+    /// Link namespaces followed per process.
+    pub namespaces: usize,
+    /// Parsed files kept: entries.
+    pub file_entries: usize,
+    /// Parsed files kept: bytes.
+    pub file_bytes: usize,
+    /// Computed expectations kept: entries.
+    pub plan_entries: usize,
+    /// Computed expectations kept: bytes.
+    pub plan_bytes: usize,
+    /// Wait before a deviation is looked at again; only unchanged ones count.
+    pub recheck_after: Duration,
+}
+
+/// Checks processes, remembering files and expectations between checks.
+#[derive(Debug)]
+pub struct Verifier {
+    limits: Limits,
+    files: Files,
+    plans: Plans,
+    vdso: Vdso,
+}
+
+/// How much a [`Verifier`] remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Parsed files.
+    pub files: usize,
+    /// Heap bytes of the parsed files.
+    pub file_bytes: usize,
+    /// Combinations of files with computed expectations.
+    pub plans: usize,
+    /// Heap bytes of the expectations.
+    pub plan_bytes: usize,
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            modules: 4096,
+            namespaces: 64,
+            file_entries: 2048,
+            file_bytes: 48 << 20,
+            plan_entries: 512,
+            plan_bytes: 32 << 20,
+            recheck_after: Duration::from_millis(30),
+        }
+    }
+}
+
+// === impl Verifier ===
+
+impl Verifier {
+    /// A verifier that remembers nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        let files = Files::new(limits.file_entries, limits.file_bytes);
+        let plans = Plans::new(limits.plan_entries, limits.plan_bytes);
+        Self { limits, files, plans, vdso: Vdso::own() }
+    }
+
+    /// Checks one process now. Deviations are looked at twice, [`Limits::recheck_after`] apart
+    /// (the calling thread sleeps), and reported only if both looks agree.
+    pub fn check(&mut self, pid: u32) -> Result<Report, VerifyError> {
+        let first = self.settled_report(pid)?;
+        if first.mismatches.is_empty() && first.settled {
+            return Ok(first);
+        }
+        thread::sleep(self.limits.recheck_after);
+        let mut second = self.settled_report(pid)?;
+        second.settled &= first.modules == second.modules;
+        second.mismatches.retain(|now| first.mismatches.iter().any(|then| then.same_finding(now)));
+        Ok(second)
+    }
+
+    /// What is remembered at the moment.
+    pub fn held(&self) -> Held {
+        let ((files, file_bytes), (plans, plan_bytes)) = (self.files.held(), self.plans.held());
+        Held { files, file_bytes, plans, plan_bytes }
+    }
+
+    /// One look, repeated while the process is being linked or changes under the look.
+    fn settled_report(&mut self, pid: u32) -> Result<Report, VerifyError> {
+        let mut tries = 1;
+        loop {
+            match self.look(pid) {
+                Err(VerifyError::NotSettled { .. } | VerifyError::Malformed { .. })
+                    if tries < SETTLE_TRIES =>
+                {
+                    tries += 1;
+                    thread::sleep(self.limits.recheck_after);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn look(&mut self, pid: u32) -> Result<Report, VerifyError> {
+        let process = Process::open(pid)?;
+        let mut gaps = Vec::new();
+        let program = loader::find(&process, &mut self.files, &mut gaps)?;
+        let Program::Linked(linked) = program else {
+            return Ok(Report::unchecked(pid, program.linkage(), gaps));
+        };
+        let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
+        let maps = link_map::read_link_maps(&process, linked.debug, bounds)?;
+        let loader = (&linked.loader, linked.base);
+        let layout =
+            Layout::build(&process, maps, loader, linked.linkage, &mut self.files, &mut gaps);
+        let plan = self.plans.get(&layout);
+        for vma in layout.unlisted(&process) {
+            gaps.push(Gap::Unlisted { path: vma.path.to_string() });
+        }
+        if plan.scopes.order_differs {
+            gaps.push(Gap::LinkOrder);
+        }
+        let comparison = Comparer::new(&process, &layout, &plan, &self.vdso, &mut gaps).run();
+        if !process.is_same() {
+            return Err(VerifyError::Gone { pid });
+        }
+        let preloads = plan.scopes.preloads.iter();
+        let preloads = preloads.filter_map(|at| layout.modules.get(*at)?.module_ref()).collect();
+        Ok(Report::checked(pid, &layout, comparison, preloads, gaps))
+    }
+}
+
+/// Checks each process in turn and hands over every outcome, failures included.
+pub fn scan(
+    verifier: &mut Verifier,
+    pids: impl IntoIterator<Item = u32>,
+    mut on_report: impl FnMut(u32, Result<Report, VerifyError>),
+) {
+    for pid in pids {
+        on_report(pid, verifier.check(pid));
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    fn unchecked(pid: u32, linkage: Linkage, gaps: Vec<Gap>) -> Self {
+        Self {
+            pid,
+            slots_checked: 0,
+            slots_lenient: 0,
+            slots_ifunc: 0,
+            modules: 0,
+            mismatches: Vec::new(),
+            gaps,
+            settled: true,
+            linkage,
+            preloads: Vec::new(),
+        }
+    }
+
+    fn checked(
+        pid: u32,
+        layout: &Layout,
+        comparison: Comparison,
+        preloads: Vec<ModuleRef>,
+        gaps: Vec<Gap>,
+    ) -> Self {
+        let modules = layout.modules.iter().filter(|module| module.is_file_module()).count();
+        Self {
+            slots_checked: comparison.checked,
+            slots_lenient: comparison.lenient,
+            slots_ifunc: comparison.ifunc,
+            modules: u32::try_from(modules).unwrap_or(u32::MAX),
+            mismatches: comparison.mismatches,
+            settled: !comparison.unrelocated,
+            preloads,
+            ..Self::unchecked(pid, layout.linkage, gaps)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verifier_can_move_to_a_worker_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Verifier>();
+        is_send::<Report>();
+        is_send::<VerifyError>();
+    }
+}

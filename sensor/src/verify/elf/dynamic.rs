@@ -1,0 +1,85 @@
+//! The dynamic section: where every other table is.
+
+use std::collections::HashMap;
+
+use super::super::bytes::{cstr_at, index, u64_at};
+use super::abi;
+use super::{ElfError, Headers, ReadAt, read_bytes};
+
+/// Entries read; real files have under 60.
+const MAX_ENTRIES: u64 = 4096;
+/// The dynamic string table holds all symbol names; Chromium's is under 1 MB, libLLVM's 8 MB.
+const MAX_STRINGS: u64 = 64 << 20;
+
+/// What `PT_DYNAMIC` says, as the loader reads it (the last entry of a tag wins).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dynamic {
+    tags: HashMap<u64, u64>,
+    strings: Box<[u8]>,
+    /// `DT_NEEDED` names in order.
+    pub(crate) needed: Vec<Box<[u8]>>,
+    pub(crate) soname: Option<Box<[u8]>>,
+    /// `DT_SYMBOLIC` or `DF_SYMBOLIC`: the file searches itself first.
+    pub(crate) symbolic: bool,
+}
+
+impl Dynamic {
+    pub(super) fn read<R: ReadAt + ?Sized>(
+        source: &R,
+        headers: &Headers,
+    ) -> Result<Self, ElfError> {
+        let Some((_, offset, size)) = headers.dynamic else { return Ok(Self::default()) };
+        let table = read_bytes(source, "dynamic section", offset, size.min(MAX_ENTRIES * 16))?;
+        let mut found = Self::default();
+        let mut needed = Vec::new();
+        for entry in table.chunks_exact(16) {
+            let (Some(tag), Some(value)) = (u64_at(entry, 0), u64_at(entry, 8)) else { break };
+            if tag == abi::DT_NULL {
+                break;
+            }
+            if tag == abi::DT_NEEDED {
+                needed.push(value);
+            } else {
+                found.tags.insert(tag, value);
+            }
+        }
+        found.read_strings(source, headers)?;
+        let name = |at: u64| cstr_at(&found.strings, index(at)).map(Box::from);
+        let broken = ElfError::Malformed("dynamic string table");
+        let needed: Option<Vec<_>> = needed.into_iter().map(name).collect();
+        let soname = found.tag(abi::DT_SONAME).and_then(name);
+        found.needed = needed.ok_or(broken)?;
+        found.soname = soname;
+        found.symbolic = found.tag(abi::DT_SYMBOLIC).is_some()
+            || found.tag(abi::DT_FLAGS).is_some_and(|flags| flags & abi::DF_SYMBOLIC != 0);
+        Ok(found)
+    }
+
+    fn read_strings<R: ReadAt + ?Sized>(
+        &mut self,
+        source: &R,
+        headers: &Headers,
+    ) -> Result<(), ElfError> {
+        let Some(at) = self.tag(abi::DT_STRTAB) else { return Ok(()) };
+        let bytes = self.tag(abi::DT_STRSZ).ok_or(ElfError::Malformed("dynamic string table"))?;
+        if bytes > MAX_STRINGS {
+            return Err(ElfError::TooLarge { what: "dynamic string table", bytes });
+        }
+        self.strings = headers.read_vaddr(source, "dynamic string table", at, bytes)?.into();
+        Ok(())
+    }
+
+    /// Value of a tag, if present.
+    pub(crate) fn tag(&self, tag: u64) -> Option<u64> {
+        self.tags.get(&tag).copied()
+    }
+
+    /// Name at an offset of the string table.
+    pub(crate) fn string(&self, at: u32) -> Option<&[u8]> {
+        cstr_at(&self.strings, index(at))
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.strings.len() + self.tags.len() * 16 + self.needed.len() * 32
+    }
+}

@@ -1,0 +1,239 @@
+//! Why a slot may hold something else than planned, and how a real deviation is described.
+
+use super::bytes::{index, printable};
+use super::compare::At;
+use super::elf::{Binding, SlotKind};
+use super::ifunc::{self, Vdso};
+use super::process::Process;
+use super::report::{Category, ModuleRef, SlotMismatch, Target};
+use super::resolve::{Resolver, Want, want_of};
+
+/// What is to be made of a slot that does not hold what was planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Still leads to its own PLT stub: bound on first call.
+    Lazy,
+    /// Some module that the search order does not prove defines the symbol there.
+    Lenient,
+    /// The loader has not written this module's slots yet.
+    Unrelocated,
+    /// Leads into a module that could not be read and that may define the symbol.
+    Unverifiable,
+    /// None of these.
+    Wrong,
+}
+
+/// Judges single slots; slow, so only asked about deviations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Explainer<'a> {
+    pub(crate) process: &'a Process,
+    pub(crate) resolver: Resolver<'a>,
+    pub(crate) vdso: &'a Vdso,
+}
+
+impl Explainer<'_> {
+    pub(crate) fn is_plausible(&self, definer: usize, actual: u64) -> bool {
+        ifunc::is_plausible(self.process, self.resolver.layout, self.vdso, definer, actual)
+    }
+
+    /// `elf_machine_lazy_rel`: an unresolved PLT slot is the file's word plus the load address.
+    pub(crate) fn is_lazy(&self, at: &At<'_>, actual: u64) -> bool {
+        let word = at.slot.file_word;
+        let text = |word| {
+            let object = self.resolver.layout.object(at.module);
+            object.is_some_and(|object| object.elf.headers.is_text(word))
+        };
+        at.slot.kind == SlotKind::JumpSlot && actual == at.base.wrapping_add(word) && text(word)
+    }
+
+    pub(crate) fn judge(&self, at: &At<'_>, want: Want, actual: u64) -> Verdict {
+        if self.is_lazy(at, actual) {
+            Verdict::Lazy
+        } else if self.is_elsewhere_legitimately(at, want, actual) {
+            Verdict::Lenient
+        } else if self.is_unrelocated(at, actual) {
+            Verdict::Unrelocated
+        } else if self.is_in_unreadable(at, actual) {
+            Verdict::Unverifiable
+        } else {
+            Verdict::Wrong
+        }
+    }
+
+    /// The cases in which the first definition in the planned order is not the one used.
+    fn is_elsewhere_legitimately(&self, at: &At<'_>, want: Want, actual: u64) -> bool {
+        let Some((name, _)) = self.resolver.reference(at.module, at.slot) else { return false };
+        let layout = self.resolver.layout;
+        let plt = at.slot.kind == SlotKind::JumpSlot;
+        let matches = |candidate: usize| {
+            let found = self.resolver.find_in(candidate, at.module, &name, at.slot.symbol, true);
+            found.is_some_and(|found| self.holds(want_of(&found, at.slot.addend), actual))
+        };
+        // ld.so relocates itself before anything else exists, so it may be bound to itself.
+        if Some(at.module) == layout.loader && matches(at.module) {
+            return true;
+        }
+        let namespace = layout.modules.get(at.module).map_or(0, |module| module.namespace);
+        let Some(range) = layout.namespaces.get(namespace) else { return false };
+        let undefined = match want {
+            Want::Unknown => true,
+            // Bound on first call, after a later dlopen made a definition global.
+            Want::Fixed(value) => plt && value == at.slot.addend,
+            _ => false,
+        };
+        let opened = !self.resolver.scopes.is_exact(at.module);
+        if (opened || undefined) && range.clone().any(matches) {
+            return true;
+        }
+        self.is_unique_elsewhere(at, actual)
+    }
+
+    /// Unique symbols bind to the namespace's first definition of that name, whatever its version
+    /// (`do_lookup_unique`).
+    fn is_unique_elsewhere(&self, at: &At<'_>, actual: u64) -> bool {
+        let layout = self.resolver.layout;
+        let planned = self.resolver.search(at.module, at.slot).definition;
+        let Some((definer, _, sym)) = planned else { return false };
+        let Some((name, _)) = self.resolver.reference(at.module, at.slot) else { return false };
+        if sym.binding() != Binding::Unique {
+            return false;
+        }
+        let namespace = layout.modules.get(definer).map_or(0, |module| module.namespace);
+        let Some(range) = layout.namespaces.get(namespace) else { return false };
+        range.clone().any(|module| {
+            let Some(object) = layout.object(module) else { return false };
+            let all = object.elf.symbols.definitions(&object.elf.dynamic, &name);
+            let unique = all.into_iter().filter(|(_, sym)| sym.binding() == Binding::Unique);
+            let mut wants =
+                unique.map(|(number, sym)| want_of(&(module, number, sym), at.slot.addend));
+            wants.any(|want| self.holds(want, actual))
+        })
+    }
+
+    fn holds(&self, want: Want, actual: u64) -> bool {
+        match want {
+            Want::Ifunc { module, .. } => self.is_plausible(index(module), actual),
+            _ => self.address_of(want) == Some(actual),
+        }
+    }
+
+    /// The address a plan means in this process; none for IFUNCs.
+    fn address_of(&self, want: Want) -> Option<u64> {
+        match want {
+            Want::Address { module, vaddr } => {
+                let module = self.resolver.layout.modules.get(index(module))?;
+                Some(module.base.wrapping_add(vaddr))
+            }
+            Want::Fixed(value) => Some(value),
+            Want::Ifunc { .. } | Want::Unknown => None,
+        }
+    }
+
+    /// Still the file's content while the module's RELRO is not sealed: relocation is under way.
+    fn is_unrelocated(&self, at: &At<'_>, actual: u64) -> bool {
+        let Some(object) = self.resolver.layout.object(at.module) else { return false };
+        let Some((relro, _)) = object.elf.headers.relro else { return false };
+        let sealed =
+            self.process.maps.find(at.base.wrapping_add(relro)).is_none_or(|vma| !vma.write);
+        !sealed && actual == at.slot.file_word
+    }
+
+    fn is_in_unreadable(&self, at: &At<'_>, actual: u64) -> bool {
+        let found = self.resolver.search(at.module, at.slot);
+        let Some(behind) = found.behind else { return false };
+        let module = self.resolver.layout.modules.get(behind);
+        let own = module.and_then(|module| self.process.maps.find(module.dynamic));
+        let target = self.process.maps.find(actual);
+        matches!((own, target), (Some(own), Some(target)) if own.same_file(target))
+    }
+
+    /// Builds the finding. `agreed` is what the other slots of the same IFUNC hold.
+    pub(crate) fn describe(
+        &self,
+        at: &At<'_>,
+        want: Want,
+        actual: u64,
+        agreed: Option<u64>,
+    ) -> Option<SlotMismatch> {
+        let layout = self.resolver.layout;
+        let module = layout.modules.get(at.module)?;
+        let object = module.object()?;
+        let reference = self.resolver.reference(at.module, at.slot);
+        let version = object.elf.symbols.version(at.slot.symbol);
+        let version = version.and_then(|version| object.elf.dynamic.string(version.name));
+        let expected = match (agreed, want) {
+            (Some(addr), _) => self.target(addr),
+            (None, Want::Ifunc { module, resolver }) => {
+                self.resolver_target(index(module), resolver)
+            }
+            _ => self.address_of(want).map_or_else(|| Target::bare(0), |addr| self.target(addr)),
+        };
+        Some(SlotMismatch {
+            module: module.module_ref()?,
+            slot_vaddr: at.slot.vaddr,
+            slot_addr: at.base.wrapping_add(at.slot.vaddr),
+            kind: at.slot.kind,
+            category: self.category(at, want, actual),
+            symbol: reference.map(|(name, _)| printable(name.bytes)),
+            version: version.filter(|_| reference.is_some()).map(printable),
+            expected,
+            actual: self.target(actual),
+        })
+    }
+
+    fn category(&self, at: &At<'_>, want: Want, actual: u64) -> Category {
+        let layout = self.resolver.layout;
+        let namespace = |module: usize| layout.modules.get(module).map(|module| module.namespace);
+        let target = layout.module_at(actual).and_then(|(module, _)| namespace(module));
+        match target {
+            Some(other) if other != 0 && namespace(at.module) != Some(other) => {
+                Category::AuditRedirect
+            }
+            _ if matches!(want, Want::Ifunc { .. }) => Category::IfuncRedirected,
+            _ => Category::Redirected,
+        }
+    }
+
+    /// Names an address; an IFUNC's expectation is named by its resolver.
+    fn resolver_target(&self, definer: usize, resolver: u64) -> Target {
+        let base = self.resolver.layout.modules.get(definer).map_or(0, |module| module.base);
+        self.target(base.wrapping_add(resolver))
+    }
+
+    /// Names an address by module, offset and nearest dynamic symbol, else by its memory.
+    pub(crate) fn target(&self, addr: u64) -> Target {
+        let mut target = Target::bare(addr);
+        if addr == 0 {
+            return target;
+        }
+        let Some((at, vaddr)) = self.resolver.layout.module_at(addr) else {
+            self.name_memory(&mut target);
+            return target;
+        };
+        let module = self.resolver.layout.modules.get(at);
+        target.module = module.and_then(super::layout::Module::module_ref);
+        target.offset = Some(vaddr);
+        if let Some(object) = module.and_then(|module| module.object())
+            && let Some((name, distance)) = object.elf.nearest_symbol(vaddr)
+        {
+            (target.symbol, target.symbol_offset) = (Some(printable(name)), Some(distance));
+        }
+        target
+    }
+
+    /// A file that is no module keeps its name; other memory is told by name and permissions.
+    fn name_memory(&self, target: &mut Target) {
+        let Some(vma) = self.process.maps.find(target.addr) else {
+            target.memory = Some("unmapped".to_owned());
+            return;
+        };
+        if vma.is_file() {
+            let metadata = self.process.stat_file(vma);
+            let dev = metadata.map_or(0, |metadata| std::os::unix::fs::MetadataExt::dev(&metadata));
+            let path = vma.path.to_string();
+            target.module = Some(ModuleRef { path, dev, ino: vma.ino, build_id: None });
+            target.offset = Some(vma.offset.wrapping_add(target.addr - vma.start));
+        }
+        target.memory = Some(vma.describe());
+    }
+}

@@ -1,0 +1,119 @@
+//! Which targets of an IFUNC slot are plausible.
+//!
+//! A resolver's answer depends on the processor and tunables, so it is bounded rather than
+//! computed: it must be where a function of the defining module starts, must not be one of that
+//! module's ordinary exported functions, and must be the same for all slots of one resolver.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::auxv::Auxv;
+use super::elf::ElfFile;
+use super::layout::{Layout, Loaded};
+use super::maps::Maps;
+use super::process::Process;
+
+/// The vDSO is two pages of code on both machines; more is not read.
+const MAX_VDSO: usize = 64 << 10;
+
+/// Offsets of the functions the kernel exports in its vDSO, the same in all 64-bit processes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Vdso {
+    functions: Vec<u64>,
+}
+
+/// An IFUNC slot that was seen: who defines it, by which resolver, whose slot, what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seen {
+    pub(crate) definer: u32,
+    pub(crate) resolver: u64,
+    pub(crate) actual: u64,
+    pub(crate) module: usize,
+    pub(crate) slot: usize,
+}
+
+impl Vdso {
+    /// Reads our own; without one (or without its symbols) no vDSO target is accepted.
+    pub(crate) fn own() -> Self {
+        Self::read_own().unwrap_or_default()
+    }
+
+    fn read_own() -> Option<Self> {
+        let auxv = Auxv::parse(&std::fs::read("/proc/self/auxv").ok()?).ok()?;
+        let maps = Maps::parse(&std::fs::read("/proc/self/maps").ok()?).ok()?;
+        let vma = maps.find(auxv.vdso)?;
+        let bytes = usize::try_from(vma.end - vma.start).ok()?.min(MAX_VDSO);
+        let mut image = vec![0; bytes];
+        File::open("/proc/self/mem").ok()?.read_exact_at(&mut image, vma.start).ok()?;
+        let elf = ElfFile::read(image.as_slice()).ok()?;
+        let functions = elf.symbols.iter().filter(|(_, sym)| sym.is_defined());
+        Some(Self { functions: functions.map(|(_, sym)| sym.value).collect() })
+    }
+
+    fn is_function(&self, process: &Process, addr: u64) -> bool {
+        let area = process.maps.find(addr).filter(|vma| &*vma.path == "[vdso]");
+        area.is_some_and(|vma| self.functions.contains(&(addr - vma.start)))
+    }
+}
+
+/// Whether the resolver of `definer` may have answered `actual`.
+pub(crate) fn is_plausible(
+    process: &Process,
+    layout: &Layout,
+    vdso: &Vdso,
+    definer: usize,
+    actual: u64,
+) -> bool {
+    let Some(module) = layout.modules.get(definer) else { return false };
+    let Some(loaded) = module.object() else { return false };
+    starts_function(loaded, actual.wrapping_sub(module.base)) || vdso.is_function(process, actual)
+}
+
+fn starts_function(loaded: &Loaded, vaddr: u64) -> bool {
+    let elf = &loaded.elf;
+    elf.headers.is_text(vaddr)
+        && (elf.fde_starts.is_empty() || elf.fde_starts.binary_search(&vaddr).is_ok())
+        && elf.exported_functions.binary_search(&vaddr).is_err()
+}
+
+/// Picks the slots that disagree with the other slots of the same resolver: with a majority the
+/// others, without one all of them.
+pub(crate) fn disagreeing(mut seen: Vec<Seen>) -> Vec<Seen> {
+    seen.sort_unstable();
+    let mut found = Vec::new();
+    for group in seen.chunk_by(|a, b| (a.definer, a.resolver) == (b.definer, b.resolver)) {
+        let answers = || group.chunk_by(|a, b| a.actual == b.actual);
+        let most = answers().map(<[Seen]>::len).max().unwrap_or(0);
+        let majority = most * 2 > group.len();
+        for answer in answers().filter(|answer| !majority || answer.len() != most) {
+            found.extend_from_slice(answer);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(resolver: u64, actual: u64, slot: usize) -> Seen {
+        Seen { definer: 0, resolver, actual, module: 0, slot }
+    }
+
+    #[test]
+    fn the_minority_of_one_resolver_is_picked() {
+        let all = vec![seen(1, 7, 0), seen(1, 9, 1), seen(1, 7, 2), seen(2, 5, 3)];
+        assert_eq!(disagreeing(all), vec![seen(1, 9, 1)]);
+    }
+
+    #[test]
+    fn without_majority_all_are_picked() {
+        let all = vec![seen(1, 7, 0), seen(1, 9, 1)];
+        assert_eq!(disagreeing(all.clone()), all);
+    }
+
+    #[test]
+    fn the_own_vdso_exports_its_clock() {
+        assert!(Vdso::own().functions.len() >= 3);
+    }
+}

@@ -1,0 +1,286 @@
+//! Which file each module of a process is, and where it sits.
+
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::bytes::printable;
+use super::cache::Lru;
+use super::elf::{ElfError, ElfFile, Segment};
+use super::link_map::{Entry, LinkMaps};
+use super::maps::Vma;
+use super::process::{FileKey, Process};
+use super::report::{Gap, Linkage, ModuleRef};
+
+/// A file that was read, with the identity it had then.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) key: FileKey,
+    /// Last change of the content.
+    modified: SystemTime,
+    pub(crate) elf: ElfFile,
+}
+
+/// Parsed files by identity.
+#[derive(Debug)]
+pub(crate) struct Files {
+    cache: Lru<FileKey, Arc<Loaded>>,
+}
+
+/// Why a mapped file is not available.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("cannot open it: {0}")]
+    Open(#[from] io::Error),
+    #[error("{}", chain(.0))]
+    Elf(#[from] ElfError),
+}
+
+/// What a link map entry stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Object(Arc<Loaded>),
+    Vdso,
+    /// The loader's stand-in in another namespace; the number is the real module's.
+    Proxy(usize),
+    /// Its file is not available; nothing is known but where its dynamic section is.
+    Unreadable,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Module {
+    pub(crate) kind: Kind,
+    pub(crate) base: u64,
+    /// Address of the dynamic section, which names the mapping.
+    pub(crate) dynamic: u64,
+    pub(crate) namespace: usize,
+    /// Path of the mapping.
+    pub(crate) path: Arc<str>,
+    /// The loader's name for it.
+    pub(crate) name: Vec<u8>,
+}
+
+/// All modules, namespace after namespace in link map order.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) modules: Vec<Module>,
+    pub(crate) namespaces: Vec<Range<usize>>,
+    pub(crate) linkage: Linkage,
+    /// The loader's own entry.
+    pub(crate) loader: Option<usize>,
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    pub(crate) fn module_ref(&self, path: &str) -> ModuleRef {
+        ModuleRef {
+            path: path.to_owned(),
+            dev: self.key.dev,
+            ino: self.key.ino,
+            build_id: self.elf.headers.build_id.clone(),
+        }
+    }
+
+    /// Whether the content changed after `started` (by more than the clocks' error).
+    pub(crate) fn changed_since(&self, started: Option<SystemTime>) -> bool {
+        started.is_some_and(|started| self.modified > started + Duration::from_secs(2))
+    }
+}
+
+// === impl Files ===
+
+impl Files {
+    pub(crate) fn new(entries: usize, bytes: usize) -> Self {
+        Self { cache: Lru::new(entries, bytes) }
+    }
+
+    /// The file an area maps, from the cache where its identity is known.
+    pub(crate) fn load(&mut self, process: &Process, vma: &Vma) -> Result<Arc<Loaded>, FileError> {
+        let key = FileKey::of(&process.stat_file(vma)?);
+        if let Some(known) = self.cache.get(&key) {
+            return Ok(known);
+        }
+        let file = process.open_file(vma)?;
+        // The identity of what was opened counts: the file may have been written since the stat.
+        let metadata = file.metadata()?;
+        let elf = ElfFile::read(&file)?;
+        let bytes = elf.bytes();
+        let key = FileKey::of(&metadata);
+        let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let loaded = Arc::new(Loaded { key, modified, elf });
+        self.cache.insert(key, Arc::clone(&loaded), bytes);
+        Ok(loaded)
+    }
+
+    /// Entries and bytes held.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.cache.len(), self.cache.bytes())
+    }
+}
+
+// === impl Module ===
+
+impl Module {
+    pub(crate) fn object(&self) -> Option<&Arc<Loaded>> {
+        match &self.kind {
+            Kind::Object(loaded) => Some(loaded),
+            _ => None,
+        }
+    }
+
+    /// Address in the module's file, if `addr` lies in its segments.
+    pub(crate) fn offset_of(&self, addr: u64) -> Option<u64> {
+        let vaddr = addr.wrapping_sub(self.base);
+        let (start, end) = self.object()?.elf.headers.span()?;
+        (start <= vaddr && vaddr < end).then_some(vaddr)
+    }
+
+    /// Whether it is a file of its own, not the vDSO nor a proxy.
+    pub(crate) fn is_file_module(&self) -> bool {
+        matches!(self.kind, Kind::Object(_) | Kind::Unreadable)
+    }
+
+    pub(crate) fn module_ref(&self) -> Option<ModuleRef> {
+        Some(self.object()?.module_ref(&self.path))
+    }
+}
+
+// === impl Layout ===
+
+impl Layout {
+    pub(crate) fn build(
+        process: &Process,
+        maps: LinkMaps,
+        loader: (&Arc<Loaded>, u64),
+        linkage: Linkage,
+        files: &mut Files,
+        gaps: &mut Vec<Gap>,
+    ) -> Self {
+        let mut layout =
+            Self { modules: Vec::new(), namespaces: Vec::new(), linkage, loader: None };
+        if let Some(what) = maps.truncated {
+            gaps.push(Gap::Truncated { what });
+        }
+        for (namespace, entries) in maps.namespaces.into_iter().enumerate() {
+            let first = layout.modules.len();
+            for entry in entries {
+                let module = layout.place(process, entry, namespace, files, gaps);
+                layout.modules.push(module);
+            }
+            layout.namespaces.push(first..layout.modules.len());
+        }
+        layout.loader = layout.modules.iter().position(|module| {
+            module.base == loader.1
+                && module.object().is_some_and(|object| object.key == loader.0.key)
+        });
+        layout
+    }
+
+    fn place(
+        &self,
+        process: &Process,
+        entry: Entry,
+        namespace: usize,
+        files: &mut Files,
+        gaps: &mut Vec<Gap>,
+    ) -> Module {
+        let vma = process.maps.find(entry.dynamic);
+        let path = vma.map_or_else(|| printable(&entry.name).into(), |vma| Arc::clone(&vma.path));
+        let twin = self.modules.iter().position(|module| module.dynamic == entry.dynamic);
+        let kind = match (vma, twin) {
+            (_, Some(real)) => Kind::Proxy(real),
+            (Some(vma), _) if &*vma.path == "[vdso]" => Kind::Vdso,
+            (Some(vma), _) if vma.is_file() => load(process, vma, &entry, files, gaps),
+            _ => {
+                let reason = "its dynamic section is not in a file mapping".to_owned();
+                gaps.push(Gap::Module { path: printable(&entry.name), reason });
+                Kind::Unreadable
+            }
+        };
+        Module { kind, base: entry.base, dynamic: entry.dynamic, namespace, path, name: entry.name }
+    }
+
+    /// The module whose segments hold `addr`.
+    pub(crate) fn module_at(&self, addr: u64) -> Option<(usize, u64)> {
+        self.modules.iter().enumerate().find_map(|(at, module)| Some((at, module.offset_of(addr)?)))
+    }
+
+    /// Follows a proxy to the module it stands for.
+    pub(crate) fn real(&self, module: usize) -> usize {
+        match self.modules.get(module).map(|module| &module.kind) {
+            Some(Kind::Proxy(real)) => *real,
+            _ => module,
+        }
+    }
+
+    pub(crate) fn object(&self, module: usize) -> Option<&Arc<Loaded>> {
+        self.modules.get(module)?.object()
+    }
+
+    /// Executable file mappings whose inode no module has.
+    pub(crate) fn unlisted<'a>(&self, process: &'a Process) -> Vec<&'a Vma> {
+        let listed: Vec<&Vma> =
+            self.modules.iter().filter_map(|module| process.maps.find(module.dynamic)).collect();
+        let mut found: Vec<&Vma> = Vec::new();
+        for vma in process.maps.iter().filter(|vma| vma.exec && vma.is_file()) {
+            let known = |other: &&&Vma| other.same_file(vma);
+            if listed.iter().find(known).is_none() && found.iter().find(known).is_none() {
+                found.push(vma);
+            }
+        }
+        found
+    }
+}
+
+/// Reads the module's file and checks that it is mapped where the entry says.
+fn load(
+    process: &Process,
+    vma: &Vma,
+    entry: &Entry,
+    files: &mut Files,
+    gaps: &mut Vec<Gap>,
+) -> Kind {
+    let path = || vma.path.to_string();
+    let loaded = match files.load(process, vma) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            gaps.push(Gap::Module { path: path(), reason: error.to_string() });
+            return Kind::Unreadable;
+        }
+    };
+    let headers = &loaded.elf.headers;
+    let Some((vaddr, offset, _)) = headers.dynamic else {
+        gaps.push(Gap::Layout { path: path(), detail: "the file has no dynamic section" });
+        return Kind::Unreadable;
+    };
+    let mapped = vma.offset.wrapping_add(entry.dynamic - vma.start);
+    if entry.base.wrapping_add(vaddr) != entry.dynamic || mapped != offset {
+        gaps.push(Gap::Layout { path: path(), detail: "its address contradicts the file" });
+        return Kind::Unreadable;
+    }
+    let text_moved = |load: &&Segment| load.exec && !is_mapped(process, vma, entry.base, load);
+    if headers.loads.iter().any(|load| text_moved(&load)) {
+        gaps.push(Gap::Layout { path: path(), detail: "its text is not mapped from the file" });
+    }
+    Kind::Object(loaded)
+}
+
+/// Whether the start of a segment is mapped from the same file at the right offset.
+fn is_mapped(process: &Process, own: &Vma, base: u64, load: &Segment) -> bool {
+    let addr = base.wrapping_add(load.vaddr);
+    process.maps.find(addr).is_some_and(|vma| {
+        vma.same_file(own) && vma.offset.wrapping_add(addr - vma.start) == load.offset
+    })
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,247 @@
+//! One process as it is now: its memory, maps and mapped files, all read from outside.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::auxv::{Auxv, AuxvError};
+use super::bytes::index;
+use super::error::VerifyError;
+use super::maps::{Maps, Vma};
+
+/// A maps text longer than this is refused (200 000 areas; the kernel's default limit is 65 530).
+const MAX_MAPS: u64 = 32 << 20;
+/// Names of link map entries are paths.
+const MAX_NAME: usize = 4096;
+
+/// Identity of a file's content as far as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileKey {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+    size: u64,
+    ctime: (i64, i64),
+}
+
+/// Handles on one process. Both `mem` and the maps belong to the address space found at opening:
+/// after an exec reads fail rather than mix two programs.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    pub(crate) maps: Maps,
+    pub(crate) auxv: Result<Auxv, AuxvError>,
+    mem: File,
+    start_ticks: u64,
+}
+
+// === impl FileKey ===
+
+impl FileKey {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.size(),
+            ctime: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    pub(crate) fn open(pid: u32) -> Result<Self, VerifyError> {
+        let fail = |what| move |source| VerifyError::proc(pid, what, source);
+        let started = start_ticks(pid).map_err(fail("stat"))?;
+        match Self::open_memory(pid, started) {
+            // Kernel threads and zombies are there but have no address space: ESRCH as well.
+            Err(VerifyError::Gone { .. }) if start_ticks(pid).is_ok_and(|now| now == started) => {
+                Err(VerifyError::NoMemory { pid })
+            }
+            other => other,
+        }
+    }
+
+    fn open_memory(pid: u32, start_ticks: u64) -> Result<Self, VerifyError> {
+        let fail = |source| VerifyError::proc(pid, "mem", source);
+        let mem = File::open(format!("/proc/{pid}/mem")).map_err(fail)?;
+        let maps = read_bounded(pid, "maps", MAX_MAPS)?;
+        let maps = Maps::parse(&maps).map_err(|error| VerifyError::maps(pid, &error))?;
+        if maps.is_empty() {
+            return Err(VerifyError::NoMemory { pid });
+        }
+        let auxv = read_bounded(pid, "auxv", 64 << 10)?;
+        Ok(Self { pid, maps, auxv: Auxv::parse(&auxv), mem, start_ticks })
+    }
+
+    /// Whether the PID still means the process that was opened.
+    pub(crate) fn is_same(&self) -> bool {
+        start_ticks(self.pid).is_ok_and(|now| now == self.start_ticks)
+    }
+
+    /// Reads memory of the process; all of `buf` or an error.
+    pub(crate) fn read(&self, addr: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.mem.read_exact_at(buf, addr)
+    }
+
+    pub(crate) fn read_u64(&self, addr: u64) -> io::Result<u64> {
+        let mut word = [0; 8];
+        self.read(addr, &mut word)?;
+        Ok(u64::from_le_bytes(word))
+    }
+
+    /// A NUL-terminated string, cut at the end of its memory or after a path's length.
+    pub(crate) fn read_name(&self, addr: u64) -> Vec<u8> {
+        let Some(vma) = self.maps.find(addr) else { return Vec::new() };
+        let room = index(vma.end - addr).min(MAX_NAME);
+        for size in [room.min(128), room] {
+            let mut buf = vec![0; size];
+            if self.read(addr, &mut buf).is_err() {
+                return Vec::new();
+            }
+            if let Some(end) = buf.iter().position(|byte| *byte == 0) {
+                buf.truncate(end);
+                return buf;
+            }
+        }
+        Vec::new()
+    }
+
+    /// `stat` of the file an area maps, by the kernel's own reference to it.
+    pub(crate) fn stat_file(&self, vma: &Vma) -> io::Result<Metadata> {
+        match fs::metadata(self.map_file(vma)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.open_by_path(vma)?.metadata()
+            }
+            other => other,
+        }
+    }
+
+    /// Opens the file an area maps: `/proc/PID/map_files`, else the path below the process's own
+    /// root where it still is the same inode.
+    pub(crate) fn open_file(&self, vma: &Vma) -> io::Result<File> {
+        match File::open(self.map_file(vma)) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.open_by_path(vma),
+            other => other,
+        }
+    }
+
+    fn map_file(&self, vma: &Vma) -> String {
+        format!("/proc/{}/map_files/{:x}-{:x}", self.pid, vma.start, vma.end)
+    }
+
+    /// Without `CAP_CHECKPOINT_RESTORE`. The path is the process's choice, so it is resolved inside
+    /// its root, must not block (a FIFO would) and must be the inode that is mapped.
+    fn open_by_path(&self, vma: &Vma) -> io::Result<File> {
+        let root = File::open(format!("/proc/{}/root", self.pid))?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(&root, &*vma.path, flags, Mode::empty(), resolve)?;
+        let file = File::from(opened);
+        let metadata = file.metadata()?;
+        let dev = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        if !metadata.is_file() || metadata.ino() != vma.ino || dev != vma.dev {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the path is another file now, and map_files needs CAP_CHECKPOINT_RESTORE",
+            ));
+        }
+        Ok(file)
+    }
+
+    /// When the process started, by the wall clock; the error is below a second.
+    pub(crate) fn started(&self) -> Option<SystemTime> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+        let hertz = rustix::param::clock_ticks_per_second();
+        let since_boot =
+            Duration::from_millis(self.start_ticks.checked_mul(1000)?.checked_div(hertz)?);
+        let uptime = Duration::try_from_secs_f64(uptime).ok()?;
+        SystemTime::now().checked_sub(uptime.checked_sub(since_boot)?)
+    }
+}
+
+/// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`.
+fn start_ticks(pid: u32) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_start_ticks(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The name in field 2 may hold spaces and parentheses: count from its last one.
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    let after = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(stat.get(after + 1..)?).ok()?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn read_bounded(pid: u32, what: &'static str, limit: u64) -> Result<Vec<u8>, VerifyError> {
+    let fail = |source| VerifyError::proc(pid, what, source);
+    let file = File::open(format!("/proc/{pid}/{what}")).map_err(fail)?;
+    let mut bytes = Vec::with_capacity(32 << 10);
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > limit {
+        return Err(VerifyError::Malformed { pid, what });
+    }
+    Ok(bytes)
+}
+
+/// PIDs of all processes at this moment, ascending; kernel threads included.
+pub fn list_processes() -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?;
+    let mut pids: Vec<u32> =
+        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_a_hostile_name() {
+        let fields: Vec<String> = (3..=52).map(|number| number.to_string()).collect();
+        let stat = format!("17 (a) 1 (b) {}\n", fields.join(" "));
+        assert_eq!(parse_start_ticks(stat.as_bytes()), Some(22));
+        assert_eq!(parse_start_ticks(b"17 (a"), None);
+    }
+
+    #[test]
+    fn a_child_that_ended_is_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(Process::open(child.id()), Err(VerifyError::Gone { .. })));
+    }
+
+    #[test]
+    fn the_own_memory_reads_back() {
+        let process = Process::open(std::process::id()).unwrap();
+        let text = b"a name\0".to_vec();
+        let addr = text.as_ptr().addr() as u64;
+        assert_eq!(process.read_name(addr), b"a name");
+        assert!(process.read_u64(8).is_err());
+        assert!(process.is_same());
+    }
+
+    #[test]
+    fn the_path_fallback_opens_only_the_mapped_inode() {
+        let process = Process::open(std::process::id()).unwrap();
+        let vma = process.maps.iter().find(|vma| vma.is_file() && vma.exec).unwrap();
+        let opened = process.open_by_path(vma).unwrap().metadata().unwrap();
+        assert_eq!(opened.ino(), vma.ino);
+        let other = Vma { path: "/dev/null".into(), ..vma.clone() };
+        assert!(process.open_by_path(&other).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_text_is_total(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_start_ticks(&text);
+        }
+    }
+}

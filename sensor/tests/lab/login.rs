@@ -1,0 +1,128 @@
+//! Logins with the real ssh client, kept apart from the developer's own configuration.
+
+use std::{fs, process::Command, time::Duration};
+
+use anyhow::{Result, bail};
+
+use super::{
+    machine::USER,
+    process::{Finished, Running, finish},
+    sshd::SshdLab,
+};
+
+/// Longer than sshd's own 120 s for an authentication would only hide a hang.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How the user proves who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// A 2048-bit RSA key with rsa-sha2-512: OpenSSH 9.2 verifies it with `RSA_public_decrypt`.
+    Rsa,
+    /// Verified inside sshd, without libcrypto.
+    Ed25519,
+    Password,
+    /// Refused.
+    WrongPassword,
+}
+
+/// A session held open: its monitor can be looked at. Dropping it cuts the connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    client: Running,
+}
+
+impl Method {
+    /// The methods that succeed.
+    pub(crate) const GOOD: [Self; 3] = [Self::Rsa, Self::Ed25519, Self::Password];
+
+    fn is_password(self) -> bool {
+        matches!(self, Self::Password | Self::WrongPassword)
+    }
+}
+
+impl SshdLab {
+    /// Logs in, runs `echo ok` there and waits for the end.
+    pub(crate) fn login(&self, method: Method) -> Result<Finished> {
+        self.run(method, "echo ok")
+    }
+
+    /// Logs in, runs `remote` in the user's shell and waits for its end. The exit code is
+    /// `remote`'s, or 255 if there was no session.
+    pub(crate) fn run(&self, method: Method, remote: &str) -> Result<Finished> {
+        let mut client = self.client(method)?;
+        finish(client.arg(remote), "", PATIENCE)
+    }
+
+    /// Logs in and keeps the session open.
+    pub(crate) fn open(&self, method: Method) -> Result<Session> {
+        let mut command = self.client(method)?;
+        let client = Running::spawn(command.arg("echo open; exec cat"))?;
+        let opened = |line: &str| (line == "open").then_some(());
+        if client.stdout().wait_for(0, PATIENCE, opened).is_none() {
+            bail!("no session by {method:?}: {}{}", client.transcript(), self.log());
+        }
+        Ok(Session { client })
+    }
+
+    /// The client command, up to the remote command.
+    fn client(&self, method: Method) -> Result<Command> {
+        let mut command = if method.is_password() {
+            let file = match method {
+                Method::WrongPassword => self.machine.wrong_password_file(),
+                _ => self.machine.password_file(),
+            };
+            let mut sshpass = Command::new("sshpass");
+            sshpass.arg("-f").arg(file).arg("ssh");
+            sshpass
+        } else {
+            Command::new("ssh")
+        };
+        // The user has no home the client could read, and no agent: nothing but what is named here.
+        command.env_clear().env("PATH", "/usr/bin:/bin").args(["-F", "none"]);
+        let known = self.known_hosts()?;
+        let mut option = |text: &str| {
+            command.args(["-o", text]);
+        };
+        option(&format!("UserKnownHostsFile={known}"));
+        option("GlobalKnownHostsFile=none");
+        option("StrictHostKeyChecking=yes");
+        option("IdentityAgent=none");
+        option("IdentitiesOnly=yes");
+        option("ConnectTimeout=30");
+        option("LogLevel=ERROR");
+        if method.is_password() {
+            option("PreferredAuthentications=password");
+            option("PubkeyAuthentication=no");
+            option("NumberOfPasswordPrompts=1");
+        } else {
+            let (key, algorithm) = match method {
+                Method::Rsa => ("rsa", "rsa-sha2-512"),
+                _ => ("ed25519", "ssh-ed25519"),
+            };
+            option("PreferredAuthentications=publickey");
+            option("PasswordAuthentication=no");
+            option("BatchMode=yes");
+            option(&format!("PubkeyAcceptedAlgorithms={algorithm}"));
+            option(&format!("IdentityFile={}", self.machine.key(key).display()));
+        }
+        command.args(["-T", "-p", &self.port.to_string(), &format!("{USER}@127.0.0.1")]);
+        Ok(command)
+    }
+
+    fn known_hosts(&self) -> Result<String> {
+        let path = self.dir.path().join("known_hosts");
+        fs::write(
+            &path,
+            format!("[127.0.0.1]:{} {}", self.port, self.machine.public_key("host")?),
+        )?;
+        Ok(path.display().to_string())
+    }
+}
+
+impl Session {
+    /// Ends the session as a user would; the remote shell's exit code.
+    pub(crate) fn close(mut self) -> Result<Option<i32>> {
+        self.client.close_stdin();
+        Ok(self.client.wait(PATIENCE)?.code())
+    }
+}

@@ -1,0 +1,135 @@
+//! PID 1 of a test guest: mounts what the tests expect, runs them, reports, powers off.
+//!
+//! It talks to the host over the console only, in lines that start with `HALFSECOND-VM`;
+//! xtask/src/vm/console.rs reads them.
+
+#![expect(clippy::print_stdout, reason = "stdout is the console, the only way out of the guest")]
+
+mod net;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::system::{RebootCommand, reboot};
+
+/// Type and place of each file system, in the order they are mounted.
+const MOUNTS: [(&str, &str); 11] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("devpts", "/dev/pts"),
+    ("tmpfs", "/tmp"),
+    ("tmpfs", "/run"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("securityfs", "/sys/kernel/security"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("bpf", "/sys/fs/bpf"),
+];
+
+fn main() -> ExitCode {
+    // It ends with the machine switched off: not something to do by mistake.
+    if std::process::id() != 1 {
+        eprintln!("vm-init: only runs as PID 1 of a test guest");
+        return ExitCode::from(2);
+    }
+    prepare();
+    println!("HALFSECOND-VM ready {}", facts());
+    let failures = run_tests();
+    println!("HALFSECOND-VM done failures={failures}");
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        println!("vm-init: cannot power off: {error}");
+    }
+    // When PID 1 ends the kernel panics, which ends the guest too.
+    ExitCode::FAILURE
+}
+
+/// Makes the guest look like a booted system; the tests say what they miss of it.
+fn prepare() {
+    for (kind, place) in MOUNTS {
+        if let Err(error) = mount_at(kind, Path::new(place)) {
+            println!("vm-init: no {kind} on {place}: {error}");
+        }
+    }
+    if let Err(error) = net::loopback_up() {
+        println!("vm-init: loopback stays down: {error}");
+    }
+}
+
+fn mount_at(kind: &str, place: &Path) -> io::Result<()> {
+    // Only where the kernel has not made the mount point itself.
+    if !place.exists() {
+        fs::create_dir_all(place)?;
+    }
+    mount(kind, place, kind, MountFlags::NOSUID, None)?;
+    Ok(())
+}
+
+/// What decides which of our probes can load here.
+fn facts() -> String {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let btf = if Path::new("/sys/kernel/btf/vmlinux").exists() { "yes" } else { "no" };
+    let lsm = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_else(|_| "unknown".into());
+    format!("release={release} btf={btf} lsm={}", lsm.trim())
+}
+
+/// Runs everything in /tests by name; returns how many failed.
+fn run_tests() -> usize {
+    let mut failures = 0;
+    for test in tests() {
+        let name = test.file_name().unwrap_or_default().display();
+        match run(&test) {
+            Ok(code) => {
+                println!("HALFSECOND-VM {name} exit={code}");
+                failures += usize::from(code != 0);
+            }
+            Err(error) => {
+                println!("HALFSECOND-VM {name} exit={error}");
+                failures += 1;
+            }
+        }
+    }
+    failures
+}
+
+fn tests() -> Vec<PathBuf> {
+    let mut tests: Vec<_> = fs::read_dir("/tests")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    tests.sort();
+    tests
+}
+
+/// Starts `test` and reaps whatever ends until it has ended itself: orphans are ours.
+///
+/// Returns its exit code, or 128 and the signal that ended it, as a shell would.
+fn run(test: &Path) -> io::Result<i32> {
+    let child = Command::new(test)
+        .args(["--test-threads=1", "--nocapture"])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin")
+        .env("HOME", "/run")
+        .env("TMPDIR", "/tmp")
+        .env("RUST_BACKTRACE", "1")
+        .spawn()?;
+    let own = i32::try_from(child.id()).map_err(io::Error::other)?;
+    loop {
+        if let Some((pid, status)) = wait(WaitOptions::empty())?
+            && pid.as_raw_nonzero().get() == own
+        {
+            return Ok(exit_code(status));
+        }
+    }
+}
+
+fn exit_code(status: WaitStatus) -> i32 {
+    let signalled = status.terminating_signal().map(|signal| 128 + signal);
+    status.exit_status().or(signalled).unwrap_or(-1)
+}

@@ -1,0 +1,136 @@
+//! `cargo xtask bench`: what the sensor costs, next to other tools that watch the same things.
+//!
+//! Every round starts each arm in turn and runs every workload under it, so that whatever else
+//! the machine does hits all arms alike. An arm's figure is the median over the rounds of its
+//! ratio to the bare machine in the same round, with a bootstrap interval; the bare machine runs
+//! twice in each round, and unless that ratio's interval holds 1.00 nothing can be concluded.
+
+mod arm;
+mod idle;
+mod process;
+mod report;
+mod sshd;
+mod stats;
+mod workload;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{build, repo, setup, sh};
+use arm::{Arm, Auditd, Bpftrace, Halfsecond, Off, Silence};
+use report::Report;
+use workload::Workload;
+pub(crate) use workload::{CALLER, call};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds: one run of every workload under every arm.
+    #[arg(long, default_value_t = 30)]
+    rounds: usize,
+    /// Only these workloads.
+    #[arg(long, value_enum)]
+    workload: Vec<workload::Kind>,
+    /// Only these arms, besides the bare machine.
+    #[arg(long, value_enum)]
+    arm: Vec<arm::Kind>,
+    /// Length of the idle measurement in seconds; 0 leaves it out.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+    /// Keep the kernel's audit hook away from the arms other than auditd. Without it the bare
+    /// machine is one on which audit was on at some time, as on every Debian with systemd.
+    #[arg(long)]
+    without_audit: bool,
+    /// Fail when a figure misses its limit.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Measures, prints the table, and keeps every sample in `target/bench/samples.csv`.
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    ensure!(sh::is_root()?, "bench needs root: sudo env \"PATH=$PATH\" cargo xtask bench");
+    ensure!(args.rounds >= 2, "an interval needs two rounds at least");
+    setup::ensure(setup::Scope::Test, false)?;
+    build::release()?;
+    let mut arms = arms(args)?;
+    let has_auditd = arms.iter().any(|arm| arm.name() == arm::AUDITD);
+    let _silence = (args.without_audit && !has_auditd).then(Silence::impose).transpose()?;
+    let mut workloads = workload::chosen(&args.workload)?;
+    let mut report = Report::new();
+    for round in 0..args.rounds {
+        eprint!("\rround {} of {} ", round + 1, args.rounds);
+        measure_round(round, &mut arms, &mut workloads, &mut report)?;
+    }
+    eprintln!();
+    fs::write(folder()?.join("samples.csv"), report.csv())?;
+    print!("{report}");
+    let idle = match args.idle {
+        0 => Vec::new(),
+        seconds => idle::measure(&mut arms, Duration::from_secs(seconds))?,
+    };
+    for line in &idle {
+        println!("{line}");
+    }
+    let within = report.within_limits() && idle.iter().all(idle::Idle::within_limits);
+    if args.check && !within {
+        bail!("a figure misses its limit");
+    }
+    Ok(())
+}
+
+/// `target/bench`, made if it is not there.
+fn folder() -> Result<PathBuf> {
+    let folder = repo::target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder.canonicalize()?)
+}
+
+/// The arms of this run; those that this machine cannot run are named and left out.
+fn arms(args: &Args) -> Result<Vec<Box<dyn Arm>>> {
+    let wanted = |kind| args.arm.is_empty() || args.arm.contains(&kind);
+    let mut arms: Vec<Box<dyn Arm>> = vec![Box::new(Off("off")), Box::new(Off("off again"))];
+    if wanted(arm::Kind::Halfsecond) {
+        arms.push(Box::new(Halfsecond::new(&folder()?)?));
+    }
+    let mut peers: Vec<Box<dyn Arm>> = Vec::new();
+    if wanted(arm::Kind::Auditd) {
+        peers.push(Box::new(Auditd::new(&folder()?, args.without_audit)));
+    }
+    if wanted(arm::Kind::Bpftrace) {
+        peers.push(Box::new(Bpftrace::new(&folder()?)));
+    }
+    for mut peer in peers {
+        match peer.start().and_then(|()| peer.stop()) {
+            Ok(()) => arms.push(peer),
+            Err(error) => println!("arm {} left out: {error:#}", peer.name()),
+        }
+    }
+    Ok(arms)
+}
+
+/// One run of everything, the arms in an order that moves with the round.
+fn measure_round(
+    round: usize,
+    arms: &mut [Box<dyn Arm>],
+    workloads: &mut [Box<dyn Workload>],
+    report: &mut Report,
+) -> Result<()> {
+    let count = arms.len();
+    for position in 0..count {
+        let forward = (position + round) % count;
+        // Every other round backwards, so that nobody always follows the same neighbour.
+        let index = if round.is_multiple_of(2) { forward } else { count - 1 - forward };
+        let arm = &mut arms[index];
+        arm.start().with_context(|| format!("{} does not start", arm.name()))?;
+        for workload in &mut *workloads {
+            let seconds = workload.run().with_context(|| {
+                format!("{} fails with {} running", workload.name(), arm.name())
+            })?;
+            report.add(workload.as_ref(), arm.name(), round, stats::median(&seconds));
+        }
+        arm.stop().with_context(|| format!("{} does not stop", arm.name()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Programs that run while something else is measured.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::sh;
+
+/// How long a program gets to start serving, and to end when asked to.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between two looks at something that cannot be waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A child that is ended when this goes away.
+pub(super) struct Background(Child);
+
+impl Background {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
+        let name = command.get_program().display().to_string();
+        Ok(Self(command.spawn().with_context(|| format!("cannot start {name}"))?))
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until `ready`; returns how long that took.
+    ///
+    /// # Errors
+    /// When the program ends, or is not ready in time.
+    pub(super) fn wait_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<Duration> {
+        let started = Instant::now();
+        while !ready() {
+            if let Some(status) = self.0.try_wait()? {
+                bail!("it ended with {status} before it was ready");
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("it was not ready after {} s", PATIENCE.as_secs());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(super) fn end(mut self) -> Result<()> {
+        sh::output(Command::new("kill").args(["-TERM", &self.pid().to_string()]))?;
+        let asked = Instant::now();
+        while self.0.try_wait()?.is_none() {
+            if asked.elapsed() > PATIENCE {
+                bail!("it did not end {} s after SIGTERM", PATIENCE.as_secs());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Both fail when it has ended and been waited for, which is the usual case.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Time on a CPU of all threads of `pid` since they started (`/proc/PID/task/TID/schedstat`).
+pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the reading.
+        let Ok(schedstat) = fs::read_to_string(task?.path().join("schedstat")) else {
+            continue;
+        };
+        let first = schedstat.split_whitespace().next().and_then(|word| word.parse().ok());
+        nanoseconds += first.unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Resident memory of `pid` in bytes.
+pub(super) fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("process {pid} tells no resident memory"))? * 1024)
+}
+
+/// Kernel memory of the BPF programs and maps that `pid` holds open, in bytes.
+pub(super) fn bpf_memory(pid: u32) -> Result<u64> {
+    let mut objects = BTreeMap::new();
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A descriptor may be closed between the listing and the reading.
+        let info = fs::read_to_string(descriptor?.path()).unwrap_or_default();
+        objects.extend(bpf_object(&info));
+    }
+    Ok(objects.values().sum())
+}
+
+/// The BPF object behind a descriptor: its kind and number, and its size in bytes.
+///
+/// Format: `bpf_map_show_fdinfo` and `bpf_prog_show_fdinfo`, kernel/bpf/syscall.c at v6.12.
+fn bpf_object(fdinfo: &str) -> Option<((&'static str, u64), u64)> {
+    let field = |name: &str| -> Option<u64> {
+        let value = fdinfo.lines().find_map(|line| line.strip_prefix(name))?;
+        value.strip_prefix(':')?.trim().parse().ok()
+    };
+    let (kind, id) =
+        ["map_id", "prog_id"].into_iter().find_map(|kind| Some((kind, field(kind)?)))?;
+    Some(((kind, id), field("memlock")?))
+}
+
+/// Whether the file at `path` contains `text` by now.
+pub(super) fn contains(path: &Path, text: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|content| content.contains(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_and_programs_are_told_from_other_descriptors() {
+        let map = "pos:\t0\nmap_type:\t5\nmemlock:\t426880\nmap_id:\t33\n";
+        let program = "pos:\t0\nmemlock:\t4096\nprog_id:\t166\n";
+        assert_eq!(bpf_object(map), Some((("map_id", 33), 426_880)));
+        assert_eq!(bpf_object(program), Some((("prog_id", 166), 4096)));
+        // A link names its program but is none.
+        assert_eq!(bpf_object("link_type:\ttracing\nprog_id:\t166\n"), None);
+        assert_eq!(bpf_object("pos:\t0\nflags:\t0100002\n"), None);
+    }
+}

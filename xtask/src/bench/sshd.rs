@@ -1,0 +1,72 @@
+//! A private sshd on loopback, for logins to time.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::process::Background;
+use crate::sh;
+
+pub(super) struct Server {
+    folder: PathBuf,
+    port: u16,
+    /// Ends the server when this goes away.
+    _running: Background,
+}
+
+impl Server {
+    /// Starts one with a fresh host key, which lets root in with one fresh key only.
+    pub(super) fn start() -> Result<Self> {
+        let folder = super::folder()?.join("sshd");
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        for key in ["host", "client"] {
+            let mut keygen = Command::new("ssh-keygen");
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.join(key));
+            sh::output(&mut keygen)?;
+        }
+        // sshd insists on its empty directory for the unprivileged child.
+        fs::create_dir_all("/run/sshd")?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let shown = folder.display();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {shown}/host\nPidFile none\n\
+             AuthorizedKeysFile {shown}/client.pub\nPermitRootLogin prohibit-password\n\
+             PasswordAuthentication no\nStrictModes no\nUsePAM yes\nMaxStartups 100\n"
+        );
+        fs::write(folder.join("sshd_config"), config)?;
+        let sshd = sh::which("sshd").context("sshd is not installed")?;
+        let mut command = Command::new(sshd);
+        command.args(["-D", "-e", "-f"]).arg(folder.join("sshd_config"));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(fs::File::create(folder.join("sshd.log"))?);
+        let mut running = Background::start(&mut command)?;
+        running
+            .wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())
+            .with_context(|| format!("sshd's log is {shown}/sshd.log"))?;
+        Ok(Self { folder, port, _running: running })
+    }
+
+    /// Logs in, runs `true`, logs out.
+    pub(super) fn login(&self) -> Result<()> {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-i"]).arg(self.folder.join("client"));
+        ssh.args(["-p", &self.port.to_string()]);
+        for option in [
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+        ] {
+            ssh.args(["-o", option]);
+        }
+        sh::output(ssh.args(["root@127.0.0.1", "true"]).stdin(Stdio::null()))?;
+        Ok(())
+    }
+}

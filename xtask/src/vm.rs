@@ -1,0 +1,151 @@
+//! Emulated machines: our kernel tests on the kernels that distributions ship.
+//!
+//! Each guest is a distribution kernel, unmodified, with an initramfs made here and no disk and
+//! no network. Software emulation only: it works on every host, and no verdict depends on time.
+
+mod archive;
+mod console;
+mod cpio;
+mod guest;
+mod kernel;
+mod qemu;
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{build, repo, sh};
+use archive::Archive;
+use kernel::{Arch, Spec};
+pub(crate) use qemu::{Outcome, TIME_LIMIT};
+
+/// The matrix: every long-term series from the oldest we promise, the newest, and one arm64.
+pub(crate) const DEFAULT_KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "newest", "arm64"];
+
+/// A program for the guests, by the name its verdict carries.
+pub(crate) type Program = (String, PathBuf);
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Download kernels and guest programs, so that later runs need no network.
+    Fetch {
+        /// E.g. 6.1, newest, arm64, arm64-5.10; the whole matrix when none is named.
+        kernels: Vec<String>,
+        /// Look for newer versions of what is already here.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Boot kernels with only the guest's own tests, or with static programs of yours.
+    Boot {
+        /// As for `fetch`.
+        kernels: Vec<String>,
+        /// A static binary for the kernel's architecture, run as the tests are.
+        #[arg(long)]
+        program: Vec<PathBuf>,
+        /// Seconds until a guest is given up.
+        #[arg(long, default_value_t = TIME_LIMIT.as_secs())]
+        limit: u64,
+    },
+}
+
+pub(crate) fn dispatch(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Fetch { kernels, refresh } => fetch(&kernels, refresh),
+        Verb::Boot { kernels, program, limit } => boot(&kernels, &program, limit),
+    }
+}
+
+/// Boots each kernel in turn with the programs that `build` makes for its architecture.
+///
+/// One at a time: a second guest on a small host only makes both miss their time limit.
+///
+/// # Errors
+/// When a kernel is unknown, or a kernel or the guest's files cannot be had. What goes wrong in a
+/// guest is in its outcome.
+pub(crate) fn run(
+    names: &[String],
+    limit: Duration,
+    build: impl Fn(&'static str) -> Result<Vec<Program>>,
+) -> Result<Vec<Outcome>> {
+    let specs = names.iter().map(|name| name.parse()).collect::<Result<Vec<Spec>>>()?;
+    let mut archive = Archive::open()?;
+    let mut images = BTreeMap::new();
+    let mut outcomes = Vec::new();
+    for spec in specs {
+        let kernel = kernel::provide(&spec, &mut archive)?;
+        let image = match images.entry(spec.arch) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let programs = build(spec.arch.rust_target())?;
+                let image = initramfs(spec.arch, &mut archive, programs)
+                    .with_context(|| format!("cannot make the {} guest", spec.arch.debian()))?;
+                entry.insert(image)
+            }
+        };
+        println!("\n-- {spec}: Linux {} ({})", kernel.version, spec.arch.debian());
+        let outcome = qemu::boot(&spec, &kernel, image, limit)?;
+        println!("-- {outcome}");
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+fn fetch(names: &[String], refresh: bool) -> Result<()> {
+    let mut archive = Archive::open()?;
+    if refresh {
+        archive.forget()?;
+    }
+    for name in or_all(names) {
+        let spec: Spec = name.parse()?;
+        let kernel = kernel::provide(&spec, &mut archive)?;
+        println!("{spec:<12} Linux {:<24} {}", kernel.version, kernel.image.display());
+        guest::provide(spec.arch, &mut archive)?;
+    }
+    Ok(())
+}
+
+fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
+    let names = or_all(names);
+    let outcomes = run(&names, Duration::from_secs(limit), |_| {
+        programs.iter().map(|path| Ok((file_name(path)?, path.clone()))).collect()
+    })?;
+    println!();
+    for outcome in &outcomes {
+        println!("{outcome}");
+    }
+    if outcomes.iter().any(|outcome| outcome.verdict.is_err()) {
+        bail!("not every guest passed; consoles are in {}", qemu::logs().display());
+    }
+    Ok(())
+}
+
+/// The guest's own programs first, then those given: a rig that is broken says so itself.
+fn initramfs(arch: Arch, archive: &mut Archive, programs: Vec<Program>) -> Result<PathBuf> {
+    let target = arch.rust_target();
+    let own = |cargo: &[&str], kind, name| {
+        let mut cargo = sh::cargo(cargo);
+        cargo.args(["--package", "vm-init", "--target", target, &format!("--{kind}"), name]);
+        build::executable(&mut cargo, kind, name)
+    };
+    let init = own(&["build"], "bin", "vm-init")?;
+    let mut tests = vec![("guest".to_owned(), own(&["test", "--no-run"], "test", "guest")?)];
+    tests.extend(programs);
+    let folder = guest::provide(arch, archive)?;
+    let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));
+    guest::assemble(&path, &folder, &init, &tests)?;
+    Ok(path)
+}
+
+fn or_all(names: &[String]) -> Vec<String> {
+    if names.is_empty() {
+        return DEFAULT_KERNELS.map(str::to_owned).into();
+    }
+    names.to_vec()
+}
+
+fn file_name(path: &std::path::Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(name.with_context(|| format!("{} has no usable file name", path.display()))?.to_owned())
+}

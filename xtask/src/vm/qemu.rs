@@ -1,0 +1,165 @@
+//! Starting a guest, reading its console, and ending it.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::console::Console;
+use super::kernel::{Arch, Kernel, Spec};
+use crate::repo;
+
+/// Emulated, a boot takes a quarter of a minute and the kernel tests a few minutes.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_mins(15);
+
+/// How a guest fared.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// As asked for.
+    pub(crate) kernel: String,
+    /// What the guest told about itself.
+    pub(crate) facts: String,
+    pub(crate) took: Duration,
+    /// libtest's `test result:` lines.
+    pub(crate) results: Vec<String>,
+    /// Or the reason why it did not pass.
+    pub(crate) verdict: Result<(), String>,
+}
+
+/// Ends the emulator, whichever way we leave.
+struct Running(Child);
+
+// === impl Outcome ===
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.took.as_secs_f64();
+        write!(f, "{:<12} {seconds:>6.1}s  ", self.kernel)?;
+        match &self.verdict {
+            Ok(()) => write!(f, "ok      {}", self.facts),
+            Err(why) => write!(f, "FAILED  {why} [{}]", self.facts),
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail when the guest has powered itself off, which is how it should be.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where the consoles are kept, one file for each kernel.
+pub(super) fn logs() -> PathBuf {
+    repo::target().join("vm/logs")
+}
+
+/// Boots `kernel` and waits until it powers off or its time is up.
+pub(super) fn boot(
+    spec: &Spec,
+    kernel: &Kernel,
+    initramfs: &Path,
+    limit: Duration,
+) -> Result<Outcome> {
+    fs::create_dir_all(logs())?;
+    let log = File::create(logs().join(format!("{spec}.log")))?;
+    let started = Instant::now();
+    let mut child = emulator(spec.arch)
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", &command_line(spec.arch)])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start qemu; cargo xtask setup installs it")?;
+    let stdout = child.stdout.take().context("qemu has no stdout")?;
+    let _running = Running(child);
+    let mut console = Console::default();
+    let in_time = follow(&lines_of(stdout), &mut console, log, started + limit)?;
+    let verdict = match console.verdict() {
+        Err(why) if !in_time => Err(format!("not done after {}s: {why}", limit.as_secs())),
+        verdict => verdict,
+    };
+    Ok(Outcome {
+        kernel: spec.to_string(),
+        facts: console.facts().to_owned(),
+        took: started.elapsed(),
+        results: console.into_results(),
+        verdict,
+    })
+}
+
+/// Reads the console until it closes (true) or the deadline passes (false).
+fn follow(
+    lines: &Receiver<Vec<u8>>,
+    console: &mut Console,
+    mut log: File,
+    deadline: Instant,
+) -> io::Result<bool> {
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                log.write_all(&line)?;
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end();
+                if console.read(line) {
+                    println!("   {line}");
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => return Ok(false),
+            Err(RecvTimeoutError::Disconnected) => return Ok(true),
+        }
+    }
+}
+
+/// The lines of `stdout`, read by a thread of their own so that waiting for one can time out.
+fn lines_of(stdout: ChildStdout) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        let mut line = Vec::new();
+        // A read error is the end of the console, just as end of file is.
+        while stdout.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if sender.send(std::mem::take(&mut line)).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn emulator(arch: Arch) -> Command {
+    let (program, machine, cpu) = match arch {
+        Arch::X86_64 => ("qemu-system-x86_64", "pc,accel=tcg", "max"),
+        Arch::Aarch64 => ("qemu-system-aarch64", "virt,accel=tcg", "cortex-a72"),
+    };
+    let mut command = Command::new(program);
+    command.args(["-machine", machine, "-cpu", cpu, "-smp", "2", "-m", "1536"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-serial", "stdio"]);
+    command
+}
+
+/// Two things at once on the console are more than it can tell apart, so the kernel only says
+/// what is wrong. Anything that shakes it ends it: `-no-reboot` turns the reboot into an exit.
+fn command_line(arch: Arch) -> String {
+    let console = match arch {
+        Arch::X86_64 => "ttyS0,115200",
+        Arch::Aarch64 => "ttyAMA0",
+    };
+    format!(
+        "console={console} rdinit=/init loglevel=5 panic=-1 oops=panic \
+         lsm=landlock,lockdown,yama,bpf random.trust_cpu=on rcupdate.rcu_cpu_stall_timeout=60"
+    )
+}
