@@ -207,7 +207,6 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Frame => "frame",
         Kind::Caller => "caller",
         Kind::Env => "env",
-        Kind::SelfCheck => "self_check",
     }
 }
 
