@@ -13,7 +13,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel,
 };
-use aya_ebpf::maps::ring_buf::{RingBuf, RingBufEntry};
+use aya_ebpf::maps::ring_buf::RingBufEntry;
 use sensor_common::record::{self, Header, Kind};
 use sensor_common::{Counter, Ring, Role};
 use zerocopy::{FromBytes, IntoBytes};

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use sensor_common::counters::COUNTERS as COUNTER_COUNT;
-use sensor_common::record::{FileKey, InodeKey, SelfCheck};
+use sensor_common::record::{InodeKey, SelfCheck};
 
 use crate::state::{FrameKey, FrameState, KnownPair, LinkState};
 
@@ -60,4 +60,21 @@ pub fn check_slot() -> Option<&'static mut SelfCheck> {
     let slot = CHECK.get_ptr_mut(0)?;
     // SAFETY: a live map value of any bytes; the agent runs `check` from one thread at a time.
     Some(unsafe { &mut *slot })
+}
+
+/// The state of a process that still links.
+#[inline(always)]
+pub fn linking(tgid: u32) -> Option<&'static mut LinkState> {
+    let state = LINKING.get_ptr_mut(tgid)?;
+    // SAFETY: a live map value of any bytes. A process links in one thread, so no other program
+    // holds it; a value that was evicted and given to another process tells a wrong time at worst.
+    Some(unsafe { &mut *state })
+}
+
+/// The state behind a pointer of `FRAMES`.
+#[inline(always)]
+pub fn frame(state: *mut FrameState) -> &'static mut FrameState {
+    // SAFETY: the only caller passes a live map value of any bytes; a descriptor is written to by
+    // one thread of an sshd.
+    unsafe { &mut *state }
 }

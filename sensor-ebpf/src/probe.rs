@@ -3,6 +3,11 @@
 
 mod check;
 mod environ;
+mod frame;
+mod function;
+mod link;
+mod mapping;
+mod memory;
 mod process;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

@@ -15,6 +15,8 @@ pub mod number {
     pub const MMAP: u32 = 9;
     pub const MPROTECT: u32 = 10;
     pub const MUNMAP: u32 = 11;
+    pub const EXECVE: u32 = 59;
+    pub const EXECVEAT: u32 = 322;
     pub const PKEY_MPROTECT: u32 = 329;
 }
 
@@ -25,6 +27,8 @@ pub mod number {
     pub const MMAP: u32 = 222;
     pub const MPROTECT: u32 = 226;
     pub const MUNMAP: u32 = 215;
+    pub const EXECVE: u32 = 221;
+    pub const EXECVEAT: u32 = 281;
     pub const PKEY_MPROTECT: u32 = 288;
 }
 

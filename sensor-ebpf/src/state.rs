@@ -23,6 +23,23 @@ pub struct LinkState {
     pub seals: [SealAt; SEALS_MAX],
 }
 
+impl LinkState {
+    pub const BLANK: Self = Self {
+        exec_ktime_ns: 0,
+        usage: Usage { sum_exec_ns: 0, run_delay_ns: 0, voluntary_switches: 0, minor_faults: 0 },
+        exe: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
+        count: 0,
+        overflow: 0,
+        seals: [SealAt {
+            addr: 0,
+            wall_ns: 0,
+            run_delay_ns: 0,
+            minor_faults: 0,
+            voluntary_switches: 0,
+        }; SEALS_MAX],
+    };
+}
+
 /// Key of `FRAMES`: a descriptor of a process.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -3,6 +3,7 @@
 //!
 //! Nothing is faulted in: memory that is not present reads as `None`.
 
+use core::arch::asm;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
@@ -55,4 +56,22 @@ impl UserPtr {
         };
         u64::try_from(len).ok()
     }
+}
+
+/// `len`, but at most `MAX` (a power of two), in a way the verifier of 5.10 sees too: it forgets
+/// what it knew of a number that the compiler has moved to the stack and back, so the comparison
+/// must stand right before the use.
+#[inline(always)]
+pub fn at_most<const MAX: usize>(len: u32) -> usize {
+    let mut len = u64::from(len);
+    // SAFETY: registers only.
+    unsafe {
+        asm!(
+            "if {len} <= {max} goto +1",
+            "{len} = {max}",
+            len = inout(reg) len,
+            max = const MAX,
+        );
+    }
+    len as usize
 }

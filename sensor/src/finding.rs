@@ -139,6 +139,15 @@ pub enum Evidence {
         /// Seconds from accept to this evidence.
         since_accept_seconds: f64,
     },
+    /// The same was seen again; added where findings are joined.
+    Repeated {
+        /// How often in all.
+        count: u64,
+        /// The first time.
+        first: Timestamp,
+        /// The latest time.
+        last: Timestamp,
+    },
     /// Anything else worth a sentence.
     Note {
         /// The sentence.

@@ -1,9 +1,29 @@
 //! Incidents: findings that belong together, told as one story.
 
+mod advice;
+mod join;
+mod key;
+mod limit;
+#[cfg(test)]
+mod sample;
+mod score;
+mod sentence;
+mod store;
+mod story;
+#[cfg(test)]
+mod tests;
+mod text;
+mod title;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, Severity};
+use crate::host::Lineage;
+
+pub use join::{Counters, Incidents, MAX_OPEN};
+pub use limit::MAX_FINDINGS;
+pub use store::{IncidentReader, IncidentStore, Listed, Opened, StoreError, StoreLimits};
 
 /// Whether findings can still join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +48,7 @@ pub struct Incident {
     pub state: State,
     /// The worst finding's, raised where families corroborate.
     pub severity: Severity,
-    /// 0–100, see [`score`](crate::incident).
+    /// 0–100; the formula and a worked example stand in `incident/score.rs`.
     pub score: u32,
     /// One line.
     pub title: String,
@@ -53,6 +73,8 @@ pub enum Reason {
     Escalated,
     /// A detector that had not spoken joined.
     Corroborated,
+    /// Nothing joined it for as long as the window is, or there were too many.
+    Closed,
 }
 
 /// An incident worth telling (again).
@@ -61,5 +83,16 @@ pub struct IncidentUpdate {
     /// Why now.
     pub reason: Reason,
     /// All of it, as it stands.
+    pub incident: Incident,
+}
+
+/// An incident as the store keeps it: with what is needed to go on with it after a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// What it joins by.
+    pub lineage: Lineage,
+    /// Findings that found no room among [`Incident::findings`].
+    pub omitted: u64,
+    /// As shown.
     pub incident: Incident,
 }

@@ -4,10 +4,12 @@
 mod attach;
 mod error;
 mod fdinfo;
+mod functions;
 mod handle;
 pub mod probes;
 mod report;
 mod selfcheck;
+mod site;
 
 use std::io;
 use std::path::PathBuf;
@@ -21,9 +23,11 @@ use sensor_common::ProbeConfig;
 use zerocopy::IntoBytes as _;
 
 pub use self::error::LoadError;
+pub use self::functions::{FunctionError, FunctionSite, ProbedFunction};
 pub use self::handle::{Counters, MapWriteError, Sensor};
 use self::probes::Mechanism;
 pub use self::report::{BpfMemory, ProbeReport, ProbeState, ProgramStats, Refusal};
+pub use self::site::HitPrice;
 use crate::kernel::BTF_PATH;
 use crate::kernel::offsets::{self, Resolved};
 
@@ -139,7 +143,7 @@ fn load_object(
     EbpfLoader::new()
         // The object has nothing to relocate against the kernel's types.
         .btf(None)
-        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .verifier_log_level(VerifierLogLevel::DEBUG)
         .override_global("OFFSETS", resolved.offsets.as_bytes(), true)
         .override_global("CONFIG", probe_config.as_bytes(), true)
         .map_max_entries("BULK", config.bulk_ring_bytes)

@@ -5,8 +5,8 @@ use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::Role;
 use sensor_common::record::{Exec, Exit, FileKey, Fork};
 
-use super::{current_tgid, environ, finish, is_agent, role_of, set_role};
-use crate::emit::{self, Slot, begin, ring_for};
+use super::{current_tgid, environ, finish, is_agent, link, role_of, set_role};
+use crate::emit::{Slot, begin, ring_for};
 use crate::globals::offset;
 use crate::kernel::KernelPtr;
 use crate::kernel::file::{File, inode_key};
@@ -43,6 +43,7 @@ fn try_fork(parent: u64, child: u64) -> Option<()> {
     if child_tgid == tgid || is_agent(tgid) {
         return Some(());
     }
+    link::finish(tgid);
     let role = role_of(tgid);
     let child_role = role_of_child(role);
     if !child_role.is_none() {
@@ -74,6 +75,8 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     let file: File = KernelPtr::new(bprm)?.follow(offset!(bprm_file))?.into();
     let exe = file.key()?;
     let tgid = current_tgid();
+    let usage = task.usage()?;
+    link::start(tgid, &exe, &usage);
     let before = role_of(tgid);
     let role = role_of_program(before, &exe);
     if role != before {
@@ -84,6 +87,7 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
         return Some(());
     };
     record.exe = exe;
+    record.usage = usage;
     let filled = fill_exec(&mut record, task);
     path::walk(file, &mut record.path);
     record.env = environ::scan(task, role);
@@ -106,7 +110,6 @@ fn fill_exec(record: &mut Slot<Exec>, task: Task) -> Option<()> {
         // A socket of a kind without a peer leaves the fields zero.
         let _ = sock.peer_into(&mut record.peer);
     }
-    record.usage = task.usage()?;
     record.parent_tgid = task.parent()?.tgid()?;
     record.uid = task.uid()?;
     record.euid = task.euid()?;
@@ -120,6 +123,7 @@ fn try_exit(task: u64) -> Option<()> {
         return Some(());
     }
     let tgid = current_tgid();
+    link::finish(tgid);
     let role = role_of(tgid);
     if !role.is_none() {
         set_role(tgid, Role::NONE);

@@ -1,11 +1,16 @@
 //! Goes up a hook's ladder until a rung holds.
 
+use std::path::Path;
+
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 
 use super::error::{reason, with_sources};
 use super::probes::{Attachment, Mechanism, Need, Probe, Rung};
 use super::report::{ProbeReport, ProbeState, Refusal};
+
+/// Present where the kernel has user-space probes for perf.
+const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
 
 /// Attaches programs of one object.
 pub(super) struct Attacher<'a> {
@@ -149,6 +154,9 @@ fn load(
         Program::RawTracePoint(program) => program.load(),
         Program::TracePoint(program) => program.load(),
         Program::KProbe(program) => program.load(),
+        Program::UProbe(_) if !Path::new(UPROBE_PMU).exists() => {
+            return Err("the kernel has no user-space probes (CONFIG_UPROBE_EVENTS)".to_owned());
+        }
         Program::UProbe(program) => program.load(),
         Program::FEntry(program) => {
             let btf = match btf {

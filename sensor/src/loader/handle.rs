@@ -13,6 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::attach::{Attacher, unmet};
+use super::functions::Libraries;
 use super::probes::{Mechanism, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::selfcheck::{self, Answer};
@@ -36,6 +37,7 @@ pub struct Sensor {
     known: HashMap<MapData, PairBytes, u8>,
     limits: HashMap<MapData, InodeBytes, u64>,
     check: Array<MapData, Answer>,
+    libraries: Libraries,
 }
 
 /// The kernel refused a map operation.
@@ -105,6 +107,7 @@ impl Sensor {
             avoid: config.avoid.clone(),
             syscall_tracepoints: config.syscall_tracepoints,
             report: Vec::new(),
+            libraries: Libraries::default(),
         })
     }
 
@@ -131,6 +134,14 @@ impl Sensor {
     /// The rings, once.
     pub fn take_rings(&mut self) -> Option<Rings> {
         self.rings.take()
+    }
+
+    pub(super) fn functions_mut(&mut self) -> (&mut Ebpf, &mut Libraries) {
+        (&mut self.object, &mut self.libraries)
+    }
+
+    pub(super) fn libraries(&self) -> &Libraries {
+        &self.libraries
     }
 
     /// Identity of an open file of this process, and its mode, as the programs see it: on overlayfs

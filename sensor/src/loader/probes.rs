@@ -115,6 +115,10 @@ const fn on(program: &'static str, targets: &'static [&'static str]) -> Attachme
     Attachment { program, targets, required: true }
 }
 
+const fn maybe(program: &'static str, targets: &'static [&'static str]) -> Attachment {
+    Attachment { program, targets, required: false }
+}
+
 const fn rung(mechanism: Mechanism, programs: &'static [Attachment], price: &'static str) -> Rung {
     Rung { mechanism, programs, price, on_request: false }
 }
@@ -150,6 +154,92 @@ pub const PROBES: &[Probe] = &[
             "below 1 us per process",
         )],
         unseen: "the end of processes, and their CPU time",
+    },
+    Probe {
+        hook: Hook::Memory,
+        need: Need::Optional,
+        rungs: MEMORY,
+        unseen: "libraries as they are mapped, link time, RELRO seals",
+    },
+    Probe {
+        hook: Hook::Frames,
+        need: Need::Optional,
+        rungs: FRAMES,
+        unseen: "user, method and verdict of ssh logins",
+    },
+    Probe {
+        hook: Hook::Functions,
+        need: Need::Optional,
+        rungs: &[rung(
+            Mechanism::Uprobe,
+            &[on("function_entry", &[])],
+            "1 to 5 us per call of a guarded function, in guarded programs and in others",
+        )],
+        unseen: "who calls the guarded functions",
+    },
+];
+
+/// Executable mappings, seals and the end of linking go together: one without the others tells
+/// half a story.
+const MEMORY: &[Rung] = &[
+    rung(
+        Mechanism::Fentry,
+        &[
+            on("memory_map_fentry", &["security_mmap_file"]),
+            on("memory_protect_fentry", &["__x64_sys_mprotect", "__arm64_sys_mprotect"]),
+            maybe("memory_pkey_fentry", &["__x64_sys_pkey_mprotect", "__arm64_sys_pkey_mprotect"]),
+            on("memory_unmap_fentry", &["__x64_sys_munmap", "__arm64_sys_munmap"]),
+        ],
+        "some 20 ns per mmap, mprotect and munmap",
+    ),
+    rung(
+        Mechanism::Kprobe,
+        &[
+            on("memory_map_kprobe", &["security_mmap_file"]),
+            on("memory_protect_kprobe", &["__x64_sys_mprotect", "__arm64_sys_mprotect"]),
+            on("memory_unmap_kprobe", &["__x64_sys_munmap", "__arm64_sys_munmap"]),
+        ],
+        "some 100 ns per mmap, mprotect and munmap",
+    ),
+    rung(
+        Mechanism::RawTracepoint,
+        &[on("memory_lock", &["mmap_lock_start_locking"])],
+        "some 30 ns each time a process's address space is locked; more where the kernel then \
+         prints the cgroup's path (5.11 to 6.13)",
+    ),
+    Rung {
+        mechanism: Mechanism::SyscallTracepoint,
+        programs: &[
+            on("memory_map_tracepoint", &["syscalls/sys_enter_mmap"]),
+            on("memory_protect_tracepoint", &["syscalls/sys_enter_mprotect"]),
+            on("memory_unmap_tracepoint", &["syscalls/sys_enter_munmap"]),
+        ],
+        price: "some 50 ns on every system call of every process",
+        on_request: true,
+    },
+];
+
+const FRAMES: &[Rung] = &[
+    rung(
+        Mechanism::RawTracepoint,
+        &[on("frame_sent", &["sock_send_length"])],
+        "some 30 ns per message sent on a socket",
+    ),
+    rung(
+        Mechanism::Fentry,
+        &[on("frame_fentry", &["security_socket_sendmsg"])],
+        "some 30 ns per message sent on a socket",
+    ),
+    rung(
+        Mechanism::Kprobe,
+        &[on("frame_kprobe", &["security_socket_sendmsg"])],
+        "some 100 ns per message sent on a socket",
+    ),
+    Rung {
+        mechanism: Mechanism::SyscallTracepoint,
+        programs: &[on("frame_tracepoint", &["syscalls/sys_enter_write"])],
+        price: "some 50 ns on every system call of every process",
+        on_request: true,
     },
 ];
 

@@ -4,5 +4,8 @@
 
 #![allow(unreachable_pub, reason = "the harness is a module of this test only")]
 
+mod frame;
+mod function;
 mod harness;
+mod memory;
 mod process;

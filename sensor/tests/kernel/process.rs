@@ -33,7 +33,7 @@ fn every_required_probe_attaches() {
 fn an_exec_tells_program_user_parent_and_time() {
     let Some(mut bench) = Bench::start() else { return };
     let program = program();
-    let mut child = Command::new(&program).spawn().expect("spawn");
+    let mut child = Command::new(&program).env_remove("LD_LIBRARY_PATH").spawn().expect("spawn");
     let status = child.wait().expect("wait");
     assert!(status.success());
     let event = bench.expect("an exec", child.id(), |event| {

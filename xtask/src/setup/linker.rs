@@ -28,8 +28,10 @@ pub(super) fn ensure(verbose: bool) -> Result<()> {
     let llvm = provide_llvm(rustc)?;
     build(llvm).with_context(|| {
         format!(
-            "bpf-linker does not build against llvm-{llvm}-dev; try: cargo install bpf-linker \
-             --version {VERSION} --no-default-features --features llvm-{llvm}"
+            "bpf-linker does not build against llvm-{llvm}-dev; to see more, try: \
+             LLVM_PREFIX={} cargo install bpf-linker --version {VERSION} --no-default-features \
+             --features llvm-{llvm}",
+            prefix(llvm)
         )
     })
 }
@@ -83,20 +85,23 @@ fn is_installed(llvm: u32) -> bool {
     packages(llvm).iter().all(|name| apt::installed(name))
 }
 
-/// What llvm-sys links against, and a C++ compiler for its wrappers.
+/// What bpf-linker links against: LLVM's shared library, so nothing of what that is made of.
 fn packages(llvm: u32) -> Vec<String> {
-    let mut names: Vec<_> =
-        ["llvm", "libclang", "libpolly"].map(|part| format!("{part}-{llvm}-dev")).into();
-    names.extend(["libzstd-dev", "zlib1g-dev", "g++"].map(str::to_owned));
-    names
+    vec![format!("llvm-{llvm}-dev")]
+}
+
+/// Where Debian puts one LLVM of several.
+fn prefix(llvm: u32) -> String {
+    format!("/usr/lib/llvm-{llvm}")
 }
 
 fn build(llvm: u32) -> Result<()> {
     sh::run(
         sh::cargo(["install", "bpf-linker", "--locked", "--force", "--version", VERSION])
             .args(["--no-default-features", "--features", &format!("llvm-{llvm}")])
-            // llvm-sys would otherwise take whichever llvm-config comes first on the PATH.
-            .env(format!("LLVM_SYS_{llvm}1_PREFIX"), format!("/usr/lib/llvm-{llvm}")),
+            // Its build script would otherwise look for a plain llvm-config on the PATH, where
+            // Debian has none, or another LLVM's.
+            .env("LLVM_PREFIX", prefix(llvm)),
     )
 }
 

@@ -1,0 +1,187 @@
+//! Frames between sshd's monitor and its unprivileged child.
+//!
+//! A frame is two `write` calls on a Unix stream socket: five header bytes (u32 length of what
+//! follows, u8 type; OpenSSH monitor_wrap.c `mm_request_send`), then the payload. Payloads carry
+//! plaintext passwords in some types, so the rule is: of a payload nothing is read unless its type
+//! is on the whitelist, and of those only the first word or the user name.
+
+use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint, tracepoint};
+use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext, TracePointContext};
+use sensor_common::record::{Frame, NO_VERDICT, USER_MAX};
+use sensor_common::{Counter, Role};
+
+use super::{current_tgid, finish, role_of};
+use crate::emit::{begin, count, ring_for};
+use crate::globals::offset;
+use crate::kernel::KernelPtr;
+use crate::kernel::file::File;
+use crate::kernel::sock::Sock;
+use crate::kernel::task::Task;
+use crate::maps::FRAMES;
+use crate::regs::{Syscall, number};
+use crate::state::{FrameKey, FrameState};
+use crate::user::UserPtr;
+
+const HEADER: u64 = 5;
+/// monitor_wrap.c `mm_request_receive` refuses more.
+const FRAME_MAX: u32 = 256 * 1024;
+
+/// MONITOR_REQ_PWNAM: the user name. (monitor.h `enum monitor_reqtype`, 9.2 to 10.2.)
+const PWNAM: u32 = 8;
+/// Answers, whose first word is the verdict: AUTHPASSWORD, KEYALLOWED, KEYVERIFY, PAM_ACCOUNT.
+const ANSWERS: [u32; 4] = [13, 23, 25, 103];
+
+/// TP_PROTO(struct sock *sk, int ret, int flags), include/trace/events/sock.h, 6.3 to 7.0. Runs in
+/// the sender, once the bytes are sent.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+pub fn frame_sent(ctx: RawTracePointContext) -> i32 {
+    finish(try_send(ctx.arg(0), || ctx.arg::<u64>(1) as u32 as i32))
+}
+
+/// int security_socket_sendmsg(struct socket *sock, struct msghdr *msg, int size),
+/// security/security.c, 5.10 to 7.0.
+#[fentry(function = "security_socket_sendmsg")]
+pub fn frame_fentry(ctx: FEntryContext) -> i32 {
+    finish(try_socket(ctx.arg(0), ctx.arg::<u64>(2) as u32 as i32))
+}
+
+/// As above.
+#[kprobe]
+pub fn frame_kprobe(ctx: ProbeContext) -> u32 {
+    let size = ctx.arg::<u64>(2).unwrap_or(0) as u32 as i32;
+    finish(try_socket(ctx.arg(0).unwrap_or(0), size)) as u32
+}
+
+/// Entry of `write`.
+#[tracepoint]
+pub fn frame_tracepoint(_ctx: TracePointContext) -> u32 {
+    finish(try_write()) as u32
+}
+
+#[inline(always)]
+fn try_socket(socket: u64, size: i32) -> Option<()> {
+    if !is_of_interest() {
+        return Some(());
+    }
+    let sock = KernelPtr::new(socket)?.follow(offset!(socket_sk))?;
+    sent(sock.into(), size)
+}
+
+#[inline(always)]
+fn try_send(sock: u64, size: impl FnOnce() -> i32) -> Option<()> {
+    if !is_of_interest() {
+        return Some(());
+    }
+    sent(Sock::new(sock)?, size())
+}
+
+#[inline(always)]
+fn try_write() -> Option<()> {
+    if !is_of_interest() {
+        return Some(());
+    }
+    let call = Syscall::current()?;
+    // Not a socket, or closed meanwhile.
+    let Some(sock) = Task::current()?.file(call.arg::<0>()?).and_then(File::sock) else {
+        return Some(());
+    };
+    sent(sock, call.arg::<2>()? as i32)
+}
+
+#[inline(always)]
+fn is_of_interest() -> bool {
+    role_of(current_tgid()).contains(Role::SSHD)
+}
+
+/// The current task, of an sshd, sends `size` bytes on `sock`.
+#[inline(always)]
+fn sent(sock: Sock, size: i32) -> Option<()> {
+    if size <= 0 || !sock.is_unix() {
+        return Some(());
+    }
+    let call = Syscall::current()?;
+    if call.number()? != number::WRITE || call.is_compat() {
+        return Some(());
+    }
+    let key = FrameKey { tgid: current_tgid(), fd: call.arg::<0>()? as u32 };
+    let buffer = UserPtr(call.arg::<1>()?);
+    match FRAMES.get_ptr_mut(key) {
+        Some(state) => payload(key, crate::maps::frame(state), buffer, size as u32),
+        None if size as u64 == HEADER => header(key, buffer),
+        None => Some(()),
+    }
+}
+
+#[inline(always)]
+fn header(key: FrameKey, buffer: UserPtr) -> Option<()> {
+    let len = u32::from_be(buffer.read()?);
+    let frame_type = u32::from(buffer.offset(4).read::<u8>()?);
+    if len == 0 || len > FRAME_MAX {
+        return Some(());
+    }
+    if len > 1 {
+        // Also where the payload is not to be read: it must not be taken for a header.
+        let state = FrameState { frame_len: len, remaining: len - 1, frame_type, reserved: 0 };
+        if FRAMES.insert(key, state, 0).is_err() {
+            count(Counter::StateFull);
+        }
+    }
+    if len > 1 && is_whitelisted(frame_type) {
+        return Some(());
+    }
+    tell(len, frame_type, None)
+}
+
+#[inline(always)]
+fn payload(key: FrameKey, state: &mut FrameState, buffer: UserPtr, size: u32) -> Option<()> {
+    let FrameState { frame_len, remaining, frame_type, .. } = *state;
+    let is_first = remaining == frame_len.wrapping_sub(1);
+    if size >= remaining {
+        // Evicted already is as good.
+        let _ = FRAMES.remove(key);
+    } else {
+        state.remaining = remaining - size;
+    }
+    if is_first && is_whitelisted(frame_type) {
+        return tell(frame_len, frame_type, Some((buffer, size)));
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn is_whitelisted(frame_type: u32) -> bool {
+    frame_type == PWNAM || ANSWERS.contains(&frame_type)
+}
+
+/// `payload`: where and how long, of a whitelisted type.
+#[inline(always)]
+fn tell(frame_len: u32, frame_type: u32, payload: Option<(UserPtr, u32)>) -> Option<()> {
+    let task = Task::current()?;
+    let role = role_of(current_tgid());
+    let Some(mut record) = begin::<Frame>(ring_for(role), role) else { return Some(()) };
+    record.frame_len = frame_len;
+    record.frame_type = frame_type as u8;
+    record.verdict = NO_VERDICT;
+    record.usage = task.usage().unwrap_or_default();
+    record.euid = task.euid().unwrap_or(u32::MAX);
+    if let Some((buffer, size)) = payload
+        && size >= 4
+    {
+        let word = u32::from_be(buffer.read().unwrap_or(0));
+        if frame_type == PWNAM {
+            record.user_len = user(&mut record.user, buffer.offset(4), word.min(size - 4));
+        } else {
+            record.verdict = word;
+        }
+    }
+    record.submit();
+    Some(())
+}
+
+/// Copies at most the user name, and returns the bytes copied.
+#[inline(always)]
+fn user(into: &mut [u8; USER_MAX], from: UserPtr, len: u32) -> u8 {
+    let len = crate::user::at_most::<USER_MAX>(len);
+    let copied = into.get_mut(..len).and_then(|room| from.read_bytes(room));
+    if copied.is_some() { len as u8 } else { 0 }
+}

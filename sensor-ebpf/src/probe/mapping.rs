@@ -1,0 +1,82 @@
+//! Files mapped executable: told once per pair of program and file.
+
+use sensor_common::record::Map;
+use sensor_common::{Counter, Role};
+
+use super::{current_tgid, is_agent, role_of};
+use crate::emit::{begin, count, ring_for};
+use crate::kernel::file::File;
+use crate::kernel::path;
+use crate::kernel::task::Task;
+use crate::maps::KNOWN;
+use crate::regs::{Syscall, number};
+use crate::state::KnownPair;
+
+pub const PROT_EXEC: u64 = 4;
+const MAP_ANONYMOUS: u64 = 0x20;
+
+/// The current task is in `mmap(addr, len, prot, flags, fd, offset)`.
+///
+/// The descriptor is read before the kernel reads it, so another thread may still exchange the
+/// file; and the call may still fail.
+#[inline(always)]
+pub fn by_descriptor(call: Syscall) -> Option<()> {
+    if call.arg::<2>()? & PROT_EXEC == 0 || call.arg::<3>()? & MAP_ANONYMOUS != 0 {
+        return Some(());
+    }
+    // A descriptor that is not open fails the call.
+    let Some(file) = Task::current()?.file(call.arg::<4>()?) else { return Some(()) };
+    mapped(file, Some(call))
+}
+
+/// The kernel is about to map `file` for the current task, executable.
+#[inline(always)]
+pub fn by_file(file: File) -> Option<()> {
+    let call = Syscall::current();
+    match call.and_then(Syscall::number) {
+        // The executable and its interpreter: the exec record speaks for them.
+        Some(number::EXECVE | number::EXECVEAT) => Some(()),
+        Some(number::MMAP) => mapped(file, call),
+        _ => mapped(file, None),
+    }
+}
+
+#[inline(always)]
+fn mapped(file: File, call: Option<Syscall>) -> Option<()> {
+    let tgid = current_tgid();
+    if is_agent(tgid) {
+        return Some(());
+    }
+    let task = Task::current()?;
+    let pair = KnownPair { exe: task.exe()?.key()?, file: file.key()? };
+    if pair.exe.ino == pair.file.ino && pair.exe.dev == pair.file.dev {
+        return Some(());
+    }
+    if KNOWN.get_ptr(pair).is_some() {
+        count(Counter::MapFiltered);
+        return Some(());
+    }
+    tell(task, file, &pair, call, role_of(tgid))
+}
+
+#[inline(always)]
+fn tell(task: Task, file: File, pair: &KnownPair, call: Option<Syscall>, role: Role) -> Option<()> {
+    // Lost, it stays unknown and is told next time.
+    let Some(mut record) = begin::<Map>(ring_for(role), role) else { return Some(()) };
+    record.exe = pair.exe;
+    record.file = pair.file;
+    if let Some(call) = call {
+        record.addr = call.arg::<0>().unwrap_or(0);
+        record.len = call.arg::<1>().unwrap_or(0);
+        record.prot = call.arg::<2>().unwrap_or(0) as u32;
+        record.offset = call.arg::<5>().unwrap_or(0);
+    }
+    record.mode = u32::from(file.mode().unwrap_or(0));
+    record.uid = task.uid().unwrap_or(u32::MAX);
+    path::walk(file, &mut record.path);
+    record.submit();
+    if KNOWN.insert(pair, 1, 0).is_err() {
+        count(Counter::StateFull);
+    }
+    Some(())
+}

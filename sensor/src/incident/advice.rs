@@ -1,0 +1,156 @@
+//! What to do next: evidence first, then doubt, then repair.
+
+use super::text::{base, name, plain};
+use super::title::lead;
+use crate::finding::{Evidence, Finding, Severity};
+
+/// What the findings are about, for the commands.
+struct Target<'a> {
+    pid: u32,
+    program: String,
+    /// The file that is suspected.
+    library: Option<&'a str>,
+}
+
+/// Advice for an incident with these findings.
+pub(super) fn recommendation(findings: &[Finding]) -> String {
+    let Some(worst) = lead(findings) else { return String::new() };
+    let target = Target {
+        pid: worst.process.pid,
+        program: name(base(&worst.process.exe)),
+        library: std::iter::once(worst)
+            .chain(findings)
+            .flat_map(|finding| &finding.evidence)
+            .find_map(suspect),
+    };
+    let seen = |detector: &str| findings.iter().any(|finding| finding.detector == detector);
+    let mut advice = Vec::new();
+    if worst.severity >= Severity::High || target.library.is_some() {
+        advice.push(collect(&target));
+    }
+    if worst.severity >= Severity::High {
+        advice.push(isolate(seen("preauth_exec") || seen("auth_without_method")));
+    }
+    if let Some(library) = target.library {
+        advice.push(verify_package(library));
+    }
+    advice.extend(DETECTORS.iter().filter(|(id, _)| seen(id)).map(|(_, text)| (*text).to_owned()));
+    if advice.is_empty() {
+        advice.push(format!(
+            "Look at {} with `halfsecond scan --pid {}`.",
+            target.program, target.pid
+        ));
+    }
+    advice.push(decide(worst).to_owned());
+    advice.join(" ")
+}
+
+/// What a detector asks for beyond the evidence that all share.
+const DETECTORS: [(&str, &str); 9] = [
+    (
+        "preload_env",
+        "Find who set the variable: /proc/PID/environ of the parents, the unit file and its \
+         drop-ins, ~/.ssh/environment, /etc/environment.",
+    ),
+    (
+        "loader_config_changed",
+        "Compare /etc/ld.so.preload and /etc/ld.so.conf.d with a known host.",
+    ),
+    (
+        "link_time_shift",
+        "See what was installed shortly before (/var/log/dpkg.log, `dnf history`) and whether \
+         further starts are slow too.",
+    ),
+    (
+        "auth_cpu_shift",
+        "Log in again with another method: a cost that every method pays arises before \
+         authentication, one that a single method pays arises in its code.",
+    ),
+    (
+        "preauth_exec",
+        "Review what the command did: its children, files written since, new keys in \
+         authorized_keys, new sessions.",
+    ),
+    ("auth_without_method", "Review the session's commands and end it once its memory is saved."),
+    ("pam_stack_changed", "Compare /etc/pam.d with its package (`dpkg -V libpam-runtime`)."),
+    (
+        "kernel_hook",
+        "List `bpftool prog`, /sys/kernel/debug/kprobes/list and `lsmod`, and keep them.",
+    ),
+    ("blinded", "Run `halfsecond doctor`; until it is clean, silence means nothing."),
+];
+
+fn collect(target: &Target<'_>) -> String {
+    let Target { pid, program, library } = target;
+    let save = match library {
+        Some(_) => "the library as it is mapped (from /proc/PID/map_files)",
+        None => "its executable (from /proc/PID/exe)",
+    };
+    format!(
+        "Save evidence before {program} is restarted or any package changed: /proc/PID/maps, {save} \
+         and memory (`gcore PID`) of pid {pid}, or of any process of {program} that still runs."
+    )
+}
+
+fn isolate(entered: bool) -> String {
+    if entered {
+        "Treat the host as entered: cut it off from the network, leave it running.".to_owned()
+    } else {
+        "Meanwhile let only an administration network reach the host, and keep a session open."
+            .to_owned()
+    }
+}
+
+fn verify_package(library: &str) -> String {
+    if !plain(library) || !library.starts_with('/') {
+        // A path that a shell would read differently is not put into a command.
+        return "Ask the package manager who owns the file (its path stands in the evidence) and \
+                verify that package with `dpkg -V` or `rpm -V`."
+            .to_owned();
+    }
+    format!(
+        "Verify its package: `dpkg -S {library}` names it and `dpkg -V PACKAGE` checks it \
+         (`rpm -Vf {library}`); compare the build-id with the distribution's build."
+    )
+}
+
+/// What would confirm or refute the suspicion.
+fn decide(worst: &Finding) -> &'static str {
+    match worst.detector.as_str() {
+        "got_redirected" | "text_patched" | "audit_unrequested" | "relro_reopened" => {
+            "Confirmed if a clean build of the same version does not redirect the function; refuted \
+             if somebody put a profiler, tracer or hardening library there on purpose."
+        }
+        "foreign_caller" => {
+            "Confirmed if the caller's file differs from its package or its source has no such \
+             call; refuted if an upgrade or a new module explains the call."
+        }
+        "preauth_exec" | "auth_without_method" => {
+            "Confirmed if no sshd configuration (AuthorizedKeysCommand, PAM exec, banner scripts) \
+             asks for the program; refuted if one does."
+        }
+        "link_time_shift" | "auth_cpu_shift" | "auth_wall_shift" => {
+            "Confirmed if further runs stay slow and an older build of the same package is fast; \
+             refuted if the excess goes away by itself or an intended change explains it."
+        }
+        "preload_env" => {
+            "Confirmed if nobody responsible set the variable; refuted if a unit file or a known \
+             tool did."
+        }
+        _ => {
+            "Confirmed if nobody responsible can name the change behind it; refuted if a package \
+             upgrade or an administrator's action explains it."
+        }
+    }
+}
+
+fn suspect(evidence: &Evidence) -> Option<&str> {
+    let module = match evidence {
+        Evidence::Slot { actual_module, .. } => actual_module,
+        Evidence::Caller { caller_module, .. } => caller_module,
+        Evidence::Library { path, .. } => path,
+        Evidence::Timing { module, .. } => module.as_ref()?,
+        _ => return None,
+    };
+    (!module.is_empty()).then_some(module)
+}

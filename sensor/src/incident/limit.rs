@@ -1,0 +1,194 @@
+//! Bounds of an incident: how many findings it keeps, and how much each may carry.
+
+use jiff::Timestamp;
+
+use super::key::key;
+use crate::finding::{Evidence, Finding};
+
+/// Findings an incident keeps; more than there are detectors.
+pub const MAX_FINDINGS: usize = 64;
+/// Pieces of evidence, arguments, ancestors and techniques a finding keeps of each.
+const MAX_PIECES: usize = 32;
+/// Bytes of text a finding keeps: what a process chose must not fill memory and disk.
+const MAX_TEXT: usize = 16 * 1024;
+/// Bytes of one text among them.
+const MAX_ONE_TEXT: usize = 2048;
+
+/// How a finding was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Kept, as the first of its kind.
+    Kept,
+    /// The same as one kept: counted there.
+    Repeated,
+    /// No room.
+    Omitted,
+}
+
+/// Makes every number, text and list short, so that the finding can be stored and
+/// read back.
+pub(super) fn trim(finding: &mut Finding) {
+    finding.confidence = tidy(finding.confidence).clamp(0.0, 1.0);
+    finding.evidence.retain(|evidence| !matches!(evidence, Evidence::Repeated { .. }));
+    let cut = finding.evidence.len().saturating_sub(MAX_PIECES);
+    finding.evidence.truncate(MAX_PIECES);
+    if cut > 0 {
+        let text = format!("{cut} further pieces of evidence were left out");
+        finding.evidence.push(Evidence::Note { text });
+    }
+    finding.attack.truncate(MAX_PIECES);
+    finding.process.cmdline.truncate(MAX_PIECES);
+    finding.process.ancestors.truncate(MAX_PIECES);
+
+    let mut room = MAX_TEXT;
+    for text in own_texts(finding) {
+        shorten(text, &mut room);
+    }
+    for evidence in &mut finding.evidence {
+        trim_evidence(evidence, &mut room);
+    }
+    let Finding { process, attack, .. } = finding;
+    let lists = process.cmdline.iter_mut().chain(&mut process.ancestors).chain(attack);
+    for text in lists {
+        shorten(text, &mut room);
+    }
+}
+
+/// Adds `finding` to `findings`; `omitted` counts what has no place there.
+pub(super) fn take(findings: &mut Vec<Finding>, omitted: &mut u64, finding: Finding) -> Taken {
+    let wanted = key(&finding);
+    if let Some(same) = findings.iter_mut().find(|kept| key(kept) == wanted) {
+        count_again(same, finding);
+        return Taken::Repeated;
+    }
+    if findings.len() < MAX_FINDINGS {
+        findings.push(finding);
+        return Taken::Kept;
+    }
+    let news = findings.iter().all(|kept| kept.detector != finding.detector);
+    match dispensable(findings) {
+        Some(index) if news || findings[index].severity < finding.severity => {
+            *omitted += count(&findings.remove(index));
+            findings.push(finding);
+            Taken::Kept
+        }
+        _ => {
+            *omitted += 1;
+            Taken::Omitted
+        }
+    }
+}
+
+/// How often what `finding` says was seen.
+pub(super) fn count(finding: &Finding) -> u64 {
+    repeated(finding).map_or(1, |(count, ..)| count)
+}
+
+/// Count, first and latest time, where it was seen more than once.
+pub(super) fn repeated(finding: &Finding) -> Option<(u64, Timestamp, Timestamp)> {
+    finding.evidence.iter().find_map(|evidence| match evidence {
+        Evidence::Repeated { count, first, last } => Some((*count, *first, *last)),
+        _ => None,
+    })
+}
+
+/// Counts `again` in `kept`; the worse of the two stays, the earlier where they are alike.
+fn count_again(kept: &mut Finding, again: Finding) {
+    let (count, first, last) = repeated(kept).unwrap_or((1, kept.time, kept.time));
+    let (first, last) = (first.min(again.time), last.max(again.time));
+    if again.severity > kept.severity {
+        *kept = again;
+    }
+    kept.evidence.retain(|evidence| !matches!(evidence, Evidence::Repeated { .. }));
+    kept.evidence.push(Evidence::Repeated { count: count.saturating_add(1), first, last });
+}
+
+/// The finding that is missed least: of the lowest severity among those whose detector speaks more
+/// than once, so that many findings of one kind push out no other kind; the latest of them.
+fn dispensable(findings: &[Finding]) -> Option<usize> {
+    let alone = |finding: &Finding| {
+        findings.iter().filter(|other| other.detector == finding.detector).count() == 1
+    };
+    let indexed = || findings.iter().enumerate().rev();
+    indexed()
+        .filter(|(_, finding)| !alone(finding))
+        .min_by_key(|(_, finding)| finding.severity)
+        .or_else(|| indexed().min_by_key(|(_, finding)| finding.severity))
+        .map(|(index, _)| index)
+}
+
+fn own_texts(finding: &mut Finding) -> impl Iterator<Item = &mut String> {
+    let Finding { id, detector, title, host, process, subject, explained_by, .. } = finding;
+    [id, detector, title, host, subject, &mut process.exe]
+        .into_iter()
+        .chain(explained_by)
+        .chain(&mut process.container)
+        .chain(&mut process.pod)
+}
+
+fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
+    match evidence {
+        Evidence::Slot {
+            module,
+            slot,
+            slot_kind,
+            symbol,
+            expected,
+            actual,
+            actual_module,
+            actual_build_id,
+        } => {
+            let texts = [module, slot, slot_kind, symbol, expected, actual, actual_module];
+            texts.into_iter().chain(actual_build_id).for_each(|text| shorten(text, room));
+        }
+        Evidence::Caller { function, caller_module, caller, known } => {
+            known.truncate(MAX_PIECES);
+            let texts = [function, caller_module, caller].into_iter().chain(known);
+            texts.for_each(|text| shorten(text, room));
+        }
+        Evidence::Library { path, build_id, inode } => {
+            [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
+        }
+        Evidence::Timing {
+            metric,
+            seconds,
+            baseline_seconds,
+            limit_seconds,
+            module,
+            module_seconds,
+            ..
+        } => {
+            let numbers = [seconds, baseline_seconds, limit_seconds];
+            numbers.into_iter().chain(module_seconds).for_each(|number| *number = tidy(*number));
+            [metric].into_iter().chain(module).for_each(|text| shorten(text, room));
+        }
+        Evidence::Environment { name, value } => {
+            shorten(name, room);
+            shorten(value, room);
+        }
+        Evidence::Exec { path, cmdline } => {
+            cmdline.truncate(MAX_PIECES);
+            [path].into_iter().chain(cmdline).for_each(|text| shorten(text, room));
+        }
+        Evidence::Connection { peer, method, since_accept_seconds, .. } => {
+            *since_accept_seconds = tidy(*since_accept_seconds);
+            peer.iter_mut().chain(method).for_each(|text| shorten(text, room));
+        }
+        Evidence::Note { text } => shorten(text, room),
+        Evidence::Repeated { .. } => {}
+    }
+}
+
+/// A finite number of at most 15 digits: JSON has no others, and reads these back as they were.
+fn tidy(number: f64) -> f64 {
+    if number.is_finite() { (number.clamp(-1e9, 1e9) * 1e6).round() / 1e6 } else { 0.0 }
+}
+
+fn shorten(text: &mut String, room: &mut usize) {
+    let most = MAX_ONE_TEXT.min(*room);
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    *room -= text.len().min(*room);
+}

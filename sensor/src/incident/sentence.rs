@@ -1,0 +1,239 @@
+//! One piece of evidence as a sentence.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
+use crate::finding::{Evidence, Finding};
+
+/// Slots of one finding that are told one by one.
+const MAX_SLOTS: usize = 3;
+/// Modules named as the usual callers.
+const MAX_KNOWN: usize = 3;
+/// Characters of a command line in a sentence.
+const MAX_COMMAND: usize = 120;
+
+/// What has been told of modules so far.
+#[derive(Debug)]
+pub(super) struct Modules {
+    /// Build-id by file name, from all evidence.
+    build_ids: BTreeMap<String, String>,
+    introduced: BTreeSet<String>,
+}
+
+/// How a sentence speaks of the process.
+pub(super) struct Who {
+    /// Its name.
+    pub(super) subject: String,
+    /// `linking`, or whose.
+    pub(super) linking: String,
+    /// File name of the executable.
+    pub(super) exe: String,
+}
+
+/// Sentences for `finding`, without capital and full stop.
+pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut slots = 0_usize;
+    for evidence in &finding.evidence {
+        if matches!(evidence, Evidence::Slot { .. }) {
+            slots += 1;
+            if slots > MAX_SLOTS {
+                continue;
+            }
+        }
+        told.extend(sentence(finding, evidence, who, modules));
+    }
+    if slots > MAX_SLOTS {
+        told.push(format!("the same holds for {} further slots", slots - MAX_SLOTS));
+    }
+    if told.is_empty() {
+        told.push(clause(&finding.title));
+    }
+    told
+}
+
+/// Whose address the connection is, where that is known.
+pub(super) fn peer(finding: &Finding) -> Option<&str> {
+    finding.evidence.iter().find_map(|evidence| match evidence {
+        Evidence::Connection { peer, .. } => peer.as_deref(),
+        _ => None,
+    })
+}
+
+/// The authentication method, where it is known.
+pub(super) fn method(finding: &Finding) -> Option<&str> {
+    finding.evidence.iter().find_map(|evidence| match evidence {
+        Evidence::Connection { method, .. } => method.as_deref(),
+        _ => None,
+    })
+}
+
+fn sentence(
+    finding: &Finding,
+    evidence: &Evidence,
+    who: &Who,
+    modules: &mut Modules,
+) -> Option<String> {
+    let subject = &who.subject;
+    let when = on_connection(finding);
+    Some(match evidence {
+        Evidence::Slot { module, symbol: function, expected, actual, actual_module, .. } => {
+            let whose = if base(module) == who.exe {
+                format!("{subject}'s slot for {}", symbol(function))
+            } else {
+                format!(
+                    "{subject}'s {} has a slot for {} that",
+                    name(base(module)),
+                    symbol(function)
+                )
+            };
+            let more = modules.introduce(actual_module);
+            let usual = name(place_module(expected));
+            format!("{whose} leads to {} instead of {usual}{when}", place(actual, more))
+        }
+        Evidence::Caller { function, caller_module, caller, known } => {
+            let more = modules.introduce(caller_module);
+            let known: Vec<String> =
+                known.iter().take(MAX_KNOWN).map(|module| name(base(module))).collect();
+            let before = if known.is_empty() {
+                "while learning nothing called it".to_owned()
+            } else {
+                format!("while learning only {} called it", known.join(", "))
+            };
+            format!("{} was called from {}{when}; {before}", symbol(function), place(caller, more))
+        }
+        Evidence::Library { path: file, .. } => {
+            format!("{subject} mapped {}, {}", modules.library(file), library(&finding.detector))
+        }
+        Evidence::Timing { .. } => timing(evidence, method(finding), who, modules)?,
+        Evidence::Environment { name: variable, value } => {
+            format!("{} was set to {} in {subject}'s environment", name(variable), path(value))
+        }
+        Evidence::Exec { path: file, cmdline } => {
+            let before = match finding.detector.as_str() {
+                "preauth_exec" => " before authentication had succeeded",
+                _ => "",
+            };
+            format!("{subject} executed {}{}{before}", path(file), command(cmdline))
+        }
+        Evidence::Note { text } => clause(text),
+        Evidence::Connection { .. } | Evidence::Repeated { .. } => return None,
+    })
+}
+
+fn timing(
+    evidence: &Evidence,
+    method: Option<&str>,
+    who: &Who,
+    modules: &mut Modules,
+) -> Option<String> {
+    let Evidence::Timing {
+        metric, seconds: took, baseline_seconds, module, module_seconds, ..
+    } = evidence
+    else {
+        return None;
+    };
+    let unit = unit(metric);
+    let (took, usual) = (seconds(*took), seconds(*baseline_seconds));
+    let mut text = if metric.starts_with("link") {
+        format!("{} took {took}{unit} instead of {usual}", who.linking)
+    } else if metric.starts_with("auth") {
+        let by = method.map(|method| format!(" by {}", name(method))).unwrap_or_default();
+        format!("authentication{by} cost {took}{unit} (usual {usual})")
+    } else {
+        format!("{}'s {} was {took} (usual {usual})", who.subject, name(metric))
+    };
+    if let Some(module) = module {
+        let library = modules.library(module);
+        let share = match module_seconds {
+            Some(share) => format!("{library} took {} of it", seconds(*share)),
+            None => format!("most of it went to {library}"),
+        };
+        text = format!("{text}, and {share}");
+    }
+    Some(text)
+}
+
+/// What the seconds of `metric` are.
+pub(super) fn unit(metric: &str) -> &'static str {
+    if metric.contains("cpu") {
+        " of CPU"
+    } else if metric.contains("wall") {
+        " of wall time"
+    } else {
+        ""
+    }
+}
+
+fn library(detector: &str) -> &'static str {
+    match detector {
+        "library_unowned" => "which no package owns as it is",
+        "library_writable_path" => "which others can write to",
+        "module_unlinked" => "which the loader does not know of",
+        "dlopen_unexpected" => "which was not loaded at run time while learning",
+        _ => "which was not there while learning",
+    }
+}
+
+fn command(cmdline: &[String]) -> String {
+    if cmdline.len() < 2 {
+        return String::new();
+    }
+    format!(" ({})", path(&super::text::cut(&cmdline.join(" "), MAX_COMMAND)))
+}
+
+/// When on its connection a hook was seen: evidence from before the login's end is worth more.
+fn on_connection(finding: &Finding) -> String {
+    let connection = finding.evidence.iter().find_map(|evidence| match evidence {
+        Evidence::Connection { authenticated, since_accept_seconds, .. } => {
+            Some((*authenticated, seconds(*since_accept_seconds)))
+        }
+        _ => None,
+    });
+    match connection {
+        Some((true, after)) => format!(", {after} after the connection was accepted"),
+        Some((false, after)) => format!(
+            ", {after} after the connection was accepted and before authentication had finished"
+        ),
+        None => String::new(),
+    }
+}
+
+// === impl Modules ===
+
+impl Modules {
+    /// Collects the build-ids from all evidence of `findings`.
+    pub(super) fn of(findings: &[Finding]) -> Self {
+        let mut build_ids = BTreeMap::new();
+        for evidence in findings.iter().flat_map(|finding| &finding.evidence) {
+            let (module, id) = match evidence {
+                Evidence::Slot { actual_module, actual_build_id: Some(id), .. } => {
+                    (actual_module, id)
+                }
+                Evidence::Library { path, build_id: Some(id), .. } => (path, id),
+                _ => continue,
+            };
+            build_ids.entry(base(module).to_owned()).or_insert_with(|| id.clone());
+        }
+        Self { build_ids, introduced: BTreeSet::new() }
+    }
+
+    /// File name, with path and build-id the first time.
+    fn library(&mut self, module: &str) -> String {
+        match self.introduce(module) {
+            Some(more) => format!("{} ({more})", name(base(module))),
+            None => name(base(module)),
+        }
+    }
+
+    /// What to add to the file name of `module` the first time it is named.
+    fn introduce(&mut self, module: &str) -> Option<String> {
+        if module.is_empty() || !self.introduced.insert(base(module).to_owned()) {
+            return None;
+        }
+        let full = module.contains('/').then(|| path(module));
+        let id = self.build_ids.get(base(module)).map(|id| build_id(id));
+        let more: Vec<String> = full.into_iter().chain(id).collect();
+        (!more.is_empty()).then(|| more.join(", "))
+    }
+}

@@ -1,0 +1,299 @@
+//! Incidents on disk: one embedded database file in the state directory, bounded in number and
+//! bytes. What [`IncidentStore::put`] has returned from is there after a crash.
+
+mod database;
+mod error;
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::{fmt, fs};
+
+use redb::{
+    Database, ReadOnlyDatabase, ReadTransaction, ReadableTable, ReadableTableMetadata,
+    WriteTransaction,
+};
+
+use super::{Entry, Incident, State};
+use database::{ENTRIES, Failure, META, ORDER, guarded};
+
+pub use error::StoreError;
+
+/// Name of the file in the state directory.
+const FILE: &str = "incidents.redb";
+/// Damaged files kept beside it.
+const SET_ASIDE: RangeInclusive<u32> = 1..=9;
+
+/// How much is kept; the oldest closed incidents go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Incidents.
+    pub count: u64,
+    /// Bytes of all of them as JSON.
+    pub bytes: u64,
+}
+
+/// The sensor's store. Shared between threads as it is.
+#[derive(Debug)]
+pub struct IncidentStore {
+    path: PathBuf,
+    limits: StoreLimits,
+    /// `None` after a failed write, until it could be opened again.
+    database: RwLock<Option<Database>>,
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// It.
+    pub store: IncidentStore,
+    /// Where a damaged file was moved, and what was wrong with it.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// The store while no sensor runs.
+pub struct IncidentReader {
+    path: PathBuf,
+    database: ReadOnlyDatabase,
+}
+
+/// Incidents, newest first.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// They.
+    pub incidents: Vec<Incident>,
+    /// Entries that could not be read as an incident.
+    pub unreadable: u64,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self { count: 10_000, bytes: 64 * 1024 * 1024 }
+    }
+}
+
+// === impl IncidentStore ===
+
+impl IncidentStore {
+    /// Opens the store in `state_dir`, or makes it. A damaged file is set aside as
+    /// `incidents.redb.corrupt-N` and a fresh one begun.
+    pub fn open(state_dir: &Path, limits: StoreLimits) -> Result<Opened, StoreError> {
+        let path = state_dir.join(FILE);
+        let (database, set_aside) = match database::open(&path) {
+            Ok(database) => (database, None),
+            Err(StoreError::Corrupt { reason, .. }) => {
+                let aside = set_aside(&path)?;
+                (database::open(&path)?, Some((aside, reason)))
+            }
+            Err(error) => return Err(error),
+        };
+        let store = Self { path, limits, database: RwLock::new(Some(database)) };
+        Ok(Opened { store, set_aside })
+    }
+
+    /// Writes `entries`, all or none, to the disk; returns how many others were evicted for them.
+    /// After an error (a full disk) it can be tried again.
+    pub fn put(&self, entries: &[&Entry]) -> Result<u64, StoreError> {
+        let encoded = entries
+            .iter()
+            .map(|entry| {
+                let id = entry.incident.id.clone();
+                let json = serde_json::to_vec(entry)
+                    .map_err(|source| StoreError::Serialise { id, source })?;
+                Ok((*entry, json))
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let usable = match database.take() {
+            Some(usable) => usable,
+            None => database::open(&self.path)?,
+        };
+        // Kept only after success: a redb that failed once refuses everything until reopened.
+        let evicted = guarded(&self.path, || write(&usable, &encoded, self.limits))?;
+        *database = Some(usable);
+        Ok(evicted)
+    }
+
+    /// One incident.
+    pub fn get(&self, id: &str) -> Result<Option<Incident>, StoreError> {
+        self.read(|read| get(read, id))
+    }
+
+    /// The newest incidents, at most `limit`.
+    pub fn list(&self, limit: usize) -> Result<Listed, StoreError> {
+        self.read(|read| list(read, limit))
+    }
+
+    /// What was open when it was last put, oldest first, for
+    /// [`Incidents::restore`](super::Incidents::restore).
+    pub fn open_entries(&self) -> Result<Vec<Entry>, StoreError> {
+        self.read(|read| {
+            let entries = read.open_table(ENTRIES)?;
+            let mut open = Vec::new();
+            for row in read.open_table(ORDER)?.iter()? {
+                let (key, value) = row?;
+                if value.value().1
+                    && let Some(json) = entries.get(key.value().1)?
+                {
+                    open.extend(serde_json::from_slice::<Entry>(json.value()));
+                }
+            }
+            Ok(open)
+        })
+    }
+
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            if database.is_none() {
+                *database = Some(database::open(&self.path)?);
+            }
+        }
+        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(database) => database::read(&self.path, database, work),
+            // A write has failed in between.
+            None => database::read(&self.path, &database::open(&self.path)?, work),
+        }
+    }
+}
+
+// === impl IncidentReader ===
+
+impl fmt::Debug for IncidentReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IncidentReader").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl IncidentReader {
+    /// Opens the store in `state_dir` without changing it; [`StoreError::InUse`] while a sensor
+    /// runs.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join(FILE);
+        let database = database::open_read_only(&path)?;
+        Ok(Self { path, database })
+    }
+
+    /// One incident.
+    pub fn get(&self, id: &str) -> Result<Option<Incident>, StoreError> {
+        database::read(&self.path, &self.database, |read| get(read, id))
+    }
+
+    /// The newest incidents, at most `limit`.
+    pub fn list(&self, limit: usize) -> Result<Listed, StoreError> {
+        database::read(&self.path, &self.database, |read| list(read, limit))
+    }
+}
+
+fn write(
+    database: &Database,
+    entries: &[(&Entry, Vec<u8>)],
+    limits: StoreLimits,
+) -> Result<u64, Failure> {
+    let mut write = database.begin_write()?;
+    // Saves the allocator's state with each commit, so that a file left by SIGKILL opens at once
+    // and read-only.
+    write.set_quick_repair(true);
+    for (entry, json) in entries {
+        put(&write, entry, json)?;
+    }
+    let evicted = evict(&write, limits)?;
+    write.commit()?;
+    Ok(evicted)
+}
+
+fn put(write: &WriteTransaction, entry: &Entry, json: &[u8]) -> Result<(), Failure> {
+    let incident = &entry.incident;
+    let id = incident.id.as_str();
+    let bytes = u64::try_from(json.len()).unwrap_or(u64::MAX);
+    let mut order = write.open_table(ORDER)?;
+    // An incident never changes when it opened, so the key finds its former state.
+    let key = (incident.opened.as_nanosecond(), id);
+    let open = incident.state == State::Open;
+    let former = order.insert(key, (bytes, open))?.map_or(0, |former| former.value().0);
+    write.open_table(ENTRIES)?.insert(id, json)?;
+    let mut meta = write.open_table(META)?;
+    let sum = meta.get("bytes")?.map_or(0, |sum| sum.value());
+    meta.insert("bytes", sum.saturating_sub(former).saturating_add(bytes))?;
+    Ok(())
+}
+
+/// Removes the oldest closed incidents, and where none is closed the oldest, down to `limits`.
+fn evict(write: &WriteTransaction, limits: StoreLimits) -> Result<u64, Failure> {
+    let mut order = write.open_table(ORDER)?;
+    let mut entries = write.open_table(ENTRIES)?;
+    let mut meta = write.open_table(META)?;
+    let mut sum = meta.get("bytes")?.map_or(0, |sum| sum.value());
+    let mut evicted = 0;
+    while order.len()? > limits.count || (sum > limits.bytes && order.len()? > 1) {
+        let Some((opened, id, bytes)) = oldest(&order)? else { break };
+        order.remove((opened, id.as_str()))?;
+        entries.remove(id.as_str())?;
+        sum = sum.saturating_sub(bytes);
+        evicted += 1;
+    }
+    meta.insert("bytes", sum)?;
+    Ok(evicted)
+}
+
+type OldestRow = Option<(i128, String, u64)>;
+
+fn oldest(
+    order: &impl ReadableTable<(i128, &'static str), (u64, bool)>,
+) -> Result<OldestRow, Failure> {
+    let mut first = None;
+    for row in order.iter()? {
+        let (key, value) = row?;
+        let ((opened, id), (bytes, open)) = (key.value(), value.value());
+        if !open {
+            return Ok(Some((opened, id.to_owned(), bytes)));
+        }
+        first.get_or_insert_with(|| (opened, id.to_owned(), bytes));
+    }
+    Ok(first)
+}
+
+fn get(read: &ReadTransaction, id: &str) -> Result<Option<Incident>, Failure> {
+    let entries = read.open_table(ENTRIES)?;
+    let json = entries.get(id)?;
+    Ok(json.and_then(|json| decode(json.value())))
+}
+
+fn list(read: &ReadTransaction, limit: usize) -> Result<Listed, Failure> {
+    let entries = read.open_table(ENTRIES)?;
+    let mut listed = Listed::default();
+    for row in read.open_table(ORDER)?.iter()?.rev().take(limit) {
+        let (key, _) = row?;
+        let json = entries.get(key.value().1)?;
+        match json.and_then(|json| decode(json.value())) {
+            Some(incident) => listed.incidents.push(incident),
+            None => listed.unreadable += 1,
+        }
+    }
+    Ok(listed)
+}
+
+fn decode(json: &[u8]) -> Option<Incident> {
+    serde_json::from_slice::<Entry>(json).ok().map(|entry| entry.incident)
+}
+
+/// Renames the damaged file to the first free `.corrupt-N`, the last where none is free.
+fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let numbered = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".corrupt-{number}"));
+        PathBuf::from(name)
+    };
+    let free = SET_ASIDE.map(numbered).find(|aside| !aside.exists());
+    let aside = free.unwrap_or_else(|| numbered(*SET_ASIDE.end()));
+    fs::rename(path, &aside)
+        .and_then(|()| database::sync_directory(path))
+        .map_err(|source| StoreError::Io { action: "set aside", path: path.to_owned(), source })?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests;

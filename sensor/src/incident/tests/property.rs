@@ -1,0 +1,227 @@
+//! What must hold for any findings in any order.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::{
+    Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
+
+use super::super::limit::count;
+use super::{WINDOW, incidents};
+use crate::finding::{Evidence, Family, Finding, ProcessRef, Severity};
+use crate::host::{Lineage, ProcessId};
+use crate::incident::{Entry, Incident, Incidents};
+
+/// A finding, whose it is, and the event clock.
+type Step = (Finding, Lineage, u64);
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => prop_oneof![Just("/usr/sbin/sshd"), Just("/lib/a.so.1"), Just("f@V"), Just("")]
+            .prop_map(str::to_owned),
+        1 => "\\PC{0,12}",
+        1 => vec(any::<char>(), 0..120).prop_map(String::from_iter),
+    ]
+}
+
+fn evidence() -> impl Strategy<Value = Evidence> {
+    let slot = (text(), text(), text(), text(), option::of(text()));
+    prop_oneof![
+        slot.prop_map(|(module, symbol, place, actual_module, id)| Evidence::Slot {
+            module,
+            slot: "0x10".to_owned(),
+            slot_kind: "JUMP_SLOT".to_owned(),
+            symbol,
+            expected: place.clone(),
+            actual: place,
+            actual_module,
+            actual_build_id: id,
+        }),
+        (text(), text(), text(), vec(text(), 0..6)).prop_map(
+            |(function, module, caller, known)| {
+                Evidence::Caller { function, caller_module: module, caller, known }
+            }
+        ),
+        (text(), option::of(text())).prop_map(|(path, build_id)| Evidence::Library {
+            path,
+            build_id,
+            inode: String::new()
+        }),
+        (text(), any::<f64>(), any::<f64>(), option::of(text()), option::of(any::<f64>()))
+            .prop_map(|(metric, seconds, baseline_seconds, module, module_seconds)| {
+                Evidence::Timing {
+                    metric,
+                    seconds,
+                    baseline_seconds,
+                    limit_seconds: 0.0,
+                    samples: 1,
+                    module,
+                    module_seconds,
+                }
+            }),
+        (text(), text()).prop_map(|(name, value)| Evidence::Environment { name, value }),
+        (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
+        (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
+            |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {
+                peer,
+                method,
+                authenticated,
+                since_accept_seconds,
+            }
+        ),
+        text().prop_map(|text| Evidence::Note { text }),
+        any::<u64>().prop_map(|count| Evidence::Repeated {
+            count,
+            first: Timestamp::MIN,
+            last: Timestamp::MAX
+        }),
+    ]
+}
+
+fn detector() -> impl Strategy<Value = (String, Family)> {
+    prop_oneof![
+        Just(("link_time_shift", Family::Linker)),
+        Just(("got_redirected", Family::Hook)),
+        Just(("auth_cpu_shift", Family::Sshd)),
+        Just(("preauth_exec", Family::Sshd)),
+        Just(("blinded", Family::Sensor)),
+    ]
+    .prop_map(|(id, family)| (id.to_owned(), family))
+}
+
+fn finding() -> impl Strategy<Value = Finding> {
+    let severity = prop_oneof![
+        Just(Severity::Info),
+        Just(Severity::Low),
+        Just(Severity::Medium),
+        Just(Severity::High),
+        Just(Severity::Critical)
+    ];
+    let time = prop_oneof![
+        8 => 0..10_000_i64,
+        1 => Just(Timestamp::MIN.as_second()),
+        1 => Just(Timestamp::MAX.as_second())
+    ];
+    let process = (0..3_u32, text(), option::of(0..10_000_i64), vec(text(), 0..3));
+    (detector(), severity, any::<f64>(), time, process, vec(evidence(), 0..4), option::of(text()))
+        .prop_map(
+            |((detector, family), severity, confidence, time, process, evidence, explained)| {
+                let (pid, exe, start, ancestors) = process;
+                Finding {
+                    time: Timestamp::from_second(time).unwrap(),
+                    ktime_ns: 0,
+                    id: String::new(),
+                    detector,
+                    family,
+                    severity,
+                    confidence,
+                    title: exe.clone(),
+                    host: "web1".to_owned(),
+                    process: ProcessRef {
+                        pid,
+                        exe,
+                        start: start.map(|start| Timestamp::from_second(start).unwrap()),
+                        ancestors,
+                        ..ProcessRef::default()
+                    },
+                    subject: "s".to_owned(),
+                    evidence,
+                    attack: Vec::new(),
+                    explained_by: explained,
+                }
+            },
+        )
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let lineage = prop_oneof![
+        Just(Lineage::Sshd(ProcessId { tgid: 1, start_ticks: 2 })),
+        text().prop_map(Lineage::Program)
+    ];
+    let window = u64::try_from(WINDOW.as_nanos()).unwrap();
+    let ktime = prop_oneof![0..window * 3, any::<u64>()];
+    vec((finding(), lineage, ktime), 0..90)
+}
+
+/// All incidents after `steps`, by id; the ticks come where the clock says so.
+fn run(steps: &[Step]) -> (Incidents, BTreeMap<String, Incident>) {
+    let mut incidents = incidents();
+    let mut latest = BTreeMap::new();
+    for (number, (finding, lineage, ktime_ns)) in steps.iter().enumerate() {
+        incidents.join(finding.clone(), lineage, *ktime_ns);
+        if number % 7 == 0 {
+            incidents.tick(*ktime_ns);
+            incidents.mark_partial();
+        }
+    }
+    incidents
+        .save(|entries| {
+            for entry in entries {
+                let json = serde_json::to_string(entry).unwrap();
+                let back: Entry = serde_json::from_str(&json).unwrap();
+                assert_eq!(serde_json::to_string(&back).unwrap(), json);
+                let joined: u64 =
+                    entry.incident.findings.iter().map(count).sum::<u64>() + entry.omitted;
+                assert!(joined > 0);
+                latest.insert(format!("{}{joined:>20}", entry.incident.id), entry.incident.clone());
+            }
+            Ok::<_, ()>(())
+        })
+        .unwrap();
+    (incidents, latest)
+}
+
+proptest! {
+    // A case is up to 90 findings.
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_findings_are_counted_and_told_within_bounds(steps in steps()) {
+        let (incidents, _) = run(&steps);
+        let counters = incidents.counters();
+        let joined = counters.kept + counters.repeated + counters.omitted + counters.passed;
+        prop_assert_eq!(joined, u64::try_from(steps.len()).unwrap());
+        for incident in incidents.open() {
+            prop_assert!(incident.score <= 100);
+            prop_assert!(!incident.story.is_empty() && incident.story.chars().count() <= 6001);
+            prop_assert!(incident.title.chars().count() <= 241);
+            prop_assert!(incident.recommendation.len() < 8000);
+            for text in [&incident.title, &incident.story, &incident.recommendation] {
+                prop_assert!(!text.contains(char::is_control), "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_incident_accounts_for_every_finding_it_took(
+        findings in vec(finding(), 1..150)
+    ) {
+        let mut incidents = incidents();
+        let lineage = Lineage::Program("p".to_owned());
+        let total = findings.len();
+        for finding in findings {
+            incidents.join(finding, &lineage, 1);
+        }
+        let passed = incidents.counters().passed;
+        let mut accounted = passed;
+        incidents.save(|entries| {
+            for entry in entries {
+                accounted += entry.incident.findings.iter().map(count).sum::<u64>();
+                accounted += entry.omitted;
+            }
+            Ok::<_, ()>(())
+        }).unwrap();
+        prop_assert_eq!(accounted, u64::try_from(total).unwrap());
+    }
+
+    #[test]
+    fn the_same_findings_give_the_same_bytes(steps in steps()) {
+        let bytes = |steps: &[Step]| {
+            run(steps).1.values().map(|one| serde_json::to_vec(one).unwrap()).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(bytes(&steps), bytes(&steps));
+    }
+}

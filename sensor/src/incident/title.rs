@@ -1,0 +1,146 @@
+//! The title of an incident: its worst finding in one line.
+
+use std::cmp::Reverse;
+
+use super::sentence::{method, unit};
+use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
+use crate::finding::{Evidence, Finding};
+
+/// Characters of a title.
+const MAX_TITLE: usize = 240;
+
+/// Names the worst, and the time it cost where that is known too.
+pub(super) fn title(findings: &[Finding]) -> String {
+    let Some(worst) = lead(findings) else { return String::new() };
+    let mut title = headline(worst);
+    if let Some(owner) = worst.evidence.iter().find_map(owner)
+        && let Some(cost) = cost(findings, owner)
+    {
+        title.push_str(" and added ");
+        title.push_str(&cost);
+    }
+    cut(&title, MAX_TITLE)
+}
+
+/// The worst finding; among equals the one that proves most, then the earliest.
+pub(super) fn lead(findings: &[Finding]) -> Option<&Finding> {
+    findings.iter().min_by_key(|finding| {
+        let proof = finding.evidence.iter().map(rank).min().unwrap_or(u8::MAX);
+        (Reverse(finding.severity), proof, finding.time)
+    })
+}
+
+/// The more it proves, the lower.
+fn rank(evidence: &Evidence) -> u8 {
+    match evidence {
+        Evidence::Slot { .. } => 0,
+        Evidence::Caller { .. } => 1,
+        Evidence::Exec { .. } => 2,
+        Evidence::Library { .. } => 3,
+        Evidence::Timing { .. } => 4,
+        Evidence::Environment { .. } => 5,
+        Evidence::Note { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => 6,
+    }
+}
+
+fn headline(finding: &Finding) -> String {
+    let exe = name(base(&finding.process.exe));
+    let Some(evidence) = finding.evidence.iter().min_by_key(|evidence| rank(evidence)) else {
+        return clause(&finding.title);
+    };
+    match evidence {
+        Evidence::Slot { symbol: function, .. } => {
+            let owner = owner(evidence).unwrap_or_default();
+            format!("{} owns {exe}'s {}", name(owner), symbol(function))
+        }
+        Evidence::Caller { function, .. } => {
+            let owner = owner(evidence).unwrap_or_default();
+            format!("{} calls {} in {exe}", name(owner), symbol(function))
+        }
+        Evidence::Exec { path: file, .. } if finding.detector == "preauth_exec" => {
+            format!("{exe} executed {} before authentication", path(file))
+        }
+        Evidence::Exec { path: file, .. } => format!("{exe} executed {}", path(file)),
+        Evidence::Library { path: file, .. } => match finding.detector.as_str() {
+            "library_unowned" => format!("{exe} mapped {}, which no package owns", path(file)),
+            "library_writable_path" => {
+                format!("{exe} mapped {}, which others can write to", path(file))
+            }
+            _ => format!("{exe} mapped {}, which is new to it", path(file)),
+        },
+        Evidence::Timing { .. } => timing(finding, evidence, &exe),
+        Evidence::Environment { name: variable, .. } => {
+            format!("{} was set for {exe}", name(variable))
+        }
+        Evidence::Note { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
+            clause(&finding.title)
+        }
+    }
+}
+
+fn timing(finding: &Finding, evidence: &Evidence, exe: &str) -> String {
+    let Evidence::Timing {
+        metric, seconds: took, baseline_seconds, module, module_seconds, ..
+    } = evidence
+    else {
+        return clause(&finding.title);
+    };
+    let what = if metric.starts_with("link") {
+        format!("Linking of {exe}")
+    } else if metric.starts_with("auth") {
+        let by = method(finding).map(|method| format!(" by {}", name(method))).unwrap_or_default();
+        format!("Authentication{by} in {exe}")
+    } else {
+        format!("{} of {exe}", name(metric))
+    };
+    let share = match (module, module_seconds) {
+        (Some(module), Some(share)) => {
+            format!(", {} of it in {}", seconds(*share), name(base(module)))
+        }
+        (Some(module), None) => format!(", mostly in {}", name(base(module))),
+        _ => String::new(),
+    };
+    let (took, usual) = (seconds(*took), seconds(*baseline_seconds));
+    format!("{what} took {took}{} instead of {usual}{share}", unit(metric))
+}
+
+/// File name of the module that has taken a function over or calls it.
+fn owner(evidence: &Evidence) -> Option<&str> {
+    match evidence {
+        Evidence::Slot { actual, actual_module, .. } if actual_module.is_empty() => {
+            Some(place_module(actual))
+        }
+        Evidence::Slot { actual_module, .. } => Some(base(actual_module)),
+        Evidence::Caller { caller_module, .. } => Some(base(caller_module)),
+        _ => None,
+    }
+}
+
+/// The time `owner` cost, as far as nobody else is named for it: at the start where that is known,
+/// else at the authentication.
+fn cost(findings: &[Finding], owner: &str) -> Option<String> {
+    let timings = || {
+        findings.iter().flat_map(|finding| {
+            finding.evidence.iter().filter_map(move |evidence| match evidence {
+                Evidence::Timing {
+                    metric,
+                    seconds,
+                    baseline_seconds,
+                    module,
+                    module_seconds,
+                    ..
+                } if module.as_ref().is_none_or(|module| base(module) == owner) => {
+                    Some((finding, metric, module_seconds.unwrap_or(seconds - baseline_seconds)))
+                }
+                _ => None,
+            })
+        })
+    };
+    let linking = timings().find(|(_, metric, _)| metric.starts_with("link"));
+    if let Some((_, _, excess)) = linking {
+        return Some(format!("{} to its start", seconds(excess)));
+    }
+    let (finding, _, excess) = timings().find(|(_, metric, _)| metric.starts_with("auth"))?;
+    let by = method(finding).map(|method| format!(" by {}", name(method))).unwrap_or_default();
+    Some(format!("{} to authentication{by}", seconds(excess)))
+}
