@@ -29,7 +29,6 @@ use self::analysis::{AnalysisThread, Intake};
 use self::kernel::Kernel;
 
 pub use self::incidents::read_store;
-pub use self::kernel::probes_here;
 
 /// How long an ordinary record may wait for the agent: the timer of the bulk ring.
 const BULK_EVERY: Duration = Duration::from_millis(100);
