@@ -1,7 +1,5 @@
 //! Redirected slots are found, and named exactly.
 
-use std::process::Command;
-
 use sensor::verify::{Category, Limits, Linkage, Report, SlotKind, Verifier};
 
 use crate::fixture::{Child, Workshop, command, have};
@@ -141,7 +139,7 @@ fn a_library_opened_at_run_time_may_be_the_culprit() {
         &["-DNUMBER=1", "-Wl,--no-as-needed", "-l:libevil.so"],
     );
     let argument = format!("l:{}", shop.path("libplugin.so").display());
-    let child = Child::ready(Command::new(host).arg(argument));
+    let child = Child::ready(command(host).arg(argument));
     assert_only(&check(&child), SlotKind::JumpSlot, "puts", "libc.so.6", "libevil.so");
 }
 
