@@ -1,6 +1,7 @@
 //! Why a process could not be checked at all; partial failures are `Gap`s of a report.
 
 use std::io;
+use std::time::Duration;
 
 use super::auxv::AuxvError;
 use super::elf::ElfError;
@@ -64,6 +65,14 @@ pub enum VerifyError {
         pid: u32,
         /// The structure.
         what: &'static str,
+    },
+    /// The check was given up: the process is too expensive to look at, perhaps on purpose.
+    #[error("process {pid}: not checked within {limit:?}")]
+    TooSlow {
+        /// The process.
+        pid: u32,
+        /// The time it had.
+        limit: Duration,
     },
     /// The loader is still at work (start-up, `dlopen` or `dlclose`): ask again later.
     #[error("process {pid}: the dynamic linker is at work")]
