@@ -111,3 +111,24 @@ impl VerifyError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_missing_capability() {
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for (what, capability) in
+            [("mem", "CAP_SYS_PTRACE"), ("map_files", "CAP_CHECKPOINT_RESTORE")]
+        {
+            let error = VerifyError::proc(7, what, refused());
+            assert_eq!(
+                error.to_string(),
+                format!("cannot open /proc/7/{what}: needs {capability}")
+            );
+        }
+        let gone = VerifyError::proc(7, "mem", io::ErrorKind::NotFound.into());
+        assert!(matches!(gone, VerifyError::Io { .. }), "only the kernel's own ENOENT means gone");
+    }
+}

@@ -1,5 +1,8 @@
 //! Redirected slots are found, and named exactly.
 
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
 use sensor::verify::{Category, Limits, Linkage, Report, SlotKind, Verifier};
 
 use crate::fixture::{Child, Workshop, command, have};
@@ -141,6 +144,19 @@ fn a_library_opened_at_run_time_may_be_the_culprit() {
     let argument = format!("l:{}", shop.path("libplugin.so").display());
     let child = Child::ready(command(host).arg(argument));
     assert_only(&check(&child), SlotKind::JumpSlot, "puts", "libc.so.6", "libevil.so");
+}
+
+#[test]
+fn a_file_written_to_after_the_start_marks_what_rests_on_it() {
+    let shop = Workshop::new();
+    let victim = shop.cc("victim.c", "victim", &["-pie", "-Wl,-z,now"]);
+    shop.library("redirect.c", "libevil.so", RELRO_ROUTE);
+    let child = run_with_preload(&shop, "libevil.so");
+    let later = SystemTime::now() + Duration::from_mins(1);
+    File::open(victim).unwrap().set_modified(later).unwrap();
+    let report = check(&child);
+    assert_only(&report, SlotKind::JumpSlot, "getppid", "libc.so.6", "libevil.so");
+    assert_eq!(report.mismatches[0].category, Category::FileChanged);
 }
 
 /// The redirecting library defines the function itself, so that it would be a legitimate target in
