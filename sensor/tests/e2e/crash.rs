@@ -99,7 +99,10 @@ fn learn_and_kill(
     let all = done.iter().filter(|over| **over < killed).count();
     let stored = logins_stored(state.path())?;
     let due = before + u64::try_from(kept)?;
-    println!("killed after {all} more logins: {stored} stored, {due} due, of {}", before + u64::try_from(all)?);
+    println!(
+        "killed after {all} more logins: {stored} stored, {due} due, of {}",
+        before + u64::try_from(all)?
+    );
     ensure!(stored >= due, "{stored} logins stored, {due} were over {LAST:?} before the kill");
     ensure!(stored <= before + u64::try_from(done.len())?, "{stored} logins stored of fewer");
     Ok(stored)

@@ -161,9 +161,8 @@ impl Case {
 
 /// Waits for a critical incident; the time since `begun`.
 fn redirected(sensor: &Sensor, begun: Instant) -> Result<Duration> {
-    let critical = |line: &Value| {
-        line["severity"] == "critical" && detectors(line).contains("got_redirected")
-    };
+    let critical =
+        |line: &Value| line["severity"] == "critical" && detectors(line).contains("got_redirected");
     sensor.agent().wait_for("a critical incident", 0, PATIENCE, critical)?;
     Ok(begun.elapsed())
 }

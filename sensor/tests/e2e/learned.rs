@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -10,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     lab::{Machine, Method, SshdLab, Version},
-    running::{PATIENCE, Sensor, Settings, State, scratch},
+    running::{Sensor, Settings, State, scratch},
 };
 
 /// Serves whoever comes first; later tests of this run take what it made.

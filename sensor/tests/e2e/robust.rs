@@ -12,7 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    lab::{Agent, Finished, Machine, Method, Running, SshdLab, Variant, Version, finish, free_port},
+    lab::{
+        Agent, Finished, Machine, Method, Running, SshdLab, Variant, Version, finish, free_port,
+    },
     learned,
     running::{PATIENCE, Scrape, Sensor, Settings, State, same},
 };
@@ -108,8 +110,7 @@ fn disk_that_fills_up_and_empties_again_loses_no_learning() {
     sensor.caught_up(&lab).unwrap();
     // The sensor's own view of its state directory.
     let below = state.path().strip_prefix("/").unwrap();
-    let inside =
-        PathBuf::from(format!("/proc/{}/root", sensor.agent().pid().unwrap())).join(below);
+    let inside = PathBuf::from(format!("/proc/{}/root", sensor.agent().pid().unwrap())).join(below);
     let filler = inside.join("filler");
     let full = fs::write(&filler, vec![0; 32 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
