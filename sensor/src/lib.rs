@@ -5,6 +5,9 @@
 //! `sink`.
 //! halfsecond
 
+pub mod analysis;
+pub mod app;
+pub mod baseline;
 pub mod cli;
 pub mod config;
 pub mod decode;

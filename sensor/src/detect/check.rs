@@ -11,7 +11,7 @@ pub trait SlotCheck {
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CheckReport {
-    /// CLOCK_MONOTONIC when the slots had been read, ns; `None` takes the observation's clock.
+    /// `CLOCK_MONOTONIC` when the slots had been read, ns; `None` takes the observation's clock.
     pub taken_ktime_ns: Option<u64>,
     /// Slots compared.
     pub slots_checked: u64,

@@ -105,16 +105,20 @@ pub struct Connection {
     pub authenticated: bool,
     /// A session has begun below it.
     pub session: bool,
-    /// CLOCK_MONOTONIC of the accept (the fork of the listener), ns.
+    /// `CLOCK_MONOTONIC` of the accept (the fork of the listener), ns.
     pub accepted_ktime_ns: u64,
-    /// Records about it are missing: its sums do not hold.
+    /// Records about it may be missing: its sums do not hold.
     pub partial: bool,
+    /// sshd went on as after a success, but no positive answer was seen.
+    pub finished_unseen: bool,
+    /// Frames are seen on this host at all, so that the lack of a verdict means something.
+    pub watched: bool,
 }
 
 /// One observation.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The event's clock, CLOCK_MONOTONIC ns.
+    /// The event's clock, `CLOCK_MONOTONIC` ns.
     pub ktime_ns: u64,
     /// The same instant as wall time, by the offset fixed at start.
     pub time: Timestamp,
@@ -269,14 +273,7 @@ impl ModuleId {
     #[must_use]
     pub fn new(path: String, build_id: Option<String>, file: &FileKey) -> Self {
         let build = build_id.unwrap_or_else(|| {
-            format!(
-                "inode:{}:{}:{}:{}:{}",
-                inode_text(file),
-                file.generation,
-                file.ctime_s,
-                file.size,
-                0
-            )
+            format!("inode:{}:{}:{}", inode_text(file), file.ctime_s, file.size)
         });
         Self { path, build }
     }
