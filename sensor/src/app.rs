@@ -49,9 +49,20 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let places = Box::new(Places::default());
     let mut host = Pipeline::new(&config, Clock::now(), Box::new(Procfs), places);
     host.start(Clock::ktime_ns());
-    kernel.apply(host.directives());
+    // Roles first, so that nothing of a guarded program is missed from the first record on; the
+    // program of the function probes is loaded with the others.
+    let (functions, roles): (Vec<_>, Vec<_>) = host
+        .directives()
+        .into_iter()
+        .partition(|directive| matches!(directive, Directive::AttachFunctions { .. }));
+    kernel.apply(roles);
     let attached = Arc::clone(&kernel);
-    let probes = blocking(move || attached.attach()).await??;
+    let probes = blocking(move || {
+        let probes = attached.attach()?;
+        attached.apply(functions);
+        Ok::<_, Failure>(probes)
+    })
+    .await??;
     kernel.serve_metrics(&metrics)?;
 
     let (requests, wanted) = mpsc::channel(REQUESTS);
