@@ -275,9 +275,15 @@ impl Drop for SshdLab {
             remove_user(self.root.as_deref());
         }
         if std::thread::panicking() {
-            eprintln!("--- sshd.log\n{}---", self.log());
+            eprintln!("--- end of sshd.log\n{}\n---", last_lines(&self.log()));
         }
     }
+}
+
+fn last_lines(text: &str) -> String {
+    const SHOWN: usize = 20;
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
 }
 
 /// The command that becomes the server: directly, or through a private mount namespace (which the
