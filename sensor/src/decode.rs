@@ -242,6 +242,7 @@ mod tests {
         record::Path { len, truncated: 0, reserved: 0, bytes }
     }
 
+    #[expect(clippy::large_types_passed_by_value, reason = "a record of a test")]
     fn wire_exec(path: record::Path) -> record::Exec {
         let mut exec = record::Exec::read_from_bytes(&[0; size_of::<record::Exec>()])
             .expect("any bytes are an exec");

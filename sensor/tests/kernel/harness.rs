@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sensor::event::{Event, EventBody};
 use sensor::kernel::Release;
-use sensor::loader::{LoadError, Loader, LoaderConfig, ProbeState, Sensor};
+use sensor::loader::{LoadError, Loader, LoaderConfig, Sensor};
 use sensor::source::Rings;
 
 /// How long an event may take; generous, since the machine may be emulated.
@@ -80,16 +80,6 @@ impl Bench {
                 );
             }
             std::thread::sleep(STEP);
-        }
-    }
-
-    /// Why a hook is not served, if it is not.
-    pub fn missing(&self, hook: &str) -> Option<String> {
-        let report = self.sensor.report().iter().find(|report| report.hook.to_string() == hook);
-        match report.map(|report| &report.state) {
-            Some(ProbeState::Attached) => None,
-            Some(ProbeState::Unavailable { reason }) => Some(format!("{hook}: {reason}")),
-            None => panic!("there is no hook {hook}"),
         }
     }
 

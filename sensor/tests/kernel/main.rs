@@ -5,9 +5,11 @@
 #![allow(unreachable_pub, reason = "the harness is a module of this test only")]
 #![allow(
     clippy::expect_used,
+    clippy::format_collect,
+    clippy::needless_pass_by_value,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a helper of a test fails, and tells why it skips, as the test itself would"
+    reason = "a helper of a test fails and tells as the test itself would, and need not be fast"
 )]
 
 mod frame;
