@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::sensor::baseline::{Baseline, Table, read_table};
+use ::sensor::baseline::{Baseline, read_subjects};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
@@ -34,7 +34,7 @@ fn settings() -> Settings<'static> {
 /// the killed sensor left it.
 pub(crate) fn logins_stored(state: &Path) -> Result<u64> {
     let copy = State::copy_of(state)?;
-    let subjects = read_table(copy.path(), Table::Subjects)?;
+    let subjects = read_subjects(copy.path())?;
     let mut found = 0;
     for (subject, bytes) in subjects {
         let baseline: Baseline =

@@ -119,7 +119,7 @@ fn a_start_tells_its_seals_in_order() {
 #[test]
 fn an_unremarkable_start_is_told_once_per_interval() {
     let config = LoaderConfig {
-        link_interval: Duration::from_secs(3600),
+        link_interval: Duration::from_hours(1),
         leave_self_out: false,
         ..LoaderConfig::default()
     };
