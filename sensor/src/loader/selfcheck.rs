@@ -61,7 +61,7 @@ pub(super) fn compare(check: &SelfCheck) -> Result<(), LoadError> {
     compare_exe(&check.exe)
 }
 
-fn equal<T: Copy + PartialEq + ToString>(
+fn equal<T: PartialEq + ToString + Copy>(
     field: &'static str,
     found: T,
     real: T,

@@ -2,14 +2,12 @@
 //!
 //! A test that does not apply prints the kernel's release and the reason.
 
-#![allow(unreachable_pub, reason = "the harness is a module of this test only")]
 #![allow(
+    unreachable_pub,
     clippy::expect_used,
-    clippy::format_collect,
-    clippy::needless_pass_by_value,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a helper of a test fails and tells as the test itself would, and need not be fast"
+    reason = "what is allowed inside a test is allowed in its helpers"
 )]
 
 mod frame;
@@ -18,3 +16,4 @@ mod harness;
 mod loss;
 mod memory;
 mod process;
+mod role;
