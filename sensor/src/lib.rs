@@ -5,6 +5,7 @@
 //! `sink`.
 
 pub mod analysis;
+pub mod app;
 pub mod baseline;
 pub mod cli;
 pub mod config;

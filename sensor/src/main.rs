@@ -1,12 +1,11 @@
 //! The `halfsecond` binary: arguments, log, configuration, command, exit code.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::{ExitCode, Termination};
 
 use clap::Parser;
 
-use sensor::cli::incidents::StoreError;
+use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
 use sensor::config::Config;
@@ -32,14 +31,11 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     // Not locked: `run` hands standard output to the outputs' threads.
     let mut out = io::stdout();
     match &cli.command {
-        Command::Run => run::run(config?, |_| async {
-            Err(Failure::Unsupported("the stations are not connected in this build".to_owned()))
-        }),
+        Command::Run => run::run(config?, app::stations),
         Command::Scan(args) => scan::scan(&cli.global, args, &mut out),
-        Command::Doctor => doctor::doctor(&cli.global, &config, |_| Vec::new(), &mut out),
+        Command::Doctor => doctor::doctor(&cli.global, &config, app::probes_here, &mut out),
         Command::Incidents(args) => {
-            let store = |path: &Path| Err(StoreError::Absent(path.to_owned()));
-            incidents::incidents(&cli.global, &config?, args, store, &mut out)
+            incidents::incidents(&cli.global, &config?, args, app::read_store, &mut out)
         }
     }
 }

@@ -69,6 +69,11 @@ impl Counters {
             .unwrap_or(0)
     }
 
+    /// All of them, indexed by [`Counter`].
+    pub fn all(&self) -> [u64; COUNTERS as usize] {
+        self.values
+    }
+
     /// Records that tried to enter a ring.
     pub fn emitted(&self, ring: Ring) -> u64 {
         self.get(ring.emitted())
