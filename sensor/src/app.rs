@@ -29,7 +29,6 @@ use self::analysis::{AnalysisThread, Intake};
 use self::kernel::Kernel;
 
 pub use self::incidents::read_store;
-pub use self::kernel::probes_here;
 
 /// How long an ordinary record may wait for the agent: the timer of the bulk ring.
 const BULK_EVERY: Duration = Duration::from_millis(100);
@@ -49,9 +48,20 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let places = Box::new(Places::default());
     let mut host = Pipeline::new(&config, Clock::now(), Box::new(Procfs), places);
     host.start(Clock::ktime_ns());
-    kernel.apply(host.directives());
+    // Roles first, so that nothing of a guarded program is missed from the first record on; the
+    // program of the function probes is loaded with the others.
+    let (functions, roles): (Vec<_>, Vec<_>) = host
+        .directives()
+        .into_iter()
+        .partition(|directive| matches!(directive, Directive::AttachFunctions { .. }));
+    kernel.apply(roles);
     let attached = Arc::clone(&kernel);
-    let probes = blocking(move || attached.attach()).await??;
+    let probes = blocking(move || {
+        let probes = attached.attach()?;
+        attached.apply(functions);
+        Ok::<_, Failure>(probes)
+    })
+    .await??;
     kernel.serve_metrics(&metrics)?;
 
     let (requests, wanted) = mpsc::channel(REQUESTS);

@@ -9,7 +9,7 @@ use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
 use sensor::config::Config;
-use sensor::log;
+use sensor::{log, probe};
 
 fn main() -> ExitCode {
     // Help and version end here with 0, wrong usage with 2.
@@ -32,8 +32,12 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let mut out = io::stdout();
     match &cli.command {
         Command::Run => run::run(config?, app::stations),
-        Command::Scan(args) => scan::scan(&cli.global, args, &mut out),
-        Command::Doctor => doctor::doctor(&cli.global, &config, app::probes_here, &mut out),
+        Command::Scan(args) => {
+            // It needs no configuration, and still a wrong one is said.
+            config?;
+            scan::scan(&cli.global, args, &mut out)
+        }
+        Command::Doctor => doctor::doctor(&cli.global, &config, probe::try_out, &mut out),
         Command::Incidents(args) => {
             incidents::incidents(&cli.global, &config?, args, app::read_store, &mut out)
         }

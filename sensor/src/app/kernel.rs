@@ -14,10 +14,9 @@ use crate::config::Config;
 use crate::decode::DecodeError;
 use crate::event::InodeKey;
 use crate::host::Directive;
-use crate::loader::probes::{Need, PROBES, Probe};
-use crate::loader::{self, FunctionSite, LoadError, Loader, LoaderConfig, ProbeState, Sensor};
+use crate::loader::{self, FunctionSite, LoadError, Loader, Sensor};
 use crate::metrics::{KernelReading, Metrics};
-use crate::probe::ProbeReport;
+use crate::probe::{ProbeReport, loader_config};
 use crate::source::{Rings, SourceStats};
 use crate::symbol::find_symbol_offset;
 
@@ -45,7 +44,7 @@ impl Kernel {
     pub(super) fn attach(&self) -> Result<Vec<ProbeReport>, Failure> {
         let mut sensor = self.lock();
         sensor.attach().map_err(load_failure)?;
-        Ok(reports(&sensor))
+        Ok(sensor.report().iter().map(ProbeReport::from).collect())
     }
 
     /// Carries out what the stations ask for. A request that fails costs what it was for; it is
@@ -94,30 +93,6 @@ impl Kernel {
     }
 }
 
-/// Loads and attaches everything for a moment, to see what this host supports. Where that fails as
-/// a whole, every probe tells why.
-pub fn probes_here(config: &Config) -> Vec<ProbeReport> {
-    let tried = Loader::load(&loader_config(config)).and_then(|mut sensor| {
-        sensor.attach()?;
-        Ok(reports(&sensor))
-    });
-    tried.unwrap_or_else(|error| {
-        let reason = with_causes(&error);
-        PROBES.iter().map(|probe| unavailable(probe, &reason)).collect()
-    })
-}
-
-fn unavailable(probe: &Probe, reason: &str) -> ProbeReport {
-    ProbeReport {
-        probe: probe.hook.to_string(),
-        mechanism: None,
-        price: None,
-        reason: Some(reason.to_owned()),
-        unseen: probe.unseen.to_owned(),
-        required: probe.need == Need::Required,
-    }
-}
-
 /// A kernel that cannot be used is the host's, not the user's, fault: exit code 3.
 #[expect(clippy::needless_pass_by_value, reason = "used as `map_err(load_failure)`")]
 pub(super) fn load_failure(error: LoadError) -> Failure {
@@ -133,15 +108,6 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     told
-}
-
-fn loader_config(config: &Config) -> LoaderConfig {
-    LoaderConfig {
-        bulk_ring_bytes: config.limits.bulk_ring_bytes,
-        priority_ring_bytes: config.limits.priority_ring_bytes,
-        bulk_wakeup_bytes: config.limits.bulk_ring_bytes / 4,
-        ..LoaderConfig::default()
-    }
 }
 
 fn carry_out(sensor: &mut Sensor, directive: &Directive) -> Result<(), String> {
@@ -211,35 +177,6 @@ fn mapped(tgid: u32, inode: InodeKey) -> Option<PathBuf> {
     let line = text.lines().find(|line| line.split_whitespace().nth(4) == Some(&wanted))?;
     let range = line.split_whitespace().next()?;
     Some(PathBuf::from(format!("/proc/{tgid}/map_files/{range}")))
-}
-
-fn reports(sensor: &Sensor) -> Vec<ProbeReport> {
-    PROBES
-        .iter()
-        .zip(sensor.report())
-        .map(|(probe, report)| {
-            let reason = match &report.state {
-                ProbeState::Unavailable { reason } => Some(reason.clone()),
-                ProbeState::Attached if report.refused.is_empty() => None,
-                ProbeState::Attached => Some(
-                    report
-                        .refused
-                        .iter()
-                        .map(|refused| format!("{}: {}", refused.mechanism, refused.reason))
-                        .collect::<Vec<_>>()
-                        .join("; "),
-                ),
-            };
-            ProbeReport {
-                probe: report.hook.to_string(),
-                mechanism: report.mechanism.map(|mechanism| mechanism.to_string()),
-                price: report.mechanism.map(|_| report.price.to_owned()),
-                reason,
-                unseen: probe.unseen.to_owned(),
-                required: probe.need == Need::Required,
-            }
-        })
-        .collect()
 }
 
 /// Adds what the source has read since it was last told of.

@@ -118,6 +118,8 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Start of each type in `types`; index 0 is type id 1.
     starts: Vec<u32>,
+    /// Ids of the structs that have members.
+    structs: Vec<u32>,
     /// Set where a type of unknown kind hides all that follow.
     unread: Option<BtfError>,
 }
@@ -187,7 +189,8 @@ impl<'a> Btf<'a> {
         };
         let types = section(8, 12, "types")?;
         let strings = section(16, 20, "strings")?;
-        let mut btf = Self { types, strings, starts: Vec::new(), unread: None };
+        let mut btf =
+            Self { types, strings, starts: Vec::new(), structs: Vec::new(), unread: None };
         btf.index()?;
         Ok(btf)
     }
@@ -283,8 +286,13 @@ impl<'a> Btf<'a> {
                 self.unread = Some(BtfError::UnknownKind { id, kind: each.kind() });
                 return Ok(());
             };
-            let Ok(start) = u32::try_from(at) else { return Err(truncated) };
+            let (Ok(start), Ok(number)) = (u32::try_from(at), u32::try_from(id)) else {
+                return Err(truncated);
+            };
             self.starts.push(start);
+            if each.kind() == KIND_STRUCT && each.entry_count() > 0 {
+                self.structs.push(number);
+            }
             at = each.entries + len;
         }
         Ok(())
@@ -322,9 +330,9 @@ impl<'a> Btf<'a> {
 
     /// Every struct of that name that has members (a forward declaration is of another kind).
     fn structs_named(&self, name: &str) -> Vec<Type> {
-        (1..=self.starts.len())
-            .filter_map(|id| self.type_at(id))
-            .filter(|each| each.kind() == KIND_STRUCT && each.entry_count() > 0)
+        self.structs
+            .iter()
+            .filter_map(|id| self.type_by_id(*id))
             .filter(|each| self.is_named(each.name, name))
             .collect()
     }

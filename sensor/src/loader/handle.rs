@@ -131,6 +131,17 @@ impl Sensor {
         Ok(())
     }
 
+    /// Detaches every probe. The rings and the counters stay readable; once they are read, per ring
+    /// `emitted = consumed + lost`.
+    pub fn detach(&mut self) {
+        self.libraries = Libraries::default();
+        let mut attacher = Attacher::new(&mut self.object, &[], &[], false);
+        for rung in PROBES.iter().flat_map(|probe| probe.rungs) {
+            attacher.undo(rung.programs);
+        }
+        self.report.clear();
+    }
+
     /// What is attached and what is not.
     pub fn report(&self) -> &[ProbeReport] {
         &self.report

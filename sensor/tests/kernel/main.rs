@@ -7,5 +7,6 @@
 mod frame;
 mod function;
 mod harness;
+mod loss;
 mod memory;
 mod process;
