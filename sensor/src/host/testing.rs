@@ -141,7 +141,7 @@ pub(crate) struct Login {
     pub(crate) libraries: Vec<(PathBuf, u64)>,
     /// Libraries opened while authenticating.
     pub(crate) opened: Vec<PathBuf>,
-    /// Who calls RSA_public_decrypt.
+    /// Who calls `RSA_public_decrypt`.
     pub(crate) caller: PathBuf,
     /// The whole machine's speed, percent of the usual time.
     pub(crate) slow_percent: u64,
