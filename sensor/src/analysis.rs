@@ -226,6 +226,11 @@ impl Analysis {
                 seen.body = Body::Checked(Arc::new(report));
                 true
             }
+            Err(CheckFailed::NotSettled) => {
+                let again = self.rechecks.again(seen, self.now_ktime_ns, tries);
+                self.tally.checks_failed += u64::from(!again);
+                false
+            }
             Err(CheckFailed::Gone) => false,
             Err(CheckFailed::Other(_)) => {
                 self.tally.checks_failed += 1;

@@ -483,6 +483,24 @@ fn an_ordinary_program_that_gains_a_plugin_is_at_most_a_remark() {
 }
 
 #[test]
+fn an_ordinary_program_that_never_grew_and_loads_from_tmp_is_odd() {
+    let mut bench = Bench::new();
+    let role = crate::event::Role::NONE;
+    for at in 0..260 {
+        let tgid = bench.world.fresh();
+        bench.world.fork(1, tgid, role);
+        bench.world.exec(tgid, 1, "/usr/bin/cat", role, 0);
+        bench.world.map(tgid, "/usr/bin/cat", Path::new(CRYPTO), role);
+        if at == 250 {
+            bench.world.map(tgid, "/usr/bin/cat", Path::new("/tmp/x.so"), role);
+        }
+        bench.world.exit(tgid, role, MS);
+        bench.run();
+    }
+    assert_eq!(bench.incident().severity, Severity::Low);
+}
+
+#[test]
 fn the_same_events_give_the_same_bytes() {
     let script = || {
         let mut bench = Bench::new();

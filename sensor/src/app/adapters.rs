@@ -51,6 +51,7 @@ impl SlotCheck for Slots {
         same_process(process)?;
         let report = self.0.check(process.tgid).map_err(|error| match error {
             VerifyError::Gone { .. } => CheckFailed::Gone,
+            VerifyError::NotSettled { .. } => CheckFailed::NotSettled,
             other => CheckFailed::Other(other.to_string()),
         })?;
         // The id may have been given to another process while its memory was read.

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -240,6 +241,12 @@ fn builder() -> Builder {
 /// Opens with a full check of every page: a file altered by others must not be trusted. redb may
 /// panic on a file made to confuse it, which must not take the sensor down.
 fn open_checked(path: &Path) -> Result<Database, Broken> {
+    // For root's eyes: it tells what runs here. redb would make it as the umask says.
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    if let Err(error) = options.open(path) {
+        return Err(Broken::ForNow(error.to_string()));
+    }
     let opened =
         catch_unwind(AssertUnwindSafe(|| builder().set_check_integrity_on_open(true).create(path)));
     let db = match opened {

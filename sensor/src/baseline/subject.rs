@@ -91,7 +91,7 @@ impl Baseline {
     /// The library is known, in this very build.
     #[must_use]
     pub fn has_library(&self, module: &ModuleId) -> bool {
-        self.libraries.iter().any(|(known, _)| known == module)
+        self.libraries.iter().any(|(known, _)| known.same_file(module))
     }
 
     /// Another build that was seen at the same path.

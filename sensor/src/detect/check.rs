@@ -79,6 +79,9 @@ pub enum CheckFailed {
     /// It ended, or its id was given to another.
     #[error("the process is gone")]
     Gone,
+    /// Its loader is at work: ask again.
+    #[error("the process is still linking")]
+    NotSettled,
     /// Anything else, such as a missing capability.
     #[error("{0}")]
     Other(String),

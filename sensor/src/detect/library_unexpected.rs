@@ -7,9 +7,12 @@ use super::{Detector, Draft, World};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, Library, Observation, inode_text};
 
-/// Starts without a new library, in learning lengths, before an unguarded program's next one is
-/// more than a remark.
+/// Starts without a new library, in learning lengths, before an unguarded program's next one, from
+/// where any user may put it, is more than a remark.
 const LONG_QUIET: u64 = 10;
+
+/// Where any user may put a file.
+const ANYONES: [&str; 6] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/run/user/", "/home/", "/memfd:"];
 
 /// The detector.
 #[derive(Debug)]
@@ -75,7 +78,8 @@ fn severity(seen: &Observation, library: &Library, world: &World<'_>) -> (Severi
     if !program.guarded() {
         let long = u64::from(world.learning.observations).saturating_mul(LONG_QUIET);
         let stable = world.own.since_new >= long && world.own.late == 0;
-        return if stable { (Severity::Low, 0.3) } else { (Severity::Info, 0.1) };
+        let odd = ANYONES.iter().any(|place| library.module.path.starts_with(place));
+        return if stable && odd { (Severity::Low, 0.3) } else { (Severity::Info, 0.1) };
     }
     // What a logged-in user makes his own session's process load decides about no one's login.
     let users_own = seen

@@ -47,6 +47,16 @@ impl Guards {
         self.programs.iter().map(|guarded| (guarded.path.as_path(), guarded.role))
     }
 
+    /// The configured name of a function that was found by address: of names for the same code, the
+    /// nearest symbol may be another one (glibc's `crypt_r` is `xcrypt_r` too).
+    pub(super) fn function(&self, found: String) -> String {
+        let names = || self.functions.iter().map(|function| &function.symbol);
+        if names().any(|name| *name == found) {
+            return found;
+        }
+        names().filter(|name| found.ends_with(name.as_str())).max().cloned().unwrap_or(found)
+    }
+
     /// Watched functions that the library at `path` may export.
     pub(super) fn symbols(&self, path: &Path) -> Vec<String> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
@@ -84,6 +94,20 @@ mod tests {
         assert_eq!(guards.role(Path::new("/usr/bin/sudo")), Role::GUARDED);
         for other in ["/usr/sbin/sshd2", "/tmp/xusr/sbin/sshd", "/usr/sbin/sshd/x", "sshd", "/"] {
             assert_eq!(guards.role(Path::new(other)), Role::NONE, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_told_by_its_configured_name() {
+        let guards = guards();
+        for (found, told) in [
+            ("xcrypt_r", "crypt_r"),
+            ("xcrypt", "crypt"),
+            ("crypt", "crypt"),
+            ("RSA_public_decrypt", "RSA_public_decrypt"),
+            ("strlen", "strlen"),
+        ] {
+            assert_eq!(guards.function(found.to_owned()), told);
         }
     }
 

@@ -273,6 +273,20 @@ impl ModuleId {
         (!self.build.starts_with("inode:")).then_some(self.build.as_str())
     }
 
+    /// The same file as far as can be told: where there is no build-id, path and inode decide, as
+    /// not everyone who saw the file knows its times.
+    #[must_use]
+    pub fn same_file(&self, other: &Self) -> bool {
+        let inode = |module: &Self| {
+            let numbers = module.build.strip_prefix("inode:")?;
+            let end = numbers.match_indices(':').nth(2).map_or(numbers.len(), |(at, _)| at);
+            numbers.get(..end).map(str::to_owned)
+        };
+        self.path == other.path
+            && (self.build == other.build
+                || inode(self).is_some_and(|own| inode(other) == Some(own)))
+    }
+
     /// From a path, and a build-id if the file has one.
     #[must_use]
     pub fn new(path: String, build_id: Option<String>, file: &FileKey) -> Self {
@@ -349,4 +363,22 @@ pub fn seconds(ns: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
     let micros = (ns / 1000) as f64;
     micros / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_build_id_are_the_same_by_path_and_inode() {
+        let full = FileKey { ino: 7, dev: (254 << 20) | 1, generation: 3, ctime_s: 9, size: 10 };
+        let seen = |path: &str, file: &FileKey| ModuleId::new(path.to_owned(), None, file);
+        let bare = FileKey { ino: 7, dev: full.dev, ..FileKey::default() };
+        assert!(seen("/a", &full).same_file(&seen("/a", &bare)));
+        assert!(!seen("/a", &full).same_file(&seen("/b", &full)));
+        assert!(!seen("/a", &full).same_file(&seen("/a", &FileKey { ino: 71, ..full })));
+        let built = |id: &str| ModuleId::new("/a".to_owned(), Some(id.to_owned()), &full);
+        assert!(built("aa").same_file(&built("aa")) && !built("aa").same_file(&built("ab")));
+        assert!(!built("aa").same_file(&seen("/a", &full)));
+    }
 }

@@ -310,8 +310,10 @@ impl Pipeline {
         };
         self.callers_unknown += u64::from(returns.is_none());
         self.learn_details(id);
-        let name =
-            function.symbol.map_or_else(|| format!("{:#x}", function.offset), |symbol| symbol.0);
+        let name = match function.symbol {
+            Some((symbol, _)) => self.guards.function(symbol),
+            None => format!("{:#x}", function.offset),
+        };
         let call = Called { function: name, library: Some(function.module), caller: returns };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
     }

@@ -79,12 +79,31 @@ impl Outside for Procfs {
     }
 
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String> {
-        [PathBuf::from(format!("/proc/{tgid}/exe")), path.to_owned()]
-            .into_iter()
-            .filter_map(|path| open_regular(&path))
-            .find(|(_, key)| key.ino == file.ino && key.size == file.size)
-            .and_then(|(handle, _)| build_id::read(&handle))
+        // The path as the host sees it, as the process sees it, and what it has mapped: a mount of
+        // its own may hide the file from everyone else.
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let places = [
+            PathBuf::from(format!("/proc/{tgid}/exe")),
+            path.to_owned(),
+            PathBuf::from(format!("/proc/{tgid}/root")).join(inside),
+        ];
+        let opened = |path: PathBuf| {
+            open_regular(&path).filter(|(_, key)| key.ino == file.ino && key.size == file.size)
+        };
+        let (handle, _) =
+            places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
+        build_id::read(&handle)
     }
+}
+
+/// Where the process has a file with this inode mapped.
+fn mapping_of(tgid: u32, ino: u64) -> Option<PathBuf> {
+    let maps = read_bounded(format!("/proc/{tgid}/maps"), MAPS)?;
+    let maps = String::from_utf8_lossy(&maps);
+    let wanted = ino.to_string();
+    let line = maps.lines().find(|line| line.split_ascii_whitespace().nth(4) == Some(&wanted))?;
+    let range = line.split_ascii_whitespace().next()?;
+    Some(PathBuf::from(format!("/proc/{tgid}/map_files/{range}")))
 }
 
 /// Opens without following a last symbolic link's surprises: no device, no FIFO is waited for.

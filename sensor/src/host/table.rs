@@ -7,7 +7,7 @@ use super::container::Container;
 use super::observe::{ConnectionId, Process, ProcessId, Program};
 
 /// Ended processes remembered for late records and as ancestors.
-const ENDED_MAX: usize = 4096;
+const ENDED_MAX: usize = 1024;
 /// Ancestors told.
 const ANCESTORS_MAX: usize = 16;
 

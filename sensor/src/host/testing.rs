@@ -261,13 +261,13 @@ impl World {
         let fork = Fork { child_tgid: child, child_role, child_start_ns, usage: Self::usage(0) };
         self.fake.with(|shared| {
             let path = shared.processes.get(&parent).map(|p| p.1.clone()).unwrap_or_default();
-            let stat = Stat {
+            let found = Stat {
                 parent_tgid: parent,
                 start_ticks: (self.now + 10_000) / 10_000_000,
                 uid: 0,
                 euid: 0,
             };
-            shared.processes.insert(child, (stat, path));
+            shared.processes.insert(child, (found, path));
         });
         self.push(parent, role, EventBody::Fork(fork));
     }

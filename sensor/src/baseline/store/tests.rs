@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ fn what_was_written_is_there_after_reopening() {
     let (mut store, opened) = Store::open(dir.path());
     assert_eq!(opened, Opened::Ready);
     store.write(&[subject(1), subject(2)]).unwrap();
+    let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "what runs here is nobody's business");
     store.write(&[("subject 1".to_owned(), b"one".to_vec())]).unwrap();
     drop(store);
     let (mut store, opened) = Store::open(dir.path());
