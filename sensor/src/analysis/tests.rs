@@ -465,6 +465,37 @@ fn a_loader_variable_at_a_guarded_program_is_told_at_once() {
 }
 
 #[test]
+fn an_inherited_loader_variable_is_no_incident_of_its_own() {
+    let role = crate::event::Role::NONE;
+    let mut bench = Bench::new();
+    let start = |bench: &mut Bench, parent: u32, shell: &str, variable: Option<&str>| {
+        let tgid = bench.world.fresh();
+        bench.world.fork(parent, tgid, role);
+        bench.world.exec(tgid, parent, shell, role, 0);
+        if let Some(variable) = variable {
+            bench.world.env(tgid, role, variable);
+        }
+        bench.world.exit(tgid, role, MS);
+        bench.run();
+    };
+    for _ in 0..50 {
+        start(&mut bench, LISTENER, "/usr/bin/dash", None);
+        start(&mut bench, LISTENER, "/usr/bin/bash", None);
+    }
+    let tgid = bench.world.fresh();
+    bench.world.fork(1, tgid, crate::event::Role::NONE);
+    bench.world.exec(tgid, 1, SSHD_PATH, SSHD, 0);
+    bench.world.env(tgid, SSHD, "LD_AUDIT=/tmp/lab/audit.so");
+    bench.run();
+    start(&mut bench, tgid, "/usr/bin/dash", Some("LD_AUDIT=/tmp/lab/audit.so"));
+    assert_eq!(bench.incident().severity, Severity::High);
+    // Another value came from somewhere else.
+    start(&mut bench, tgid, "/usr/bin/bash", Some("LD_AUDIT=/tmp/lab/other.so"));
+    assert_eq!(bench.told.len(), 2, "{:#?}", bench.told);
+    assert_eq!(bench.told[1].incident.severity, Severity::Medium);
+}
+
+#[test]
 fn an_ordinary_program_that_gains_a_plugin_is_at_most_a_remark() {
     let mut bench = Bench::new();
     let role = crate::event::Role::NONE;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ::sensor::baseline::{Baseline, read_subjects};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::{
     lab::{Machine, Method, SshdLab, Version, wait_until},
@@ -90,7 +90,7 @@ fn learn_and_kill(
         let killed = Instant::now();
         let ended = sensor.kill();
         stop.store(true, Ordering::Relaxed);
-        let done = client.join().expect("the client does not panic")?;
+        let done = client.join().map_err(|_| anyhow!("the client panicked"))??;
         enough?;
         ensure!(ended?.code().is_none(), "it was not killed");
         Ok((killed, done))
@@ -99,7 +99,7 @@ fn learn_and_kill(
     let all = done.iter().filter(|over| **over < killed).count();
     let stored = logins_stored(state.path())?;
     let due = before + u64::try_from(kept)?;
-    println!(
+    eprintln!(
         "killed after {all} more logins: {stored} stored, {due} due, of {}",
         before + u64::try_from(all)?
     );

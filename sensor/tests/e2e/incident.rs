@@ -214,7 +214,7 @@ fn is_found(variant: Variant) -> Result<()> {
             }
             took.sort_unstable();
             let median = took.get(took.len().saturating_sub(1) / 2).copied().unwrap_or_default();
-            println!(
+            eprintln!(
                 "| {variant:?} | {burn_ms} ms | {arrival:?} | {}/{repeat} | {:.3} s |",
                 took.len(),
                 median.as_secs_f64()
