@@ -17,3 +17,4 @@ mod loss;
 mod memory;
 mod process;
 mod role;
+mod rung;
