@@ -36,6 +36,8 @@ pub struct Config {
     pub detect: Detect,
     /// Sizes of rings and queues.
     pub limits: Limits,
+    /// Which mechanisms may be used.
+    pub probes: Probes,
 }
 
 /// The HTTP listener.
@@ -116,6 +118,13 @@ pub struct Limits {
     pub processes: usize,
 }
 
+/// What the probes may cost the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// Where nothing cheaper loads, take tracepoints of system calls: they tax every system call.
+    pub syscall_tracepoints: bool,
+}
+
 impl Config {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] where none is given. Every key has a
     /// default, so a missing default file is an empty one; a missing file that was asked for is an
@@ -129,6 +138,16 @@ impl Config {
             }
             (_, result) => result,
         }
+    }
+}
+
+/// The host's name in findings: `HALFSECOND_HOST` where it is set (a pod's own name says nothing
+/// of its node), else the kernel's.
+#[must_use]
+pub fn host_name() -> String {
+    match std::env::var("HALFSECOND_HOST") {
+        Ok(name) if !name.is_empty() && name.len() <= 253 => name,
+        _ => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     }
 }
 
@@ -152,7 +171,7 @@ impl Default for Config {
                 auth_gross_excess: Duration::from_millis(150),
                 run_length: 5,
                 settle: Duration::from_millis(10),
-                incident_window: Duration::from_secs(300),
+                incident_window: Duration::from_mins(5),
             },
             limits: Limits {
                 bulk_ring_bytes: 4 * 1024 * 1024,
@@ -160,6 +179,7 @@ impl Default for Config {
                 queue: 4096,
                 processes: 32_768,
             },
+            probes: Probes::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Telling systemd how the service is doing: sd_notify(3) over its datagram socket.
+//! Telling systemd how the service is doing: `sd_notify(3)` over its datagram socket.
 
 use std::env;
 use std::ffi::OsString;

@@ -62,9 +62,22 @@ fn write_text(out: &mut impl Write, diagnosis: &Diagnosis, style: Style) -> io::
     if diagnosis.probes.is_empty() {
         writeln!(out, "Not known: no sensor runs, and trying them needs the capabilities above.")?;
     }
-    let rows: Vec<_> = diagnosis.probes.iter().map(probe_row).collect();
-    style.table(out, &rows)?;
+    write_probes(out, &diagnosis.probes, style)?;
     write_blind_spots(out, diagnosis, style)
+}
+
+/// Where all are missing for one reason, it is said once.
+fn write_probes(out: &mut impl Write, probes: &[ProbeReport], style: Style) -> io::Result<()> {
+    let mut reasons = probes.iter().map(|probe| probe.reason.as_deref());
+    let common = reasons.next().flatten().filter(|first| {
+        reasons.all(|reason| reason == Some(first))
+            && probes.iter().all(|probe| probe.mechanism.is_none())
+    });
+    if let Some(reason) = common {
+        writeln!(out, "{}", style.paint(Tone::Bad, &format!("None can be attached: {reason}")))?;
+    }
+    let rows: Vec<_> = probes.iter().map(|probe| probe_row(probe, common.is_none())).collect();
+    style.table(out, &rows)
 }
 
 fn write_blind_spots(out: &mut impl Write, diagnosis: &Diagnosis, style: Style) -> io::Result<()> {
@@ -105,13 +118,14 @@ fn check_row(check: &Check) -> Vec<(Tone, String)> {
     ]
 }
 
-fn probe_row(probe: &ProbeReport) -> Vec<(Tone, String)> {
+fn probe_row(probe: &ProbeReport, with_reason: bool) -> Vec<(Tone, String)> {
     let (tone, state) = match (&probe.mechanism, probe.required) {
         (Some(mechanism), _) => (Tone::Good, mechanism.clone()),
         (None, true) => (Tone::Bad, "not attached".to_owned()),
         (None, false) => (Tone::Warn, "not attached".to_owned()),
     };
-    let note = [&probe.price, &probe.reason].into_iter().flatten().cloned().collect::<Vec<_>>();
+    let reason = probe.reason.as_ref().filter(|_| with_reason);
+    let note: Vec<_> = probe.price.as_ref().into_iter().chain(reason).cloned().collect();
     vec![(Tone::Plain, probe.probe.clone()), (tone, state), (Tone::Plain, note.join("; "))]
 }
 

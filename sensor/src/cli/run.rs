@@ -157,8 +157,7 @@ mod tests {
     use crate::http::client;
 
     fn in_folder(folder: &TempDir) -> Config {
-        let mut config = Config::default();
-        config.state_dir = folder.path().join("state");
+        let mut config = Config { state_dir: folder.path().join("state"), ..Config::default() };
         config.output.stdout = false;
         config.output.file = Some(config.state_dir.join("incidents.jsonl"));
         config.http.listen = Some(([127, 0, 0, 1], 0).into());

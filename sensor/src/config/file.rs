@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::error::LoadError;
 use super::reader::{Section, Source};
 use super::value;
-use super::{Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output};
+use super::{
+    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output, Probes,
+};
 
 /// Larger than any configuration that was meant.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -53,6 +55,7 @@ fn config(mut top: Section<'_, '_>) -> Config {
         learning: learning(top.section("learning"), default.learning),
         detect: detect(top.section("detect"), default.detect),
         limits: limits(top.section("limits"), default.limits),
+        probes: probes(top.section("probes"), default.probes),
         state_dir,
     };
     top.finish();
@@ -142,4 +145,12 @@ fn limits(mut section: Section<'_, '_>, default: Limits) -> Limits {
     };
     section.finish();
     limits
+}
+
+fn probes(mut section: Section<'_, '_>, default: Probes) -> Probes {
+    let allowed = default.syscall_tracepoints;
+    let probes =
+        Probes { syscall_tracepoints: section.get("syscall_tracepoints", allowed, value::boolean) };
+    section.finish();
+    probes
 }

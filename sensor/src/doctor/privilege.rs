@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{Check, Host};
 
-/// Bit numbers of include/uapi/linux/capability.h, and what `CAP_SYS_ADMIN` stands in for.
+/// Bit numbers of `include/uapi/linux/capability.h`, and what `CAP_SYS_ADMIN` stands in for.
 const NEEDED: [Needed; 5] = [
     Needed { name: "CAP_BPF", bit: 39, admin_will_do: true },
     Needed { name: "CAP_PERFMON", bit: 38, admin_will_do: true },
@@ -13,7 +13,7 @@ const NEEDED: [Needed; 5] = [
     Needed { name: "CAP_CHECKPOINT_RESTORE", bit: 40, admin_will_do: true },
 ];
 const SYS_ADMIN: u32 = 21;
-/// `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
+/// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`.
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 struct Needed {
@@ -74,7 +74,7 @@ fn missing_of(effective: u64) -> Vec<&'static str> {
     let has = |bit: u32| effective & (1 << bit) != 0;
     NEEDED
         .iter()
-        .filter(|needed| !has(needed.bit) && !(needed.admin_will_do && has(SYS_ADMIN)))
+        .filter(|needed| !(has(needed.bit) || needed.admin_will_do && has(SYS_ADMIN)))
         .map(|needed| needed.name)
         .collect()
 }

@@ -29,6 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct BoundedListener {
     inner: TcpListener,
     room: Arc<Semaphore>,
+    deadline: Duration,
 }
 
 /// A connection with its bounds.
@@ -43,7 +44,7 @@ pub(super) struct BoundedStream {
 
 impl BoundedListener {
     pub(super) fn new(inner: TcpListener) -> Self {
-        Self { inner, room: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { inner, room: Arc::new(Semaphore::new(CONNECTIONS)), deadline: DEADLINE }
     }
 }
 
@@ -59,7 +60,7 @@ impl Listener for BoundedListener {
                 Ok((inner, peer)) => {
                     let stream = BoundedStream {
                         inner,
-                        deadline: Box::pin(sleep(DEADLINE)),
+                        deadline: Box::pin(sleep(self.deadline)),
                         may_send: REQUEST_MAX,
                         _room: room,
                     };
@@ -125,5 +126,84 @@ impl AsyncWrite for BoundedStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.in_time(context)?;
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net;
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    /// Whoever waits longer than this waits for ever.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn listening(connections: usize, deadline: Duration) -> BoundedListener {
+        let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        BoundedListener { inner, room: Arc::new(Semaphore::new(connections)), deadline }
+    }
+
+    async fn read_to_end(stream: &mut BoundedStream) -> io::Result<()> {
+        let mut bytes = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read =
+                |context: &mut Context<'_>| Pin::new(&mut *stream).poll_read(context, &mut buffer);
+            std::future::poll_fn(read).await?;
+            if buffer.filled().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_is_let_go_at_the_deadline() {
+        Runtime::new().unwrap().block_on(async {
+            let mut listener = listening(1, Duration::from_millis(20)).await;
+            let _client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut stream, _) = listener.accept().await;
+            let read = read_to_end(&mut stream).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        });
+    }
+
+    #[test]
+    fn a_client_that_sends_too_much_is_let_go() {
+        Runtime::new().unwrap().block_on(async {
+            let mut listener = listening(1, PATIENCE).await;
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || {
+                let mut client = net::TcpStream::connect(address).unwrap();
+                // The other end may be gone before all is sent.
+                let _ = client.write_all(&vec![b'x'; REQUEST_MAX + 1]);
+                let _ = client.shutdown(net::Shutdown::Write);
+                let _ = client.read_to_end(&mut Vec::new());
+            });
+            let (mut stream, _) = listener.accept().await;
+            let read = read_to_end(&mut stream).await;
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+            drop(stream);
+            client.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_connection_too_many_waits_for_room() {
+        Runtime::new().unwrap().block_on(async {
+            let mut listener = listening(1, PATIENCE).await;
+            let address = listener.local_addr().unwrap();
+            let _first = net::TcpStream::connect(address).unwrap();
+            let _second = net::TcpStream::connect(address).unwrap();
+            let (held, _) = listener.accept().await;
+            assert_eq!(listener.room.available_permits(), 0);
+            let mut next = Box::pin(listener.accept());
+            let polled = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context)));
+            assert!(polled.await.is_pending(), "a second connection was taken without room");
+            drop(held);
+            next.await;
+        });
     }
 }

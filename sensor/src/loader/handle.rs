@@ -69,6 +69,11 @@ impl Counters {
             .unwrap_or(0)
     }
 
+    /// All of them, indexed by [`Counter`].
+    pub fn all(&self) -> [u64; COUNTERS as usize] {
+        self.values
+    }
+
     /// Each with its name.
     pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> {
         Counter::ALL.into_iter().zip(self.values)

@@ -153,6 +153,7 @@ fn loader_variables_are_told_and_no_other() {
 fn an_environment_longer_than_the_scan_says_so() {
     let Some(mut bench) = Bench::start() else { return };
     let mut command = Command::new(program());
+    command.env_clear();
     command.envs((0..400).map(|number| (format!("V{number}"), "x")));
     let mut child = command.spawn().expect("spawn");
     child.wait().expect("wait");
@@ -165,6 +166,7 @@ fn an_environment_longer_than_the_scan_says_so() {
 fn decoys_before_a_loader_variable_do_not_hide_it() {
     let Some(mut bench) = Bench::start() else { return };
     let mut command = Command::new(program());
+    command.env_clear();
     // The environment is sorted by name, so these come first.
     command.envs((0..30).map(|number| (format!("LD_DECOY{number:02}"), "x")));
     let mut child = command.env("LD_PRELOAD", "").spawn().expect("spawn");

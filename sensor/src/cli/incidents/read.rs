@@ -83,8 +83,8 @@ fn from_sensor(config: &Config) -> Result<Option<Vec<Incident>>, Failure> {
             source: reason.unwrap_or_else(|| answer.text()).into(),
         });
     }
-    let listed = answer.json().and_then(|mut json| json.get_mut("incidents").map(Value::take));
-    let incidents = listed.and_then(|listed| serde_json::from_value(listed).ok());
+    let found = answer.json().and_then(|mut json| json.get_mut("incidents").map(Value::take));
+    let incidents = found.and_then(|found| serde_json::from_value(found).ok());
     if incidents.is_none() {
         warn!(%listen, "the program there does not answer as a sensor; reading the files instead");
     }

@@ -16,7 +16,8 @@ pub(super) fn text(
         write_findings(out, findings, style)?;
     }
     let verdict = match (tally.mismatches, tally.checked) {
-        (1.., _) => (Tone::Bad, format!("{} slots lead elsewhere", tally.mismatches)),
+        (1, _) => (Tone::Bad, "1 slot leads elsewhere.".to_owned()),
+        (2.., _) => (Tone::Bad, format!("{} slots lead elsewhere.", tally.mismatches)),
         (0, 0) => (Tone::Warn, "Nothing was checked.".to_owned()),
         (0, _) => (Tone::Good, "No slot leads elsewhere.".to_owned()),
     };

@@ -1,0 +1,66 @@
+use super::harness::{Place, as_stranger, assert_plain, keys, run};
+
+#[test]
+fn doctor_writes_one_object_per_line_with_stable_keys() {
+    let place = Place::new("");
+    let ended = place.run(&["doctor", "--json"]);
+    assert!(matches!(ended.code, Some(0 | 3)), "{ended:#?}");
+    let lines = ended.lines();
+    let names: Vec<_> =
+        lines.iter().filter(|line| line["kind"] == "check").map(|line| &line["check"]).collect();
+    assert_eq!(
+        names,
+        [
+            "kernel",
+            "btf",
+            "capabilities",
+            "pid_namespace",
+            "lockdown",
+            "ptrace_scope",
+            "tracepoints",
+            "uprobes",
+            "kprobes",
+            "cgroup",
+            "configuration",
+            "state_dir"
+        ]
+    );
+    for line in &lines {
+        let expected: &[&str] = match line["kind"].as_str().unwrap() {
+            "check" => &["check", "found", "kind", "remedy", "state", "unseen"],
+            "probe" => &["kind", "mechanism", "price", "probe", "reason", "required", "unseen"],
+            "sensor" => &["kind", "reason", "state"],
+            "summary" => &["kind", "sound"],
+            other => panic!("{other}"),
+        };
+        assert_eq!(keys(line), expected);
+    }
+    let sound = lines.last().unwrap()["sound"].as_bool().unwrap();
+    assert_eq!(ended.code, Some(if sound { 0 } else { 3 }));
+    // Every probe says what is not seen without it.
+    for probe in lines.iter().filter(|line| line["kind"] == "probe") {
+        assert!(!probe["unseen"].as_str().unwrap().is_empty(), "{probe}");
+    }
+}
+
+#[test]
+fn doctor_without_root_names_what_is_missing_and_exits_3() {
+    let place = Place::new("");
+    place.open_to_all();
+    let mut command = place.command(&["doctor"]);
+    let Some(command) = as_stranger(&mut command) else { return };
+    let ended = run(command).expect(3);
+    assert_plain(&ended.stdout);
+    for text in ["CAP_BPF", "CAP_SYS_PTRACE", "Not seen", "run as root"] {
+        assert!(ended.stdout.contains(text), "no {text:?} in {ended:#?}");
+    }
+}
+
+#[test]
+fn doctor_with_a_wrong_configuration_still_tells_of_the_host_and_exits_2() {
+    let place = Place::new("[detect]\nsetle = \"10ms\"\n");
+    let ended = place.run(&["doctor"]).expect(2);
+    for text in ["kernel", "unknown key `detect.setle`", "did you mean `settle`?"] {
+        assert!(ended.stdout.contains(text), "no {text:?} in {ended:#?}");
+    }
+}

@@ -1,0 +1,16 @@
+//! The binary as its users meet it: exit codes, messages and the shape of its output.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test panics with what it found, and says what it skips"
+)]
+
+mod config;
+mod doctor;
+mod harness;
+mod incidents;
+mod run;
+mod scan;
+mod usage;
