@@ -33,6 +33,10 @@ impl Detector for PreloadEnv {
         let (severity, confidence) = match (guarded, injects) {
             // Across a change of user the loader ignores it: someone tried, nothing was loaded.
             _ if seen.process.secure => (Severity::Info, 0.2),
+            // Told where it first stood; children only pass it on.
+            (false, _) if variable.inherited => (Severity::Info, 0.1),
+            // A search path at a start that serves nobody, such as `sshd -V` by a test.
+            (true, false) if unserving(seen) => (Severity::Info, 0.2),
             (true, true) => (Severity::High, 0.8),
             (true, false) | (false, true) => (Severity::Medium, 0.5),
             // Compilers' and test runners' daily bread.
@@ -55,4 +59,9 @@ impl Detector for PreloadEnv {
             ktime_ns: None,
         });
     }
+}
+
+/// A program of sshd that is on no connection: a listener shows its environment again there.
+fn unserving(seen: &Observation) -> bool {
+    seen.process.program.sshd() && seen.connection.is_none()
 }
