@@ -12,6 +12,7 @@ use prometheus::{
 };
 use sensor_common::Kind;
 
+use crate::event::EventBody;
 use crate::finding::{Finding, Severity};
 use define::{Build, Definition, define};
 
@@ -148,6 +149,22 @@ impl Metrics {
     /// Counts an incident as it opens.
     pub fn count_incident(&self, severity: Severity) {
         self.incidents.with_label_values(&[severity_label(severity)]).inc();
+    }
+
+    /// Counts a decoded event.
+    pub fn count_event(&self, body: &EventBody) {
+        let kind = match body {
+            EventBody::Fork(_) => Kind::Fork,
+            EventBody::Exec(_) => Kind::Exec,
+            EventBody::Exit(_) => Kind::Exit,
+            EventBody::Map(_) => Kind::Map,
+            EventBody::Link(_) => Kind::Link,
+            EventBody::Seal(_) => Kind::Seal,
+            EventBody::Frame(_) => Kind::Frame,
+            EventBody::Caller(_) => Kind::Caller,
+            EventBody::Env(_) => Kind::Env,
+        };
+        self.events.with_label_values(&[kind_label(kind)]).inc();
     }
 
     /// Records the CPU time to a verdict; an unknown method becomes `other`.
