@@ -64,7 +64,7 @@ impl Case {
     }
 
     /// Path of the library that the slot leads into, as the server maps it.
-    fn hook_path(self, lab: &SshdLab) -> Result<PathBuf> {
+    fn hook_path(lab: &SshdLab) -> Result<PathBuf> {
         let fixture = lab.fixture();
         let hook = fixture.hook_library().context("a variant without a hook")?;
         let mounted = fixture.mounts.iter().find(|(file, _)| file == hook);
@@ -107,7 +107,7 @@ impl Case {
     fn check(self, told: &Told, lab: &SshdLab, let_in: Timestamp) -> Result<()> {
         let incident = told.only()?;
         ensure!(incident["severity"] == "critical", "severity {}", incident["severity"]);
-        let path = self.hook_path(lab)?;
+        let path = Self::hook_path(lab)?;
         let path = path.to_str().context("a path that is no text")?;
         slot_is_named(incident, path)?;
         self.slot_was_read_in_time(incident, let_in)?;
@@ -117,7 +117,7 @@ impl Case {
             ensure!(caller["caller_module"] == path, "{caller}");
         }
         if self.burn_ms > 0 {
-            self.burn_is_named(incident, lab)?;
+            Self::burn_is_named(incident, lab)?;
         }
         let story = incident["story"].as_str().context("no story")?;
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -141,7 +141,7 @@ impl Case {
     }
 
     /// The burn is in liblzma's place in every variant.
-    fn burn_is_named(self, incident: &Value, lab: &SshdLab) -> Result<()> {
+    fn burn_is_named(incident: &Value, lab: &SshdLab) -> Result<()> {
         let library = lab.fixture().mounts.first().context("no library in front of liblzma")?;
         let library = library.1.to_str().context("a path that is no text")?;
         let link = evidence(incident, "link_time_shift", "timing")?;

@@ -45,6 +45,7 @@ fn prometheus_sees_each_login_in_a_histogram() {
     sensor.stop().unwrap().must_be_quiet().unwrap();
 }
 
+#[expect(clippy::unwrap_used, reason = "a helper of a test fails as the test would")]
 fn times_logged_in(sensor: &Sensor) -> u64 {
     let labels = [("method", "publickey"), ("verdict", "accepted")];
     let count = sensor.scrape().unwrap().sum("halfsecond_auth_cpu_seconds_count", &labels);
