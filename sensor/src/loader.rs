@@ -25,7 +25,7 @@ use zerocopy::IntoBytes as _;
 pub use self::error::LoadError;
 pub use self::functions::{FunctionError, FunctionSite, ProbedFunction};
 pub use self::handle::{Counters, MapWriteError, Sensor};
-use self::probes::Mechanism;
+use self::probes::{Hook, Mechanism};
 pub use self::report::{BpfMemory, ProbeReport, ProbeState, ProgramStats, Refusal};
 pub use self::site::HitPrice;
 use crate::kernel::BTF_PATH;
@@ -55,8 +55,8 @@ pub struct LoaderConfig {
     pub leave_self_out: bool,
     /// Take a mechanism that taxes every system call where nothing else works.
     pub syscall_tracepoints: bool,
-    /// Mechanisms not to use.
-    pub avoid: Vec<Mechanism>,
+    /// Mechanisms not to use for a hook.
+    pub avoid: Vec<(Hook, Mechanism)>,
 }
 
 impl Default for LoaderConfig {
@@ -66,7 +66,7 @@ impl Default for LoaderConfig {
             bulk_ring_bytes: 4 << 20,
             priority_ring_bytes: 1 << 20,
             bulk_wakeup_bytes: 1 << 20,
-            link_interval: Duration::from_secs(60),
+            link_interval: Duration::from_mins(1),
             leave_self_out: true,
             syscall_tracepoints: false,
             avoid: Vec::new(),
@@ -163,7 +163,7 @@ fn check_program(object: &mut Ebpf) -> Result<&mut RawTracePoint, LoadError> {
     }
 }
 
-/// Maps count against RLIMIT_MEMLOCK before 5.11.
+/// Maps count against `RLIMIT_MEMLOCK` before 5.11.
 fn lift_memory_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let none = Rlimit { current: None, maximum: None };

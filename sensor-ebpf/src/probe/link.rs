@@ -29,7 +29,12 @@ static BLANK: LinkState = LinkState::BLANK;
 #[inline(always)]
 pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
     finish(tgid);
-    if LINKING.insert(tgid, &BLANK, 0).is_err() {
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value it would be copied to the stack, which has no room for it"
+    )]
+    let inserted = LINKING.insert(tgid, &BLANK, 0);
+    if inserted.is_err() {
         count(Counter::StateFull);
         return;
     }

@@ -104,7 +104,7 @@ impl AnalysisThread {
         let (work, todo) = sync_channel(self.config.limits.queue);
         let intake = Intake { work, metrics: self.metrics.clone(), owed_loss: false };
         let Self { config, host, store, metrics, outputs, requests, status } = self;
-        let analysis = Analysis::new(&config, host, store, Box::new(Slots::default()));
+        let analysis = Analysis::new(&config, host, store, Box::new(Slots::new(metrics.clone())));
         let told = analysis.tally();
         let mut worker =
             Worker { analysis, incidents: None, config, metrics, outputs, requests, status, told };
@@ -130,12 +130,12 @@ impl Worker {
                 Ok(Work::Seen(seen)) => {
                     self.observe(&seen);
                     let updates = self.analysis.on_observation(*seen);
-                    self.publish(updates);
+                    self.publish(&updates);
                 }
                 Ok(Work::Loss) => self.analysis.on_loss(),
                 Err(RecvTimeoutError::Timeout) => {
                     let updates = self.analysis.tick(Clock::ktime_ns());
-                    self.publish(updates);
+                    self.publish(&updates);
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -159,7 +159,7 @@ impl Worker {
     /// What is to be done now and then: stores, gauges.
     fn keep_house(&mut self, now_ktime_ns: u64) {
         let updates = self.analysis.tick(now_ktime_ns);
-        self.publish(updates);
+        self.publish(&updates);
         for note in self.analysis.store_notes() {
             super::tell_opened(&note);
         }
@@ -180,14 +180,14 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, updates: Vec<IncidentUpdate>) {
+    fn publish(&mut self, updates: &[IncidentUpdate]) {
         for (detector, severity) in self.analysis.found() {
             self.metrics.count_finding(detector, severity);
         }
         if updates.is_empty() {
             return;
         }
-        for IncidentUpdate { reason, incident } in &updates {
+        for IncidentUpdate { reason, incident } in updates {
             if *reason == Reason::Opened {
                 self.metrics.count_incident(incident.severity);
             }

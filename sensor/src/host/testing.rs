@@ -256,10 +256,9 @@ impl World {
     }
 
     pub(crate) fn fork(&mut self, parent: u32, child: u32, role: Role) {
-        let start = Some(self.now + 10_000);
+        let child_start_ns = Some(self.now + 10_000);
         let child_role = if role.contains(Role::SSHD) { BELOW } else { role };
-        let fork =
-            Fork { child_tgid: child, child_role, child_start_ns: start, usage: Self::usage(0) };
+        let fork = Fork { child_tgid: child, child_role, child_start_ns, usage: Self::usage(0) };
         self.fake.with(|shared| {
             let path = shared.processes.get(&parent).map(|p| p.1.clone()).unwrap_or_default();
             let found = Stat {

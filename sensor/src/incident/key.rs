@@ -45,7 +45,9 @@ pub(super) fn incident_id(host: &str, lineage: &Lineage, first: &Finding) -> Str
 /// A name made of nothing but `parts`, in their order: the same for the same content.
 pub(crate) fn content_id(parts: &[&str]) -> String {
     let mut hash = Fnv::default();
-    parts.iter().for_each(|part| hash.part(part));
+    for part in parts {
+        hash.part(part);
+    }
     format!("{:016x}", hash.0)
 }
 

@@ -129,7 +129,7 @@ struct Type {
     name: u32,
     info: u32,
     /// Size in bytes, or the id of another type.
-    size_or_type: u32,
+    size_or_id: u32,
     /// Where its own entries start in `types`.
     entries: usize,
 }
@@ -251,7 +251,7 @@ impl<'a> Btf<'a> {
     /// Size of a struct, bytes; `None` if there is none of the name or several that disagree.
     pub fn struct_size(&self, name: &str) -> Option<u32> {
         let sizes: Vec<u32> =
-            self.structs_named(name).into_iter().map(|found| found.size_or_type).collect();
+            self.structs_named(name).into_iter().map(|found| found.size_or_id).collect();
         let first = *sizes.first()?;
         sizes.iter().all(|size| *size == first).then_some(first)
     }
@@ -302,7 +302,7 @@ impl<'a> Btf<'a> {
         Some(Type {
             name: word(self.types, at)?,
             info: word(self.types, at + 4)?,
-            size_or_type: word(self.types, at + 8)?,
+            size_or_id: word(self.types, at + 8)?,
             entries: at + 12,
         })
     }
@@ -354,7 +354,7 @@ impl<'a> Btf<'a> {
             })?;
             let offset = before.checked_add(member.bit_offset).ok_or_else(inconsistent)?;
             bits = bits.checked_add(offset).ok_or_else(inconsistent)?;
-            if member.is_bit_field || bits % 8 != 0 {
+            if member.is_bit_field || !bits.is_multiple_of(8) {
                 return Err(MemberError::BitField { path: path.to_owned() });
             }
             inside = self.strip(member.type_id).ok_or_else(inconsistent)?;
@@ -404,7 +404,7 @@ impl<'a> Btf<'a> {
             let each = self.type_by_id(id)?;
             match each.kind() {
                 KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => {
-                    id = each.size_or_type;
+                    id = each.size_or_id;
                 }
                 _ => return Some(each),
             }

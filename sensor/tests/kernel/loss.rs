@@ -1,5 +1,6 @@
 //! What happens when nobody reads: every record is accounted for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -32,13 +33,13 @@ fn flood(guard: bool) {
         Command::new(&program).status().expect("run");
         // The reader stops after a while, and comes back at the end.
         if round < 5 {
-            bench.rings.drain(&mut bench.seen);
+            bench.drain();
         }
     }
     bench.sensor.detach();
     let deadline = Instant::now() + SETTLE;
     loop {
-        while bench.rings.drain(&mut bench.seen) {}
+        while bench.drain() {}
         let counters = bench.sensor.counters().expect("counters");
         let stats = bench.rings.stats();
         let is_balanced = [Ring::Bulk, Ring::Priority]
@@ -66,4 +67,31 @@ fn a_flooded_bulk_ring_loses_by_count() {
 #[test]
 fn a_flooded_priority_ring_loses_by_count() {
     flood(true);
+}
+
+#[test]
+fn sequence_numbers_leave_no_gap_where_nothing_is_lost() {
+    let Some(mut bench) = Bench::start() else { return };
+    let program: PathBuf = std::fs::canonicalize("/bin/true").expect("/bin/true");
+    let lost_before = bench.sensor.counters().expect("counters").lost(Ring::Bulk);
+    let mut last = 0;
+    for _ in 0..20 {
+        let mut child = Command::new(&program).spawn().expect("spawn");
+        child.wait().expect("wait");
+        last = child.id();
+    }
+    bench.until_exit(last);
+    let counters = bench.sensor.counters().expect("counters");
+    same("lost", counters.lost(Ring::Bulk), lost_before);
+    let mut numbers: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
+    for event in bench.seen.iter().filter(|event| event.ring == Ring::Bulk) {
+        numbers.entry(event.cpu).or_default().push(event.seq);
+    }
+    for (cpu, mut seen) in numbers {
+        seen.sort_unstable();
+        seen.dedup();
+        let first = seen.first().copied().unwrap_or(0);
+        let all: Vec<u64> = (first..).take(seen.len()).collect();
+        same(&format!("numbers on CPU {cpu}"), seen, all);
+    }
 }

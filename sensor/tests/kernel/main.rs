@@ -2,7 +2,13 @@
 //!
 //! A test that does not apply prints the kernel's release and the reason.
 
-#![allow(unreachable_pub, reason = "the harness is a module of this test only")]
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what is allowed inside a test is allowed in its helpers"
+)]
 
 mod frame;
 mod function;
@@ -10,3 +16,6 @@ mod harness;
 mod loss;
 mod memory;
 mod process;
+mod refusal;
+mod role;
+mod rung;
