@@ -220,7 +220,7 @@ impl Analysis {
             Ok(report) => {
                 self.tally.checks += 1;
                 self.tally.slots_checked += report.slots_checked;
-                if !report.settled && self.rechecks.again(seen, self.now_ktime_ns, tries) {
+                if report.inconclusive() && self.rechecks.again(seen, self.now_ktime_ns, tries) {
                     return false;
                 }
                 seen.body = Body::Checked(Arc::new(report));

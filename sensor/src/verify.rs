@@ -65,6 +65,9 @@ pub struct Limits {
     pub time: Duration,
     /// Wait before a deviation is looked at again; only unchanged ones count.
     pub recheck_after: Duration,
+    /// Looks at a process that is being linked or changes, `recheck_after` apart. Who asks again
+    /// by itself sets 1, so that one such process does not keep others waiting.
+    pub settle_tries: u32,
 }
 
 /// Checks processes, remembering files and expectations between checks.
@@ -102,6 +105,7 @@ impl Default for Limits {
             plan_bytes: 4 << 20,
             time: Duration::from_secs(10),
             recheck_after: Duration::from_millis(30),
+            settle_tries: SETTLE_TRIES,
         }
     }
 }
@@ -142,7 +146,7 @@ impl Verifier {
         loop {
             match self.look(pid) {
                 Err(VerifyError::NotSettled { .. } | VerifyError::Malformed { .. })
-                    if tries < SETTLE_TRIES =>
+                    if tries < self.limits.settle_tries =>
                 {
                     tries += 1;
                     thread::sleep(self.limits.recheck_after);

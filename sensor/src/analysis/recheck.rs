@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::host::Observation;
+use crate::host::{Observation, ProcessId};
 
 /// Repetitions of one check: with doubling waits, about half a second at the default settle time.
 const TRIES_MAX: u32 = 6;
@@ -14,8 +14,7 @@ const WAITING_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Rechecks {
     settle_ns: u64,
-    waiting: BTreeMap<(u64, u64), (Observation, u32)>,
-    made: u64,
+    waiting: BTreeMap<(u64, ProcessId), (Observation, u32)>,
 }
 
 // === impl Rechecks ===
@@ -23,7 +22,7 @@ pub(super) struct Rechecks {
 impl Rechecks {
     pub(super) fn new(settle: Duration) -> Self {
         let settle_ns = u64::try_from(settle.as_nanos()).unwrap_or(u64::MAX).max(1_000_000);
-        Self { settle_ns, waiting: BTreeMap::new(), made: 0 }
+        Self { settle_ns, waiting: BTreeMap::new() }
     }
 
     /// Notes one more try; false when it was the last.
@@ -32,8 +31,10 @@ impl Rechecks {
             return false;
         }
         let due = now_ns.saturating_add(self.settle_ns.saturating_mul(1 << tries));
-        self.made += 1;
-        self.waiting.insert((due, self.made), (seen.clone(), tries + 1));
+        // One is enough for a process, whoever asked.
+        let id = seen.process.id;
+        self.waiting.retain(|(_, waiting), _| *waiting != id);
+        self.waiting.insert((due, id), (seen.clone(), tries + 1));
         true
     }
 

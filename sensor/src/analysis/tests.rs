@@ -17,13 +17,14 @@ use crate::incident::{Incident, Reason};
 
 /// Answers a check with mismatches where the process has the hooking library.
 #[derive(Clone, Debug, Default)]
-struct Slots(Arc<Mutex<(Vec<u32>, Vec<Mismatch>)>>);
+struct Slots(Arc<Mutex<(Vec<u32>, Vec<Mismatch>, bool)>>);
 
 impl SlotCheck for Slots {
     fn check(&mut self, process: ProcessId) -> Result<CheckReport, CheckFailed> {
         let state = self.0.lock().unwrap();
         let mismatches = if state.0.contains(&process.tgid) { state.1.clone() } else { Vec::new() };
-        Ok(CheckReport { slots_checked: 472, settled: true, mismatches, ..CheckReport::default() })
+        let settled = !state.2;
+        Ok(CheckReport { slots_checked: 472, settled, mismatches, ..CheckReport::default() })
     }
 }
 
@@ -508,6 +509,62 @@ fn a_search_path_at_a_start_of_sshd_that_serves_nobody_is_a_remark() {
     bench.run();
     assert_eq!(bench.fired(), ["preload_env"]);
     assert!(bench.told.is_empty());
+}
+
+#[test]
+fn a_check_of_a_process_in_motion_is_repeated_and_a_firm_finding_is_not_put_off() {
+    for (settled, leads_somewhere) in [(false, true), (true, false), (false, false)] {
+        let mut bench = Bench::new();
+        let next = bench.world.fresh() + 1;
+        bench.redirect(next);
+        {
+            let mut state = bench.slots.0.lock().unwrap();
+            state.2 = !settled;
+            if !leads_somewhere {
+                // A loader may yet fill the slot. In the end it is told.
+                state.1[0].actual = Place::default();
+            }
+        }
+        bench.login(&Login::new("publickey"));
+        let told = bench.fired() == ["got_redirected"];
+        assert_eq!(told, leads_somewhere, "settled {settled}");
+        for _ in 0..20 {
+            bench.world.now += 400 * MS;
+            bench.run();
+        }
+        assert_eq!(bench.fired(), ["got_redirected"], "settled {settled}");
+    }
+}
+
+#[test]
+fn an_inherited_loader_variable_is_no_incident_of_its_own() {
+    let role = crate::event::Role::NONE;
+    let mut bench = Bench::new();
+    let start = |bench: &mut Bench, parent: u32, shell: &str, variable: Option<&str>| {
+        let tgid = bench.world.fresh();
+        bench.world.fork(parent, tgid, role);
+        bench.world.exec(tgid, parent, shell, role, 0);
+        if let Some(variable) = variable {
+            bench.world.env(tgid, role, variable);
+        }
+        bench.world.exit(tgid, role, MS);
+        bench.run();
+    };
+    for _ in 0..50 {
+        start(&mut bench, LISTENER, "/usr/bin/dash", None);
+        start(&mut bench, LISTENER, "/usr/bin/bash", None);
+    }
+    let tgid = bench.world.fresh();
+    bench.world.fork(1, tgid, crate::event::Role::NONE);
+    bench.world.exec(tgid, 1, SSHD_PATH, SSHD, 0);
+    bench.world.env(tgid, SSHD, "LD_AUDIT=/tmp/lab/audit.so");
+    bench.run();
+    start(&mut bench, tgid, "/usr/bin/dash", Some("LD_AUDIT=/tmp/lab/audit.so"));
+    assert_eq!(bench.incident().severity, Severity::High);
+    // Another value came from somewhere else.
+    start(&mut bench, tgid, "/usr/bin/bash", Some("LD_AUDIT=/tmp/lab/other.so"));
+    assert_eq!(bench.told.len(), 2, "{:#?}", bench.told);
+    assert_eq!(bench.told[1].incident.severity, Severity::Medium);
 }
 
 #[test]

@@ -48,7 +48,9 @@ fn located(found: Symbolized) -> Option<Located> {
 
 impl Slots {
     pub(super) fn new(metrics: Metrics) -> Self {
-        Self { verifier: Verifier::new(Limits::default()), metrics }
+        // The analysis asks again by itself, and looks after others meanwhile.
+        let limits = Limits { settle_tries: 1, ..Limits::default() };
+        Self { verifier: Verifier::new(limits), metrics }
     }
 
     fn count(&self, took: Duration, result: &Result<Report, VerifyError>) {

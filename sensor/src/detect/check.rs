@@ -91,6 +91,26 @@ pub enum CheckFailed {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoCheck;
 
+// === impl CheckReport ===
+
+impl CheckReport {
+    /// The check is to be repeated: the process was in motion and nothing firm was found. Slots
+    /// that lead nowhere may be some that a loader has yet to fill.
+    #[must_use]
+    pub fn inconclusive(&self) -> bool {
+        let mut firm = self.mismatches.iter().filter(|mismatch| mismatch.actual.leads_somewhere());
+        firm.next().is_none() && (!self.settled || !self.mismatches.is_empty())
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn leads_somewhere(&self) -> bool {
+        self.module.is_some() || self.memory.as_deref().is_some_and(|memory| memory != "unmapped")
+    }
+}
+
 // === impl NoCheck ===
 
 impl SlotCheck for NoCheck {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Detector, Draft, World, judge};
 use crate::finding::{Evidence, Family, Severity};
-use crate::host::{Body, Observation};
+use crate::host::{Body, Observation, Variable};
 
 /// The detector.
 #[derive(Debug)]
@@ -49,10 +49,7 @@ impl Detector for PreloadEnv {
             severity,
             confidence,
             title: format!("{} was started with {name}", program.name()),
-            evidence: vec![Evidence::Environment {
-                name: name.to_owned(),
-                value: variable.value.clone(),
-            }],
+            evidence: evidence(variable),
             attack: &["T1574.006"],
             object: name.to_owned(),
             program: Arc::clone(program),
@@ -64,4 +61,14 @@ impl Detector for PreloadEnv {
 /// A program of sshd that is on no connection: a listener shows its environment again there.
 fn unserving(seen: &Observation) -> bool {
     seen.process.program.sshd() && seen.connection.is_none()
+}
+
+fn evidence(variable: &Variable) -> Vec<Evidence> {
+    let mut evidence =
+        vec![Evidence::Environment { name: variable.name.clone(), value: variable.value.clone() }];
+    if variable.inherited {
+        let text = "The program that started it had the same".to_owned();
+        evidence.push(Evidence::Note { text });
+    }
+    evidence
 }

@@ -70,23 +70,29 @@ pub(crate) fn read_link_maps<M: Memory>(
     let unsettled = |_| VerifyError::NotSettled { pid };
     let mut found = LinkMaps::default();
     let (mut at, mut modules, mut seen) = (debug, 0, HashSet::new());
+    let mut looked = 0;
     while at != 0 {
-        if found.namespaces.len() >= bounds.namespaces {
+        if looked >= bounds.namespaces {
             found.truncated = Some("namespaces");
             break;
         }
         if !seen.insert(at) {
             return Err(VerifyError::Malformed { pid, what: "list of namespaces" });
         }
+        looked += 1;
         let [version, map, _, state, _] = read_words::<5, M>(memory, at).map_err(unsettled)?;
         // glibc fills in the version and the list together, just before relocation starts.
         let version = version & 0xffff_ffff;
-        if version == 0 || map == 0 || state & 0xffff_ffff != RT_CONSISTENT {
+        // A namespace that holds nothing (any more) is one whose audit library could not be loaded.
+        let empty = map == 0 && found.namespaces.is_empty();
+        if version == 0 || empty || state & 0xffff_ffff != RT_CONSISTENT {
             return Err(VerifyError::NotSettled { pid });
         }
-        let entries = walk(memory, map, &mut seen, bounds.modules - modules)?;
-        modules += entries.len();
-        found.namespaces.push(entries);
+        if map != 0 {
+            let entries = walk(memory, map, &mut seen, bounds.modules - modules)?;
+            modules += entries.len();
+            found.namespaces.push(entries);
+        }
         if modules >= bounds.modules {
             found.truncated = Some("modules");
             break;
@@ -196,6 +202,15 @@ mod tests {
         words.extend([2, START + 0x100, 0, 0, 0, 0]);
         words.extend([0x9900, 0, 0x9a00, 0, 0]);
         assert_eq!(read_link_maps(&fake(&words), START, BOUNDS).unwrap().namespaces.len(), 2);
+    }
+
+    #[test]
+    fn an_empty_second_namespace_is_passed_over() {
+        let mut words = words();
+        words[5] = START + 0xd0;
+        words[0] = 2;
+        words.extend([2, 0, 0, 0, 0, 0]);
+        assert_eq!(read_link_maps(&fake(&words), START, BOUNDS).unwrap().namespaces.len(), 1);
     }
 
     #[test]
