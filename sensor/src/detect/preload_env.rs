@@ -76,7 +76,8 @@ impl Detector for PreloadEnv {
         let heir = self.told_of_ancestor(seen, variable).map(str::to_owned);
         let (severity, confidence) = match (guarded, injects) {
             // Across a change of user the loader ignores it: someone tried, nothing was loaded.
-            _ if seen.process.secure => (Severity::Info, 0.2),
+            // An empty one loads nothing.
+            _ if seen.process.secure || variable.value.is_empty() => (Severity::Info, 0.2),
             (true, true) => (Severity::High, 0.8),
             _ if heir.is_some() => (Severity::Info, 0.2),
             (true, false) | (false, true) => (Severity::Medium, 0.5),

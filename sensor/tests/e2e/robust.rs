@@ -65,7 +65,8 @@ fn sensor_without_privilege_says_what_it_lacks() {
 fn sensor_on_small_disk(machine: &Arc<Machine>, state: &State, size: &str) -> Result<Sensor> {
     const SCRIPT: &str = "mount -t tmpfs -o \"size=$1\" none \"$2\" && shift 2 && exec \"$@\"";
     let port = free_port()?;
-    let binary = Agent::binary().to_str().context("a path that is no text")?;
+    let binary = Agent::binary();
+    let binary = binary.to_str().context("a path that is no text")?;
     let dir = state.path().to_str().context("a path that is no text")?;
     let args =
         ["--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh", size, dir, binary, "run"];
