@@ -151,7 +151,7 @@ impl Sensor {
             last = Some(scrape);
             Ok(pleased.then(|| last.take()).flatten())
         })
-        .with_context(|| format!("last scrape:\n{}", last.as_ref().map_or("none", |s| &s.0)))
+        .with_context(|| last.as_ref().map_or("never scraped".to_owned(), Scrape::shown))
         .with_context(|| self.agent.transcript())
     }
 
@@ -214,6 +214,15 @@ impl Scrape {
             .filter(|(_, value)| *value != 0.0)
             .map(|(labels, value)| format!("{name}{labels:?} {value}"))
             .collect()
+    }
+
+    /// What is not zero, without histograms, for messages.
+    fn shown(&self) -> String {
+        let zero = |line: &&str| line.ends_with(" 0");
+        let lines = self.0.lines().filter(|line| line.starts_with("halfsecond_") && !zero(line));
+        lines
+            .filter(|line| !line.contains("_bucket{"))
+            .fold("scraped last:".to_owned(), |all, line| all + "\n" + line)
     }
 
     fn samples(&self, name: &str) -> impl Iterator<Item = (BTreeMap<&str, &str>, f64)> {

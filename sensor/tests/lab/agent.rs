@@ -106,6 +106,14 @@ impl Agent {
         value.map(|value| Ok(value.trim().parse()?)).transpose()
     }
 
+    /// Holds it up while `work` is done: it reads and writes nothing.
+    pub(crate) fn held_up<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.running.signal(Signal::STOP)?;
+        let done = work();
+        self.running.signal(Signal::CONT)?;
+        done
+    }
+
     /// Ends it as `kill -9` does: it gets no chance to save anything.
     pub(crate) fn kill(mut self) -> Result<ExitStatus> {
         self.running.signal(Signal::KILL)?;
