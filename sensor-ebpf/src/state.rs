@@ -21,6 +21,10 @@ pub struct LinkState {
     pub exe: FileKey,
     pub count: u32,
     pub overflow: u32,
+    /// 1 if the loader links audit libraries first, each with an end of its own.
+    pub audited: u32,
+    /// Explicit, so that the layout has no padding.
+    pub reserved: u32,
     /// Only used during the exec itself.
     pub environ: Candidates,
     pub seals: [SealAt; SEALS_MAX],
@@ -33,6 +37,8 @@ impl LinkState {
         exe: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
         count: 0,
         overflow: 0,
+        audited: 0,
+        reserved: 0,
         environ: Candidates::NONE,
         seals: [SealAt {
             addr: 0,

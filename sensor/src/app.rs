@@ -21,7 +21,7 @@ use crate::cli::Failure;
 use crate::cli::run::Surroundings;
 use crate::event::Event;
 use crate::host::{Clock, Directive, Pipeline, Procfs};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, kind_label};
 use crate::source::{Source, SourceStats};
 
 use self::adapters::Places;
@@ -133,8 +133,9 @@ impl Line {
     }
 
     fn take(&mut self, events: &mut Vec<Event>) {
-        let Self { host, intake, .. } = self;
+        let Self { host, intake, metrics, .. } = self;
         for event in events.drain(..) {
+            metrics.events.with_label_values(&[kind_label(event.body.kind())]).inc();
             host.on_event(event, &mut |seen| intake.offer(seen));
         }
     }

@@ -67,7 +67,7 @@ pub(crate) trait Detector: Send {
 /// Every detector there is.
 pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
-        Box::new(preload_env::PreloadEnv::default()),
+        Box::new(preload_env::PreloadEnv),
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(got_redirected::GotRedirected),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use sensor_common::record::{FileKey, InodeKey, SealAt, Usage};
-pub use sensor_common::{Ring, Role};
+pub use sensor_common::{Kind, Ring, Role};
 
 /// One decoded record.
 #[derive(Clone, Debug)]
@@ -50,6 +50,23 @@ pub enum EventBody {
     Caller(Caller),
     /// A loader variable stood in the new program's environment.
     Env(Env),
+}
+
+impl EventBody {
+    /// The kind of record it was.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Fork(_) => Kind::Fork,
+            Self::Exec(_) => Kind::Exec,
+            Self::Exit(_) => Kind::Exit,
+            Self::Map(_) => Kind::Map,
+            Self::Link(_) => Kind::Link,
+            Self::Seal(_) => Kind::Seal,
+            Self::Frame(_) => Kind::Frame,
+            Self::Caller(_) => Kind::Caller,
+            Self::Env(_) => Kind::Env,
+        }
+    }
 }
 
 /// See [`sensor_common::record::Fork`].

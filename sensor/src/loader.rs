@@ -25,7 +25,7 @@ use zerocopy::IntoBytes as _;
 pub use self::error::LoadError;
 pub use self::functions::{FunctionError, FunctionSite, ProbedFunction};
 pub use self::handle::{Counters, MapWriteError, Sensor};
-use self::probes::Mechanism;
+use self::probes::{Hook, Mechanism};
 pub use self::report::{BpfMemory, ProbeReport, ProbeState, ProgramStats, Refusal};
 pub use self::site::HitPrice;
 use crate::kernel::BTF_PATH;
@@ -55,8 +55,8 @@ pub struct LoaderConfig {
     pub leave_self_out: bool,
     /// Take a mechanism that taxes every system call where nothing else works.
     pub syscall_tracepoints: bool,
-    /// Mechanisms not to use.
-    pub avoid: Vec<Mechanism>,
+    /// Mechanisms not to use for a hook.
+    pub avoid: Vec<(Hook, Mechanism)>,
 }
 
 impl Default for LoaderConfig {

@@ -4,7 +4,8 @@
 //! (glibc elf/dl-reloc.c `_dl_protect_relro`, musl ldso/dynlink.c `reloc_all`), IFUNC resolvers
 //! included. glibc's then unmaps ld.so.cache (elf/rtld.c `dl_main`, `_dl_unload_cache`) just before
 //! the constructors run. So the first `munmap` after a seal ends linking; where there is no cache,
-//! as with musl, the first fork, exec or exit does.
+//! as with musl, the first fork, exec or exit does. With `LD_AUDIT` so does the link of every audit
+//! library before the program's own (`load_audit_module`), so there too it is the fork, exec or exit.
 
 use sensor_common::record::{FileKey, Link, SEALS_MAX, Seal, SealAt, Usage};
 use sensor_common::{Counter, Role};
@@ -28,7 +29,12 @@ static BLANK: LinkState = LinkState::BLANK;
 #[inline(always)]
 pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
     finish(tgid);
-    if LINKING.insert(tgid, &BLANK, 0).is_err() {
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value it would be copied to the stack, which has no room for it"
+    )]
+    let inserted = LINKING.insert(tgid, &BLANK, 0);
+    if inserted.is_err() {
         count(Counter::StateFull);
         return;
     }
@@ -99,7 +105,7 @@ fn note(state: &mut LinkState, addr: u64, usage: &Usage) -> SealAt {
 #[inline(always)]
 pub fn unmap() -> Option<()> {
     let tgid = current_tgid();
-    if linking(tgid).is_some_and(|state| state.count > 0) {
+    if linking(tgid).is_some_and(|state| state.count > 0 && state.audited == 0) {
         finish(tgid);
     }
     Some(())

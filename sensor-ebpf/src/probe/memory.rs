@@ -60,26 +60,22 @@ fn try_map(file: u64, prot: u64) -> Option<()> {
 }
 
 /// long __x64_sys_mprotect(const struct pt_regs *regs), and the same for pkey_mprotect and arm64.
+/// The argument is not touched: on 5.10 its type is only declared there, and the verifier refuses it.
 #[fentry(function = "__x64_sys_mprotect")]
-pub fn memory_protect_fentry(ctx: FEntryContext) -> i32 {
-    finish(try_protect(ctx.arg(0)))
+pub fn memory_protect_fentry(_ctx: FEntryContext) -> i32 {
+    finish(Syscall::current().and_then(link::protect))
 }
 
 /// As above.
 #[fentry(function = "__x64_sys_pkey_mprotect")]
-pub fn memory_pkey_fentry(ctx: FEntryContext) -> i32 {
-    finish(try_protect(ctx.arg(0)))
+pub fn memory_pkey_fentry(_ctx: FEntryContext) -> i32 {
+    finish(Syscall::current().and_then(link::protect))
 }
 
 /// As above.
 #[kprobe]
 pub fn memory_protect_kprobe(ctx: ProbeContext) -> u32 {
-    finish(try_protect(ctx.arg(0).unwrap_or(0))) as u32
-}
-
-#[inline(always)]
-fn try_protect(regs: u64) -> Option<()> {
-    link::protect(Syscall::new(regs)?)
+    finish(Syscall::new(ctx.arg(0).unwrap_or(0)).and_then(link::protect)) as u32
 }
 
 /// long __x64_sys_munmap(const struct pt_regs *regs), and the same for arm64.

@@ -3,7 +3,7 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::Role;
-use sensor_common::record::{Exec, Exit, FileKey, Fork};
+use sensor_common::record::{ENV_LD_AUDIT, Exec, Exit, FileKey, Fork};
 
 use super::{current_tgid, environ, finish, is_agent, link, role_of, set_role};
 use crate::emit::{Slot, begin, ring_for};
@@ -92,6 +92,7 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     path::walk(file, &mut record.path);
     if let Some(state) = linking(tgid) {
         environ::tell(&state.environ, role, &mut record.env);
+        state.audited = u32::from(record.env & ENV_LD_AUDIT != 0);
     }
     record.submit();
     filled

@@ -33,21 +33,22 @@ impl Families {
         if !matches!(lineage, Lineage::Sshd(_)) {
             return lineage;
         }
+        let known = self.stands_for.get(&lineage).cloned();
+        let family = known.clone().unwrap_or_else(|| {
+            let waiting = self.unserved.get(subject);
+            let waiting = waiting.filter(|(_, last)| now_ns.saturating_sub(*last) <= window_ns);
+            waiting.map_or_else(|| lineage.clone(), |(family, _)| family.clone())
+        });
+        if known.is_none() {
+            bound(&mut self.stands_for);
+            self.stands_for.insert(lineage, family.clone());
+        }
         if served {
-            let family = self.stands_for.get(&lineage).cloned().unwrap_or(lineage);
             self.unserved.retain(|_, (waiting, _)| *waiting != family);
-            return family;
+        } else if known.is_none() {
+            bound(&mut self.unserved);
+            self.unserved.insert(subject.to_owned(), (family.clone(), now_ns));
         }
-        if let Some(family) = self.stands_for.get(&lineage) {
-            return family.clone();
-        }
-        let waiting = self.unserved.get(subject);
-        let waiting = waiting.filter(|(_, last)| now_ns.saturating_sub(*last) <= window_ns);
-        let family = waiting.map_or_else(|| lineage.clone(), |(family, _)| family.clone());
-        bound(&mut self.stands_for);
-        bound(&mut self.unserved);
-        self.stands_for.insert(lineage, family.clone());
-        self.unserved.insert(subject.to_owned(), (family.clone(), now_ns));
         family
     }
 }
@@ -76,6 +77,14 @@ mod tests {
         // That one serves: the next start is a story of its own.
         assert_eq!(families.of(sshd(3), "sshd", false, 40, 100), sshd(3));
         assert_eq!(families.of(sshd(2), "sshd", false, 50, 100), sshd(1));
+    }
+
+    #[test]
+    fn a_connection_joins_what_an_unserving_start_of_its_program_began() {
+        let mut families = Families::default();
+        assert_eq!(families.of(sshd(1), "sshd", false, 10, 100), sshd(1));
+        assert_eq!(families.of(sshd(2), "sshd", true, 20, 100), sshd(1));
+        assert_eq!(families.of(sshd(3), "sshd", true, 30, 100), sshd(3));
     }
 
     #[test]

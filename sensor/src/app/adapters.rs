@@ -1,12 +1,15 @@
 //! The verifier and the symboliser as the host and the detectors ask for them.
 
+use std::time::{Duration, Instant};
+
 use rustix::fs::{major, minor};
 
 use crate::detect::{Category, CheckFailed, CheckReport, Mismatch, Place, SlotCheck};
 use crate::event::FileKey;
 use crate::host::{Clock, Locate, Located, ModuleId, Outside, ProcessId, Procfs};
+use crate::metrics::Metrics;
 use crate::symbol::{AddressSpace, Symbolized, Symbolizer};
-use crate::verify::{self, Limits, ModuleRef, SlotMismatch, Target, Verifier, VerifyError};
+use crate::verify::{self, Limits, ModuleRef, Report, SlotMismatch, Target, Verifier, VerifyError};
 
 /// Finds addresses through the maps of live processes.
 #[derive(Debug, Default)]
@@ -14,7 +17,10 @@ pub(super) struct Places(Symbolizer);
 
 /// Checks live processes.
 #[derive(Debug)]
-pub(super) struct Slots(Verifier);
+pub(super) struct Slots {
+    verifier: Verifier,
+    metrics: Metrics,
+}
 
 // === impl Places ===
 
@@ -40,16 +46,38 @@ fn located(found: Symbolized) -> Option<Located> {
 
 // === impl Slots ===
 
-impl Default for Slots {
-    fn default() -> Self {
-        Self(Verifier::new(Limits::default()))
+impl Slots {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { verifier: Verifier::new(Limits::default()), metrics }
+    }
+
+    fn count(&self, took: Duration, result: &Result<Report, VerifyError>) {
+        let metrics = &self.metrics;
+        metrics.verify_duration.observe(took.as_secs_f64());
+        let outcome = match result {
+            Err(VerifyError::Gone { .. }) => "gone",
+            Err(_) => "failed",
+            Ok(report) if !report.settled => "unsettled",
+            Ok(report) if report.mismatches.is_empty() => "clean",
+            Ok(_) => "mismatch",
+        };
+        metrics.verify_checks.with_label_values(&[outcome]).inc();
+        if let Ok(report) = result {
+            let bad = u64::try_from(report.mismatches.len()).unwrap_or(u64::MAX);
+            let good = report.slots_checked.saturating_sub(bad);
+            metrics.verify_slots.with_label_values(&["as_expected"]).inc_by(good);
+            metrics.verify_slots.with_label_values(&["redirected"]).inc_by(bad);
+        }
     }
 }
 
 impl SlotCheck for Slots {
     fn check(&mut self, process: ProcessId) -> Result<CheckReport, CheckFailed> {
         same_process(process)?;
-        let report = self.0.check(process.tgid).map_err(|error| match error {
+        let begun = Instant::now();
+        let result = self.verifier.check(process.tgid);
+        self.count(begun.elapsed(), &result);
+        let report = result.map_err(|error| match error {
             VerifyError::Gone { .. } => CheckFailed::Gone,
             VerifyError::NotSettled { .. } => CheckFailed::NotSettled,
             other => CheckFailed::Other(other.to_string()),

@@ -104,7 +104,7 @@ impl AnalysisThread {
         let (work, todo) = sync_channel(self.config.limits.queue);
         let intake = Intake { work, metrics: self.metrics.clone(), owed_loss: false };
         let Self { config, host, store, metrics, outputs, requests, status } = self;
-        let analysis = Analysis::new(&config, host, store, Box::new(Slots::default()));
+        let analysis = Analysis::new(&config, host, store, Box::new(Slots::new(metrics.clone())));
         let told = analysis.tally();
         let mut worker =
             Worker { analysis, incidents: None, config, metrics, outputs, requests, status, told };

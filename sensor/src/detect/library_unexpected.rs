@@ -79,7 +79,12 @@ fn severity(seen: &Observation, library: &Library, world: &World<'_>) -> (Severi
         let long = u64::from(world.learning.observations).saturating_mul(LONG_QUIET);
         let stable = world.own.since_new >= long && world.own.late == 0;
         let odd = ANYONES.iter().any(|place| library.module.path.starts_with(place));
-        return if stable && odd { (Severity::Low, 0.3) } else { (Severity::Info, 0.1) };
+        // What a preload brings along is told of the preload.
+        return if stable && odd && !seen.process.injected {
+            (Severity::Low, 0.3)
+        } else {
+            (Severity::Info, 0.1)
+        };
     }
     // What a logged-in user makes his own session's process load decides about no one's login.
     let users_own = seen

@@ -83,6 +83,10 @@ impl Pipeline {
         };
         let secure = proc.uid != proc.euid;
         let lineage = self.tracker.lineage(proc);
-        Process { id: proc.id, program, lineage, shown, euid: proc.euid, secure }
+        let injected = proc
+            .variables
+            .iter()
+            .any(|text| text.starts_with("LD_PRELOAD=") || text.starts_with("LD_AUDIT="));
+        Process { id: proc.id, program, lineage, shown, euid: proc.euid, secure, injected }
     }
 }

@@ -70,6 +70,8 @@ pub struct Process {
     pub euid: u32,
     /// The loader ignores `LD_*` (real and effective user differ).
     pub secure: bool,
+    /// Its environment puts code into it (`LD_PRELOAD`, `LD_AUDIT`), by whoever's hand.
+    pub injected: bool,
 }
 
 /// How an sshd connection authenticates.
@@ -243,6 +245,8 @@ pub struct Variable {
     pub name: String,
     /// Value, possibly cut.
     pub value: String,
+    /// The program before it, or its parent's, had the same: it came from further up.
+    pub inherited: bool,
 }
 
 /// See [`Body::Verdict`].

@@ -15,6 +15,9 @@ use crate::event::{
     Caller, Env, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal,
 };
 
+/// Loader variables remembered of one process.
+const VARIABLES_MAX: usize = 16;
+
 /// What the station counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -168,6 +171,7 @@ impl Pipeline {
         proc.program = Some(program);
         (proc.uid, proc.euid) = (exec.uid, exec.euid);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
+        proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
             self.learn_details(id);
         }
@@ -322,7 +326,14 @@ impl Pipeline {
         let Some(id) = self.find(at) else { return };
         self.learn_details(id);
         let (name, value) = env.text.split_once('=').unwrap_or((&env.text, ""));
-        let variable = Variable { name: name.to_owned(), value: value.to_owned() };
+        let Some(proc) = self.table.get_mut(id) else { return };
+        let inherited = proc.inherited.contains(&env.text);
+        if proc.variables.len() < VARIABLES_MAX {
+            proc.shown = None;
+            proc.variables =
+                proc.variables.iter().chain([&env.text]).cloned().collect::<Vec<_>>().into();
+        }
+        let variable = Variable { name: name.to_owned(), value: value.to_owned(), inherited };
         self.emit(id, at.ktime_ns, Body::Environment(variable), out);
     }
 

@@ -27,6 +27,9 @@ pub(super) struct Proc {
     pub(super) connection: Option<ConnectionId>,
     /// `CLOCK_MONOTONIC` of the fork, or of the first event, ns.
     pub(super) born_ktime_ns: u64,
+    /// Loader variables (`NAME=value`) in the environment since its exec, and before it.
+    pub(super) variables: Arc<[String]>,
+    pub(super) inherited: Arc<[String]>,
     /// Between exec and the end of linking.
     pub(super) linking: bool,
     pub(super) ended: bool,
@@ -68,6 +71,8 @@ impl Proc {
             container_read: false,
             connection: None,
             born_ktime_ns,
+            variables: Arc::default(),
+            inherited: Arc::default(),
             linking: false,
             ended: false,
             shown: None,

@@ -6,7 +6,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
 
 use super::error::{reason, with_sources};
-use super::probes::{Attachment, Mechanism, Need, Probe, Rung};
+use super::probes::{Attachment, Hook, Mechanism, Need, Probe, Rung};
 use super::report::{ProbeReport, ProbeState, Refusal};
 
 /// Present where the kernel has user-space probes for perf.
@@ -17,7 +17,7 @@ pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// Kernel functions that exist, of those in the table.
     functions: &'a [&'static str],
-    avoid: &'a [Mechanism],
+    avoid: &'a [(Hook, Mechanism)],
     syscall_tracepoints: bool,
     /// Parsed on first use: it costs memory, and only fentry needs it.
     btf: Option<Result<Btf, String>>,
@@ -27,7 +27,7 @@ impl<'a> Attacher<'a> {
     pub(super) fn new(
         ebpf: &'a mut Ebpf,
         functions: &'a [&'static str],
-        avoid: &'a [Mechanism],
+        avoid: &'a [(Hook, Mechanism)],
         syscall_tracepoints: bool,
     ) -> Self {
         Self { ebpf, functions, avoid, syscall_tracepoints, btf: None }
@@ -37,7 +37,7 @@ impl<'a> Attacher<'a> {
     pub(super) fn climb(&mut self, probe: &Probe) -> ProbeReport {
         let mut refused = Vec::new();
         for rung in probe.rungs {
-            match self.try_rung(rung) {
+            match self.try_rung(probe.hook, rung) {
                 Ok(()) => {
                     return ProbeReport {
                         hook: probe.hook,
@@ -66,8 +66,8 @@ impl<'a> Attacher<'a> {
         }
     }
 
-    fn try_rung(&mut self, rung: &Rung) -> Result<(), String> {
-        if self.avoid.contains(&rung.mechanism) {
+    fn try_rung(&mut self, hook: Hook, rung: &Rung) -> Result<(), String> {
+        if self.avoid.contains(&(hook, rung.mechanism)) {
             return Err("switched off".to_owned());
         }
         if rung.on_request && !self.syscall_tracepoints {

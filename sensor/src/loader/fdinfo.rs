@@ -36,6 +36,7 @@ fn parse_program(name: &str, text: &str) -> ProgramStats {
         name: name.to_owned(),
         runs: value(text, "run_cnt").unwrap_or(0),
         run_ns: value(text, "run_time_ns").unwrap_or(0),
+        missed: value(text, "recursion_misses").unwrap_or(0),
         verified_instructions: value(text, "verified_insns"),
         memory: value(text, "memlock").unwrap_or(0),
     }
@@ -55,7 +56,7 @@ mod tests {
 
     const PROGRAM: &str = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t1034\nprog_type:\t17\n\
         prog_jited:\t1\nprog_tag:\t0f3a5d7c9b1e2468\nmemlock:\t8192\nprog_id:\t42\n\
-        run_time_ns:\t1234\nrun_cnt:\t7\nrecursion_misses:\t0\nverified_insns:\t512\n";
+        run_time_ns:\t1234\nrun_cnt:\t7\nrecursion_misses:\t3\nverified_insns:\t512\n";
 
     #[test]
     fn a_programs_numbers_are_read() {
@@ -66,6 +67,7 @@ mod tests {
                 name: "exec".to_owned(),
                 runs: 7,
                 run_ns: 1234,
+                missed: 3,
                 verified_instructions: Some(512),
                 memory: 8192,
             }

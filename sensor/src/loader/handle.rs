@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::attach::{Attacher, unmet};
 use super::functions::Libraries;
-use super::probes::{Mechanism, PROBES};
+use super::probes::{Hook, Mechanism, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::selfcheck::{self, Answer};
 use super::{LoadError, LoaderConfig, fdinfo};
@@ -27,7 +27,7 @@ type PairBytes = [u8; 2 * size_of::<FileKey>()];
 pub struct Sensor {
     object: Ebpf,
     functions: Vec<&'static str>,
-    avoid: Vec<Mechanism>,
+    avoid: Vec<(Hook, Mechanism)>,
     syscall_tracepoints: bool,
     report: Vec<ProbeReport>,
     rings: Option<Rings>,

@@ -53,6 +53,8 @@ pub struct ProgramStats {
     pub runs: u64,
     /// Time of those runs, ns.
     pub run_ns: u64,
+    /// Hits that the kernel left out because the program was running on that CPU already (5.12+).
+    pub missed: u64,
     /// Instructions the verifier walked through (5.16+).
     pub verified_instructions: Option<u64>,
     /// Kernel memory, bytes.

@@ -14,7 +14,7 @@ use crate::harness::{Bench, same};
 const SCRIPT: &str = "HALFSECOND_TEST_FRAMES";
 const DIGITS: [char; 16] =
     ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-const PASSWORD: &str = "correct-horse-battery";
+pub const PASSWORD: &str = "correct-horse-battery";
 
 /// The test binary starts itself with [`SCRIPT`] set and this test's name: then it is the monitor.
 #[test]
@@ -37,21 +37,21 @@ fn imitate_a_monitor() {
     }
 }
 
-fn frame(frame_type: u8, payload: &[u8]) -> Vec<Vec<u8>> {
+pub fn frame(frame_type: u8, payload: &[u8]) -> Vec<Vec<u8>> {
     let len = u32::try_from(payload.len()).expect("small") + 1;
     let mut header = len.to_be_bytes().to_vec();
     header.push(frame_type);
     if payload.is_empty() { vec![header] } else { vec![header, payload.to_vec()] }
 }
 
-fn string(text: &str) -> Vec<u8> {
+pub fn string(text: &str) -> Vec<u8> {
     let mut bytes = u32::try_from(text.len()).expect("small").to_be_bytes().to_vec();
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }
 
 /// Starts the imitation with a role, lets it write, and returns what was told of it.
-fn play(bench: &mut Bench, writes: &[Vec<u8>], role: Role) -> Vec<Event> {
+pub fn play(bench: &mut Bench, writes: &[Vec<u8>], role: Role) -> Vec<Event> {
     let (ours, theirs) = UnixStream::pair().expect("socket pair");
     let hex = |bytes: &Vec<u8>| -> String {
         bytes
@@ -85,7 +85,7 @@ fn start(socket: UnixStream, script: &str) -> Child {
         .expect("spawn")
 }
 
-fn frames(events: &[Event]) -> Vec<&Frame> {
+pub fn frames(events: &[Event]) -> Vec<&Frame> {
     events
         .iter()
         .filter_map(|event| match &event.body {

@@ -76,7 +76,7 @@ impl Inner {
     fn start(config: &LoaderConfig) -> Option<Self> {
         let mut sensor = match Loader::load(config) {
             Ok(sensor) => sensor,
-            Err(error @ LoadError::Privilege(_)) => {
+            Err(error @ LoadError::Privilege(_)) if !rustix::process::geteuid().is_root() => {
                 skip(&format!("{error}"));
                 return None;
             }

@@ -16,4 +16,6 @@ mod harness;
 mod loss;
 mod memory;
 mod process;
+mod refusal;
 mod role;
+mod rung;
