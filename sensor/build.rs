@@ -9,8 +9,9 @@ use aya_build::{Package, Toolchain};
 
 /// Lets a stable compiler build `core` for the BPF target.
 const BOOTSTRAP: &str = "RUSTC_BOOTSTRAP";
-/// The toolchain whose `rust-src` the kernel object is built from.
-const TOOLCHAIN: &str = "stable";
+/// Set by rustup for whatever it starts: the toolchain that builds the agent, which is the one that
+/// rust-toolchain.toml names and whose `rust-src` is there.
+const TOOLCHAIN: &str = "RUSTUP_TOOLCHAIN";
 const REMEDY: &str = "run `cargo xtask setup`, which installs what is missing";
 
 fn main() -> ExitCode {
@@ -33,9 +34,10 @@ fn run() -> Result<(), Box<dyn Error>> {
         process::exit(status.code().unwrap_or(1));
     }
     require_linker()?;
-    require_core_sources()?;
+    let toolchain = env::var(TOOLCHAIN).unwrap_or_else(|_| "stable".to_owned());
+    require_core_sources(&toolchain)?;
     let package = Package { name: "sensor-ebpf", root_dir: "../sensor-ebpf", ..Package::default() };
-    aya_build::build_ebpf([package], Toolchain::Custom(TOOLCHAIN))
+    aya_build::build_ebpf([package], Toolchain::Custom(&toolchain))
         .map_err(|error| format!("{error:#}"))?;
     Ok(())
 }
@@ -51,10 +53,10 @@ fn require_linker() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn require_core_sources() -> Result<(), Box<dyn Error>> {
+fn require_core_sources(toolchain: &str) -> Result<(), Box<dyn Error>> {
     // Without rustup the compiler in PATH is used, as aya-build does.
     let output = Command::new("rustup")
-        .args(["run", TOOLCHAIN, "rustc", "--print", "sysroot"])
+        .args(["run", toolchain, "rustc", "--print", "sysroot"])
         .output()
         .or_else(|_| Command::new("rustc").args(["--print", "sysroot"]).output())?;
     let sysroot = String::from_utf8(output.stdout)?;
@@ -62,5 +64,5 @@ fn require_core_sources() -> Result<(), Box<dyn Error>> {
     if output.status.success() && sources.is_dir() {
         return Ok(());
     }
-    Err(format!("rust-src of the {TOOLCHAIN} toolchain is missing: {REMEDY}").into())
+    Err(format!("rust-src of the {toolchain} toolchain is missing: {REMEDY}").into())
 }

@@ -43,6 +43,47 @@ pub enum Counter {
 /// How many counters there are.
 pub const COUNTERS: u32 = 10;
 
+impl Counter {
+    /// Every counter, in index order.
+    pub const ALL: [Self; COUNTERS as usize] = [
+        Self::BulkEmitted,
+        Self::BulkLost,
+        Self::PriorityEmitted,
+        Self::PriorityLost,
+        Self::MapFiltered,
+        Self::LinkFiltered,
+        Self::ReadFailed,
+        Self::StateFull,
+        Self::EnvTruncated,
+        Self::SealOverflow,
+    ];
+
+    /// Its name in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BulkEmitted => "bulk_emitted",
+            Self::BulkLost => "bulk_lost",
+            Self::PriorityEmitted => "priority_emitted",
+            Self::PriorityLost => "priority_lost",
+            Self::MapFiltered => "map_filtered",
+            Self::LinkFiltered => "link_filtered",
+            Self::ReadFailed => "read_failed",
+            Self::StateFull => "state_full",
+            Self::EnvTruncated => "env_truncated",
+            Self::SealOverflow => "seal_overflow",
+        }
+    }
+}
+
+const _: () = {
+    let mut index = 0;
+    while index < Counter::ALL.len() {
+        assert!(Counter::ALL[index] as usize == index);
+        index += 1;
+    }
+};
+
 impl Ring {
     /// The counter of records that tried to enter this ring.
     #[must_use]

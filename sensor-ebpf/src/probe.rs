@@ -2,7 +2,7 @@
 //! does the work, and the result only decides whether a failed read is counted.
 
 mod check;
-mod environ;
+pub mod environ;
 mod frame;
 mod function;
 mod link;

@@ -1,5 +1,6 @@
 //! What the programs remember between two hooks, as values of the maps.
 
+use crate::probe::environ::Candidates;
 use sensor_common::record::{FileKey, SEALS_MAX, SealAt, Usage};
 
 /// Key of `KNOWN`.
@@ -20,6 +21,8 @@ pub struct LinkState {
     pub exe: FileKey,
     pub count: u32,
     pub overflow: u32,
+    /// Only used during the exec itself.
+    pub environ: Candidates,
     pub seals: [SealAt; SEALS_MAX],
 }
 
@@ -30,6 +33,7 @@ impl LinkState {
         exe: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
         count: 0,
         overflow: 0,
+        environ: Candidates::NONE,
         seals: [SealAt {
             addr: 0,
             wall_ns: 0,

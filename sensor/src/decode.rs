@@ -242,17 +242,17 @@ mod tests {
         record::Path { len, truncated: 0, reserved: 0, bytes }
     }
 
-    fn wire_exec(path: record::Path) -> record::Exec {
+    fn wire_exec(path: &record::Path) -> record::Exec {
         let mut exec = record::Exec::read_from_bytes(&[0; size_of::<record::Exec>()])
             .expect("any bytes are an exec");
         exec.header = header(Kind::Exec);
-        exec.path = path;
+        exec.path = *path;
         exec
     }
 
     #[test]
     fn components_deepest_first_become_a_path() {
-        let exec = wire_exec(wire_path(b"true\0bin\0usr\0", 13));
+        let exec = wire_exec(&wire_path(b"true\0bin\0usr\0", 13));
         let event = decode(Ring::Bulk, exec.as_bytes()).expect("decodes");
         let EventBody::Exec(exec) = event.body else { panic!("not an exec: {event:?}") };
         assert_eq!(exec.path.path, PathBuf::from("/usr/bin/true"));
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn bytes_of_a_name_that_are_not_utf8_survive() {
-        let exec = wire_exec(wire_path(b"\xff\xfe\0tmp\0", 7));
+        let exec = wire_exec(&wire_path(b"\xff\xfe\0tmp\0", 7));
         let event = decode(Ring::Bulk, exec.as_bytes()).expect("decodes");
         let EventBody::Exec(exec) = event.body else { panic!("not an exec: {event:?}") };
         assert_eq!(exec.path.path.as_os_str().as_encoded_bytes(), b"/tmp/\xff\xfe");
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_path_longer_than_its_room_is_an_error() {
-        let exec = wire_exec(wire_path(b"x\0", u16::MAX));
+        let exec = wire_exec(&wire_path(b"x\0", u16::MAX));
         assert_eq!(
             decode(Ring::Bulk, exec.as_bytes()).expect_err("refused"),
             DecodeError::Field { kind: Kind::Exec, field: "path length" }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_record_one_byte_short_or_long_is_an_error() {
-        let exec = wire_exec(wire_path(b"true\0", 5));
+        let exec = wire_exec(&wire_path(b"true\0", 5));
         let mut bytes = exec.as_bytes().to_vec();
         bytes.push(0);
         let want = size_of::<record::Exec>();
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_mapped_ipv4_peer_is_shown_as_ipv4() {
-        let mut exec = wire_exec(wire_path(b"sshd\0", 5));
+        let mut exec = wire_exec(&wire_path(b"sshd\0", 5));
         exec.peer = Peer { family: AF_INET6, local_port: 22, port: 4000, ..Peer::default() };
         exec.peer.addr[10..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
         let event = decode(Ring::Priority, exec.as_bytes()).expect("decodes");

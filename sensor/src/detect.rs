@@ -1,5 +1,78 @@
 //! Detectors: each judges observations against the baseline and drafts findings.
+//!
+//! A detector sees one observation at a time with the baseline as it was before it, keeps only
+//! small bounded state of its own, and knows no clock but the observation's.
 
+mod auth_cpu_shift;
 mod check;
+mod foreign_caller;
+mod got_redirected;
+pub(crate) mod judge;
+mod library_unexpected;
+mod link_time_shift;
+mod preauth_exec;
+mod preload_env;
+mod streak;
+pub(crate) mod timing;
 
 pub use check::{Category, CheckFailed, CheckReport, Mismatch, NoCheck, Place, SlotCheck};
+
+use std::sync::Arc;
+
+use crate::baseline::Baseline;
+use crate::config::{Detect, Learning};
+use crate::finding::{Evidence, Family, Severity};
+use crate::host::{Observation, Program};
+
+/// What a detector may look at besides the observation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct World<'a> {
+    /// Baseline of the process's own program.
+    pub(crate) own: &'a Baseline,
+    /// Baseline of the connection's monitor, on an sshd connection.
+    pub(crate) login: Option<&'a Baseline>,
+    /// Limits.
+    pub(crate) detect: &'a Detect,
+    /// When a baseline is settled.
+    pub(crate) learning: &'a Learning,
+}
+
+/// A verdict before it has a time, a host and an id.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) detector: &'static str,
+    pub(crate) family: Family,
+    pub(crate) severity: Severity,
+    /// 0–1: how often such a sign is what it seems, as far as is known.
+    pub(crate) confidence: f64,
+    pub(crate) title: String,
+    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) attack: &'static [&'static str],
+    /// What it is about: one finding per detector and object in an incident, repeats are counted.
+    pub(crate) object: String,
+    /// Whose baseline it is measured by.
+    pub(crate) program: Arc<Program>,
+    /// When the evidence was taken, if later than the observation.
+    pub(crate) ktime_ns: Option<u64>,
+}
+
+/// One line of the design's table.
+pub(crate) trait Detector: Send {
+    /// Its id.
+    fn id(&self) -> &'static str;
+    /// Looks at one observation.
+    fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>);
+}
+
+/// Every detector there is.
+pub(crate) fn all() -> Vec<Box<dyn Detector>> {
+    vec![
+        Box::new(preload_env::PreloadEnv::default()),
+        Box::new(library_unexpected::LibraryUnexpected),
+        Box::new(link_time_shift::LinkTimeShift::default()),
+        Box::new(got_redirected::GotRedirected),
+        Box::new(foreign_caller::ForeignCaller),
+        Box::new(preauth_exec::PreauthExec),
+        Box::new(auth_cpu_shift::AuthCpuShift::default()),
+    ]
+}

@@ -160,7 +160,7 @@ pub enum Evidence {
 pub struct Finding {
     /// When, by the event's clock.
     pub time: Timestamp,
-    /// The same instant, CLOCK_MONOTONIC ns.
+    /// The same instant, `CLOCK_MONOTONIC` ns.
     pub ktime_ns: u64,
     /// Unique within this host's store.
     pub id: String,

@@ -22,6 +22,7 @@ use crate::finding::{Finding, Severity};
 use crate::host::Lineage;
 
 pub use join::{Counters, Incidents, MAX_OPEN};
+pub(crate) use key::content_id;
 pub use limit::MAX_FINDINGS;
 pub use store::{IncidentReader, IncidentStore, Listed, Opened, StoreError, StoreLimits};
 

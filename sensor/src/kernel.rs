@@ -6,7 +6,7 @@ pub mod offsets;
 use std::fmt;
 use std::path::Path;
 
-/// Where the kernel publishes its own type information (CONFIG_DEBUG_INFO_BTF).
+/// Where the kernel publishes its own type information (`CONFIG_DEBUG_INFO_BTF`).
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// `uname -r`, for messages only: features are found by trying.

@@ -3,8 +3,10 @@
 //! Data flows one way, and the modules are its stations in order: `source` (rings) → `decode` →
 //! `host` (what is known of the process) → `detect` (with `verify` and `baseline`) → `incident` →
 //! `sink`.
-//! halfsecond
 
+pub mod analysis;
+pub mod app;
+pub mod baseline;
 pub mod cli;
 pub mod config;
 pub mod decode;

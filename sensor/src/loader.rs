@@ -66,7 +66,7 @@ impl Default for LoaderConfig {
             bulk_ring_bytes: 4 << 20,
             priority_ring_bytes: 1 << 20,
             bulk_wakeup_bytes: 1 << 20,
-            link_interval: Duration::from_secs(60),
+            link_interval: Duration::from_mins(1),
             leave_self_out: true,
             syscall_tracepoints: false,
             avoid: Vec::new(),
@@ -163,7 +163,7 @@ fn check_program(object: &mut Ebpf) -> Result<&mut RawTracePoint, LoadError> {
     }
 }
 
-/// Maps count against RLIMIT_MEMLOCK before 5.11.
+/// Maps count against `RLIMIT_MEMLOCK` before 5.11.
 fn lift_memory_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let none = Rlimit { current: None, maximum: None };

@@ -1,12 +1,11 @@
 //! The `halfsecond` binary: arguments, log, configuration, command, exit code.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::{ExitCode, Termination};
 
 use clap::Parser;
 
-use sensor::cli::incidents::StoreError;
+use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
 use sensor::config::Config;
@@ -32,9 +31,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     // Not locked: `run` hands standard output to the outputs' threads.
     let mut out = io::stdout();
     match &cli.command {
-        Command::Run => run::run(config?, |_| async {
-            Err(Failure::Unsupported("the stations are not connected in this build".to_owned()))
-        }),
+        Command::Run => run::run(config?, app::stations),
         Command::Scan(args) => {
             // It needs no configuration, and still a wrong one is said.
             config?;
@@ -42,8 +39,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Doctor => doctor::doctor(&cli.global, &config, probe::try_out, &mut out),
         Command::Incidents(args) => {
-            let store = |path: &Path| Err(StoreError::Absent(path.to_owned()));
-            incidents::incidents(&cli.global, &config?, args, store, &mut out)
+            incidents::incidents(&cli.global, &config?, args, app::read_store, &mut out)
         }
     }
 }

@@ -13,7 +13,7 @@ use prometheus::{
 use sensor_common::Kind;
 
 use crate::event::EventBody;
-use crate::finding::{Finding, Severity};
+use crate::finding::Severity;
 use define::{Build, Definition, define};
 
 pub use kernel::KernelReading;
@@ -141,9 +141,9 @@ impl Metrics {
     }
 
     /// Counts a finding.
-    pub fn count_finding(&self, finding: &Finding) {
-        let detector = among(&DETECTORS, &finding.detector);
-        self.findings.with_label_values(&[detector, severity_label(finding.severity)]).inc();
+    pub fn count_finding(&self, detector: &str, severity: Severity) {
+        let detector = among(&DETECTORS, detector);
+        self.findings.with_label_values(&[detector, severity_label(severity)]).inc();
     }
 
     /// Counts an incident as it opens.

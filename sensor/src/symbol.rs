@@ -18,7 +18,7 @@ use crate::verify::{ModuleRef, VerifyError};
 /// Symbol tables kept: entries.
 const MAX_FILES: usize = 512;
 /// Symbol tables kept: bytes.
-const MAX_BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 8 << 20;
 
 /// An address with everything known about it.
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]

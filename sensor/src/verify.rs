@@ -7,6 +7,7 @@
 //! from it or its files is treated as hostile.
 
 mod auxv;
+mod budget;
 mod bytes;
 pub(crate) mod cache;
 mod compare;
@@ -16,6 +17,7 @@ mod explain;
 mod ifunc;
 mod layout;
 mod link_map;
+mod live_scope;
 mod loader;
 pub(crate) mod maps;
 mod plan;
@@ -27,6 +29,7 @@ mod scope;
 use std::thread;
 use std::time::Duration;
 
+use self::budget::Budget;
 use self::compare::{Comparer, Comparison};
 use self::ifunc::Vdso;
 use self::layout::{Files, Layout};
@@ -58,6 +61,8 @@ pub struct Limits {
     pub plan_entries: usize,
     /// Computed expectations kept: bytes.
     pub plan_bytes: usize,
+    /// Time one look at a process may take.
+    pub time: Duration,
     /// Wait before a deviation is looked at again; only unchanged ones count.
     pub recheck_after: Duration,
 }
@@ -92,9 +97,10 @@ impl Default for Limits {
             modules: 4096,
             namespaces: 64,
             file_entries: 2048,
-            file_bytes: 48 << 20,
+            file_bytes: 12 << 20,
             plan_entries: 512,
-            plan_bytes: 32 << 20,
+            plan_bytes: 4 << 20,
+            time: Duration::from_secs(10),
             recheck_after: Duration::from_millis(30),
         }
     }
@@ -147,6 +153,7 @@ impl Verifier {
     }
 
     fn look(&mut self, pid: u32) -> Result<Report, VerifyError> {
+        let budget = Budget::new(pid, self.limits.time);
         let process = Process::open(pid)?;
         let mut gaps = Vec::new();
         let program = loader::find(&process, &mut self.files, &mut gaps)?;
@@ -156,17 +163,20 @@ impl Verifier {
         let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
         let maps = link_map::read_link_maps(&process, linked.debug, bounds)?;
         let loader = (&linked.loader, linked.base);
+        let files = &mut self.files;
         let layout =
-            Layout::build(&process, maps, loader, linked.linkage, &mut self.files, &mut gaps);
-        let plan = self.plans.get(&layout);
+            Layout::build(&process, maps, loader, linked.linkage, files, budget, &mut gaps)?;
+        let plan = self.plans.get(&layout, budget)?;
         for vma in layout.unlisted(&process) {
             gaps.push(Gap::Unlisted { path: vma.path.to_string() });
         }
         if plan.scopes.order_differs {
             gaps.push(Gap::LinkOrder);
         }
-        let comparison = Comparer::new(&process, &layout, &plan, &self.vdso, &mut gaps).run();
-        if !process.is_same() {
+        let comparer = Comparer::new(&process, &layout, &plan, &self.vdso, budget, &mut gaps);
+        let comparison = comparer.run()?;
+        // Exiting processes lose their memory first: what could not be read then means nothing.
+        if !process.is_same() || process.read_u64(linked.debug).is_err() {
             return Err(VerifyError::Gone { pid });
         }
         let preloads = plan.scopes.preloads.iter();

@@ -1,7 +1,12 @@
 //! The variables the dynamic loader obeys, in the environment of a new program.
 //!
-//! Only a variable that matches is ever read beyond its first 16 bytes: the rest of the environment
+//! Of a variable that does not match nothing beyond its first 16 bytes is read: the environment
 //! holds secrets.
+//!
+//! The scan is in two steps because of the verifier: the loop over all variables stays small, and
+//! what it finds lies in map memory, where one state covers every combination.
+
+use core::ptr::{read_volatile, write_volatile};
 
 use sensor_common::record::{
     ENV_GLIBC_TUNABLES, ENV_LD_AUDIT, ENV_LD_LIBRARY_PATH, ENV_LD_OTHER, ENV_LD_PRELOAD,
@@ -15,51 +20,117 @@ use crate::user::UserPtr;
 
 /// Variables looked at. Beyond it the record says so.
 const VARIABLES: u64 = 256;
+/// Candidates kept, a power of two. Beyond it the record says so.
+const CANDIDATES: usize = 16;
 
-/// Scans the environment, sends one [`Env`] per match and returns the bits of all.
-///
-/// A new program's stack holds `argc`, `argv[argc]`, a null, `envp[]`, a null
-/// (fs/binfmt_elf.c `create_elf_tables`).
-#[inline(never)]
-pub fn scan(task: Task, role: Role) -> u32 {
-    let Some(stack) = task.start_stack() else { return ENV_TRUNCATED };
-    let Some(first) = UserPtr(stack).read::<u64>() else { return ENV_TRUNCATED };
-    // In a 32-bit program the upper half is `argv[0]`, which is never null there.
-    let width = if first >> 32 == 0 { 8 } else { 4 };
-    let mask = if width == 8 { u64::MAX } else { u64::from(u32::MAX) };
-    let envp = UserPtr(stack).offset(((first & mask & 0xffff_ffff) + 2) * width);
-    let mut found = 0;
-    for index in 0..VARIABLES {
-        let Some(pointer) = envp.offset(index * width).read::<u64>() else { break };
-        let text = UserPtr(pointer & mask);
-        if text.0 == 0 {
-            return found;
-        }
-        let Some(name) = text.read::<u64>() else { continue };
-        let variable = classify(text, name);
-        if variable != 0 {
-            found |= variable;
-            send(text, variable, role);
+/// Variables that begin like those of the loader.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Candidates {
+    /// How many there are; more than [`CANDIDATES`] where some have been overwritten.
+    count: u32,
+    /// 1 if the end of the environment was not reached.
+    truncated: u32,
+    addresses: [u64; CANDIDATES],
+}
+
+impl Candidates {
+    pub const NONE: Self = Self { count: 0, truncated: 0, addresses: [0; CANDIDATES] };
+
+    #[inline(always)]
+    fn add(&mut self, address: u64) {
+        let count = load(&self.count);
+        store(&mut self.count, count.wrapping_add(1));
+        if let Some(slot) = self.addresses.get_mut(count as usize % CANDIDATES) {
+            store(slot, address);
         }
     }
-    count(Counter::EnvTruncated);
-    found | ENV_TRUNCATED
+}
+
+/// Keeps the compiler from holding map memory in registers across the loop.
+#[inline(always)]
+fn load<T: Copy>(from: &T) -> T {
+    // SAFETY: a live reference.
+    unsafe { read_volatile(from) }
+}
+
+#[inline(always)]
+fn store<T>(to: &mut T, value: T) {
+    // SAFETY: a live reference.
+    unsafe { write_volatile(to, value) }
+}
+
+/// Notes the candidates of the program that has just started.
+///
+/// Its stack holds `argc`, `argv[argc]`, a null, `envp[]`, a null (fs/binfmt_elf.c
+/// `create_elf_tables`).
+#[inline(never)]
+pub fn look(task: Task, found: &mut Candidates) {
+    if try_look(task, found).is_none() {
+        store(&mut found.truncated, 1);
+        count(Counter::EnvTruncated);
+    }
+}
+
+/// `None` where the end was not reached.
+#[inline(always)]
+fn try_look(task: Task, found: &mut Candidates) -> Option<()> {
+    const PREFIX: u64 = 0xff_ffff;
+    let stack = UserPtr(task.start_stack()?);
+    let first: u64 = stack.read()?;
+    // In a 32-bit program the upper half is `argv[0]`, which is never null there. Arithmetic, since
+    // two branches would be twice the states.
+    let is_32_bit = ((first >> 32) + 0xffff_ffff) >> 32;
+    let (shift, mask) = (3 - is_32_bit, u64::MAX >> (is_32_bit * 32));
+    let argc = first & 0xffff_ffff;
+    let envp = stack.offset((argc + 2) << shift);
+    for index in 0..VARIABLES {
+        let text = UserPtr(envp.offset(index << shift).read::<u64>()? & mask);
+        if text.0 == 0 {
+            return Some(());
+        }
+        let head: u64 = text.read().unwrap_or(0);
+        if head & PREFIX == word(b"LD_\0\0\0\0\0") || head == word(b"GLIBC_TU") {
+            found.add(text.0);
+        }
+    }
+    None
+}
+
+/// Sends one [`Env`] per variable that the loader obeys, and sets the bits of all in `bits`.
+#[inline(never)]
+pub fn tell(found: &Candidates, role: Role, bits: &mut u32) {
+    if load(&found.truncated) != 0 || load(&found.count) > CANDIDATES as u32 {
+        store(bits, ENV_TRUNCATED);
+    }
+    for address in &found.addresses {
+        let text = UserPtr(load(address));
+        if text.0 == 0 {
+            continue;
+        }
+        let bit = classify(text);
+        if bit != 0 {
+            let before = load(bits);
+            store(bits, before | bit);
+            send(text, bit, role);
+        }
+    }
 }
 
 const fn word(text: &[u8; 8]) -> u64 {
     u64::from_ne_bytes(*text)
 }
 
-/// The variable's bit, or 0. `head` is the first eight bytes of `text`.
+/// The variable's bit, or 0.
 #[inline(always)]
-fn classify(text: UserPtr, head: u64) -> u32 {
+fn classify(text: UserPtr) -> u32 {
     const LD_PRELOAD: u64 = word(b"LD_PRELO");
     const LD_AUDIT: u64 = word(b"LD_AUDIT");
     const LD_LIBRARY_PATH: u64 = word(b"LD_LIBRA");
     const GLIBC_TUNABLES: u64 = word(b"GLIBC_TU");
     // LD_DEBUG(_OUTPUT), LD_PROFILE(_OUTPUT), LD_BIND_NOW, LD_BIND_NOT, LD_DYNAMIC_WEAK,
     // LD_TRACE_LOADED_OBJECTS, LD_HWCAP_MASK, LD_ORIGIN_PATH, LD_PREFER_MAP_32BIT_EXEC: all that
-    // glibc's rtld.c process_envvars obeys and that changes how linking runs.
+    // glibc's elf/rtld.c `process_envvars` obeys and that changes how linking runs.
     const OTHER: [u64; 8] = [
         word(b"LD_DEBUG"),
         word(b"LD_PROFI"),
@@ -70,17 +141,17 @@ fn classify(text: UserPtr, head: u64) -> u32 {
         word(b"LD_ORIGI"),
         word(b"LD_PREFE"),
     ];
-    let (rest, bytes, bit) = match head {
-        LD_PRELOAD => (*b"AD=\0\0\0\0\0", 3, ENV_LD_PRELOAD),
-        LD_AUDIT => (*b"=\0\0\0\0\0\0\0", 1, ENV_LD_AUDIT),
-        LD_LIBRARY_PATH => (*b"RY_PATH=", 8, ENV_LD_LIBRARY_PATH),
-        GLIBC_TUNABLES => (*b"NABLES=\0", 7, ENV_GLIBC_TUNABLES),
+    let (bit, rest, bytes) = match text.read().unwrap_or(0) {
+        LD_PRELOAD => (ENV_LD_PRELOAD, *b"AD=\0\0\0\0\0", 3),
+        LD_AUDIT => (ENV_LD_AUDIT, *b"=\0\0\0\0\0\0\0", 1),
+        LD_LIBRARY_PATH => (ENV_LD_LIBRARY_PATH, *b"RY_PATH=", 8),
+        GLIBC_TUNABLES => (ENV_GLIBC_TUNABLES, *b"NABLES=\0", 7),
         head if OTHER.contains(&head) => return ENV_LD_OTHER,
         _ => return 0,
     };
     let Some(tail) = text.offset(8).read::<u64>() else { return 0 };
     let compared = u64::MAX >> (64 - 8 * bytes);
-    if tail & compared == u64::from_ne_bytes(rest) { bit } else { 0 }
+    if tail & compared == word(&rest) { bit } else { 0 }
 }
 
 #[inline(never)]

@@ -12,7 +12,7 @@ use crate::kernel::KernelPtr;
 use crate::kernel::file::{File, inode_key};
 use crate::kernel::path;
 use crate::kernel::task::Task;
-use crate::maps::GUARDED;
+use crate::maps::{GUARDED, linking};
 
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h,
 /// 5.10 to 7.0. The parent is the current task.
@@ -77,20 +77,22 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     let tgid = current_tgid();
     let usage = task.usage()?;
     link::start(tgid, &exe, &usage);
+    if let Some(state) = linking(tgid) {
+        environ::look(task, &mut state.environ);
+    }
     let before = role_of(tgid);
     let role = role_of_program(before, &exe);
     if role != before {
         set_role(tgid, role);
     }
-    let Some(mut record) = begin::<Exec>(ring_for(role), role) else {
-        environ::scan(task, role);
-        return Some(());
-    };
+    let Some(mut record) = begin::<Exec>(ring_for(role), role) else { return Some(()) };
     record.exe = exe;
     record.usage = usage;
     let filled = fill_exec(&mut record, task);
     path::walk(file, &mut record.path);
-    record.env = environ::scan(task, role);
+    if let Some(state) = linking(tgid) {
+        environ::tell(&state.environ, role, &mut record.env);
+    }
     record.submit();
     filled
 }

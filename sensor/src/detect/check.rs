@@ -11,7 +11,7 @@ pub trait SlotCheck {
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CheckReport {
-    /// CLOCK_MONOTONIC when the slots had been read, ns; `None` takes the observation's clock.
+    /// `CLOCK_MONOTONIC` when the slots had been read, ns; `None` takes the observation's clock.
     pub taken_ktime_ns: Option<u64>,
     /// Slots compared.
     pub slots_checked: u64,
@@ -79,6 +79,9 @@ pub enum CheckFailed {
     /// It ended, or its id was given to another.
     #[error("the process is gone")]
     Gone,
+    /// Its loader is at work: ask again.
+    #[error("the process is still linking")]
+    NotSettled,
     /// Anything else, such as a missing capability.
     #[error("{0}")]
     Other(String),

@@ -87,6 +87,10 @@ pub enum Method {
 }
 
 /// What is known of a connection at the moment of an observation.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each true from some moment on"
+)]
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// Which.
@@ -105,16 +109,20 @@ pub struct Connection {
     pub authenticated: bool,
     /// A session has begun below it.
     pub session: bool,
-    /// CLOCK_MONOTONIC of the accept (the fork of the listener), ns.
+    /// `CLOCK_MONOTONIC` of the accept (the fork of the listener), ns.
     pub accepted_ktime_ns: u64,
-    /// Records about it are missing: its sums do not hold.
+    /// Records about it may be missing: its sums do not hold.
     pub partial: bool,
+    /// sshd went on as after a success, but no positive answer was seen.
+    pub finished_unseen: bool,
+    /// Frames are seen on this host at all, so that the lack of a verdict means something.
+    pub watched: bool,
 }
 
 /// One observation.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The event's clock, CLOCK_MONOTONIC ns.
+    /// The event's clock, `CLOCK_MONOTONIC` ns.
     pub ktime_ns: u64,
     /// The same instant as wall time, by the offset fixed at start.
     pub time: Timestamp,
@@ -265,18 +273,25 @@ impl ModuleId {
         (!self.build.starts_with("inode:")).then_some(self.build.as_str())
     }
 
+    /// The same file as far as can be told: where there is no build-id, path and inode decide, as
+    /// not everyone who saw the file knows its times.
+    #[must_use]
+    pub fn same_file(&self, other: &Self) -> bool {
+        let inode = |module: &Self| {
+            let numbers = module.build.strip_prefix("inode:")?;
+            let end = numbers.match_indices(':').nth(2).map_or(numbers.len(), |(at, _)| at);
+            numbers.get(..end).map(str::to_owned)
+        };
+        self.path == other.path
+            && (self.build == other.build
+                || inode(self).is_some_and(|own| inode(other) == Some(own)))
+    }
+
     /// From a path, and a build-id if the file has one.
     #[must_use]
     pub fn new(path: String, build_id: Option<String>, file: &FileKey) -> Self {
         let build = build_id.unwrap_or_else(|| {
-            format!(
-                "inode:{}:{}:{}:{}:{}",
-                inode_text(file),
-                file.generation,
-                file.ctime_s,
-                file.size,
-                0
-            )
+            format!("inode:{}:{}:{}", inode_text(file), file.ctime_s, file.size)
         });
         Self { path, build }
     }
@@ -348,4 +363,22 @@ pub fn seconds(ns: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
     let micros = (ns / 1000) as f64;
     micros / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_build_id_are_the_same_by_path_and_inode() {
+        let full = FileKey { ino: 7, dev: (254 << 20) | 1, generation: 3, ctime_s: 9, size: 10 };
+        let seen = |path: &str, file: &FileKey| ModuleId::new(path.to_owned(), None, file);
+        let bare = FileKey { ino: 7, dev: full.dev, ..FileKey::default() };
+        assert!(seen("/a", &full).same_file(&seen("/a", &bare)));
+        assert!(!seen("/a", &full).same_file(&seen("/b", &full)));
+        assert!(!seen("/a", &full).same_file(&seen("/a", &FileKey { ino: 71, ..full })));
+        let built = |id: &str| ModuleId::new("/a".to_owned(), Some(id.to_owned()), &full);
+        assert!(built("aa").same_file(&built("aa")) && !built("aa").same_file(&built("ab")));
+        assert!(!built("aa").same_file(&seen("/a", &full)));
+    }
 }

@@ -25,7 +25,7 @@ pub(super) fn key(finding: &Finding) -> (String, BTreeSet<String>) {
 
 /// Name of the incident that `first` opens.
 pub(super) fn incident_id(host: &str, lineage: &Lineage, first: &Finding) -> String {
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hash = Fnv::default();
     hash.part(host);
     match lineage {
         Lineage::Sshd(process) => {
@@ -39,6 +39,15 @@ pub(super) fn incident_id(host: &str, lineage: &Lineage, first: &Finding) -> Str
     }
     hash.part(&first.time.as_nanosecond().to_string());
     hash.part(&first.detector);
+    format!("{:016x}", hash.0)
+}
+
+/// A name made of nothing but `parts`, in their order: the same for the same content.
+pub(crate) fn content_id(parts: &[&str]) -> String {
+    let mut hash = Fnv::default();
+    for part in parts {
+        hash.part(part);
+    }
     format!("{:016x}", hash.0)
 }
 
@@ -78,6 +87,12 @@ fn method(finding: &Finding) -> Option<&str> {
 
 // === impl Fnv ===
 
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
 impl Fnv {
     fn part(&mut self, text: &str) {
         // 0xff is in no UTF-8 text, so it ends a part.
@@ -95,7 +110,7 @@ mod tests {
     fn the_hash_is_fnv_1a() {
         // Test vectors of the draft: "" and "foobar".
         let of = |text: &str| {
-            let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+            let mut hash = Fnv::default();
             for byte in text.bytes() {
                 hash.0 = (hash.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
             }

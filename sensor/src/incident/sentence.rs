@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use crate::finding::{Evidence, Finding};
+use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
 const MAX_SLOTS: usize = 3;
+/// Notes of one finding that are told.
+const MAX_NOTES: usize = 2;
 /// Modules named as the usual callers.
 const MAX_KNOWN: usize = 3;
 /// Characters of a command line in a sentence.
@@ -32,24 +34,40 @@ pub(super) struct Who {
 
 /// Sentences for `finding`, without capital and full stop.
 pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> Vec<String> {
+    if !proven(finding) {
+        return vec![clause(&finding.title)];
+    }
     let mut told = Vec::new();
-    let mut slots = 0_usize;
+    let (mut slots, mut notes) = (0, 0);
     for evidence in &finding.evidence {
-        if matches!(evidence, Evidence::Slot { .. }) {
-            slots += 1;
-            if slots > MAX_SLOTS {
-                continue;
-            }
+        match evidence {
+            Evidence::Slot { .. } => slots += 1,
+            Evidence::Note { .. } => notes += 1,
+            _ => {}
         }
-        told.extend(sentence(finding, evidence, who, modules));
+        let enough = match evidence {
+            Evidence::Slot { .. } => slots > MAX_SLOTS,
+            Evidence::Note { .. } => notes > MAX_NOTES,
+            _ => false,
+        };
+        if !enough {
+            told.extend(sentence(finding, evidence, who, modules));
+        }
     }
     if slots > MAX_SLOTS {
         told.push(format!("the same holds for {} further slots", slots - MAX_SLOTS));
     }
-    if told.is_empty() {
-        told.push(clause(&finding.title));
+    if told.len() <= notes.min(MAX_NOTES) {
+        told.insert(0, clause(&finding.title));
     }
     told
+}
+
+/// Whether its slots may be told as redirected: a slot of a file that has changed since may be as
+/// it should, and is of low severity for that.
+pub(super) fn proven(finding: &Finding) -> bool {
+    finding.severity >= Severity::Medium
+        || !finding.evidence.iter().any(|evidence| matches!(evidence, Evidence::Slot { .. }))
 }
 
 /// Whose address the connection is, where that is known.
@@ -103,7 +121,9 @@ fn sentence(
             format!("{} was called from {}{when}; {before}", symbol(function), place(caller, more))
         }
         Evidence::Library { path: file, .. } => {
-            format!("{subject} mapped {}, {}", modules.library(file), library(&finding.detector))
+            // Other detectors add it to identify the module they speak of.
+            let how = mapped(&finding.detector)?;
+            format!("{subject} mapped {}, {how}", modules.library(file))
         }
         Evidence::Timing { .. } => timing(evidence, method(finding), who, modules)?,
         Evidence::Environment { name: variable, value } => {
@@ -116,7 +136,7 @@ fn sentence(
             };
             format!("{subject} executed {}{}{before}", path(file), command(cmdline))
         }
-        Evidence::Note { text } => clause(text),
+        Evidence::Note { text } => opened(&clause(text)),
         Evidence::Connection { .. } | Evidence::Repeated { .. } => return None,
     })
 }
@@ -165,14 +185,25 @@ pub(super) fn unit(metric: &str) -> &'static str {
     }
 }
 
-fn library(detector: &str) -> &'static str {
-    match detector {
+/// What is wrong with a mapping, for the detectors of mappings.
+pub(super) fn mapped(detector: &str) -> Option<&'static str> {
+    Some(match detector {
+        "library_unexpected" => "which was not there while learning",
         "library_unowned" => "which no package owns as it is",
         "library_writable_path" => "which others can write to",
         "module_unlinked" => "which the loader does not know of",
         "dlopen_unexpected" => "which was not loaded at run time while learning",
-        _ => "which was not there while learning",
+        _ => return None,
+    })
+}
+
+/// First letter in upper case, unless the first word may be a name.
+fn opened(text: &str) -> String {
+    let first = text.split(' ').next().unwrap_or_default();
+    if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return text.to_owned();
     }
+    format!("{}{}", text[..1].to_ascii_uppercase(), &text[1..])
 }
 
 fn command(cmdline: &[String]) -> String {

@@ -3,16 +3,16 @@
 
 mod database;
 mod error;
+mod overlay;
 
+use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
-use std::{fmt, fs};
+use std::thread;
+use std::time::Duration;
 
-use redb::{
-    Database, ReadOnlyDatabase, ReadTransaction, ReadableTable, ReadableTableMetadata,
-    WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use super::{Entry, Incident, State};
 use database::{ENTRIES, Failure, META, ORDER, guarded};
@@ -23,6 +23,10 @@ pub use error::StoreError;
 const FILE: &str = "incidents.redb";
 /// Damaged files kept beside it.
 const SET_ASIDE: RangeInclusive<u32> = 1..=9;
+
+/// How often, and after which pause, a start tries again where the file is in use.
+const PATIENCE: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How much is kept; the oldest closed incidents go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +56,10 @@ pub struct Opened {
 }
 
 /// The store while no sensor runs.
+#[derive(Debug)]
 pub struct IncidentReader {
     path: PathBuf,
-    database: ReadOnlyDatabase,
+    database: Database,
 }
 
 /// Incidents, newest first.
@@ -79,7 +84,7 @@ impl IncidentStore {
     /// `incidents.redb.corrupt-N` and a fresh one begun.
     pub fn open(state_dir: &Path, limits: StoreLimits) -> Result<Opened, StoreError> {
         let path = state_dir.join(FILE);
-        let (database, set_aside) = match database::open(&path) {
+        let (database, set_aside) = match patiently(|| database::open(&path)) {
             Ok(database) => (database, None),
             Err(StoreError::Corrupt { reason, .. }) => {
                 let aside = set_aside(&path)?;
@@ -146,27 +151,15 @@ impl IncidentStore {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StoreError> {
-        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
-            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-            if database.is_none() {
-                *database = Some(database::open(&self.path)?);
-            }
-        }
         match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
             Some(database) => database::read(&self.path, database, work),
-            // A write has failed in between.
-            None => database::read(&self.path, &database::open(&self.path)?, work),
+            // A write has failed: on a full disk the file may still be read, but not be repaired.
+            None => database::read(&self.path, &database::open_read_only(&self.path)?, work),
         }
     }
 }
 
 // === impl IncidentReader ===
-
-impl fmt::Debug for IncidentReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IncidentReader").field("path", &self.path).finish_non_exhaustive()
-    }
-}
 
 impl IncidentReader {
     /// Opens the store in `state_dir` without changing it; [`StoreError::InUse`] while a sensor
@@ -193,10 +186,7 @@ fn write(
     entries: &[(&Entry, Vec<u8>)],
     limits: StoreLimits,
 ) -> Result<u64, Failure> {
-    let mut write = database.begin_write()?;
-    // Saves the allocator's state with each commit, so that a file left by SIGKILL opens at once
-    // and read-only.
-    write.set_quick_repair(true);
+    let write = database.begin_write()?;
     for (entry, json) in entries {
         put(&write, entry, json)?;
     }
@@ -278,6 +268,17 @@ fn list(read: &ReadTransaction, limit: usize) -> Result<Listed, Failure> {
 
 fn decode(json: &[u8]) -> Option<Incident> {
     serde_json::from_slice::<Entry>(json).ok().map(|entry| entry.incident)
+}
+
+/// Tries again for a second where somebody is reading the file right now.
+fn patiently(open: impl Fn() -> Result<Database, StoreError>) -> Result<Database, StoreError> {
+    for _ in 0..PATIENCE {
+        match open() {
+            Err(StoreError::InUse { .. }) => thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    open()
 }
 
 /// Renames the damaged file to the first free `.corrupt-N`, the last where none is free.

@@ -50,8 +50,10 @@ pub(super) fn base(path: &str) -> &str {
 
 /// Symbol without its version: `RSA_public_decrypt@OPENSSL_3.0.0`.
 pub(super) fn symbol(text: &str) -> String {
-    let bare = text.split('@').find(|part| !part.is_empty()).unwrap_or(text);
-    name(if bare.is_empty() { "an unnamed function" } else { bare })
+    match text.split('@').find(|part| !part.is_empty()) {
+        Some(bare) => name(bare),
+        None => "an unnamed function".to_owned(),
+    }
 }
 
 /// Module of a place `module+offset (symbol+distance)`: its file name.
@@ -171,7 +173,7 @@ mod tests {
         );
         assert_eq!(place_module(""), "");
         assert_eq!(symbol("RSA_public_decrypt@OPENSSL_3.0.0"), "RSA_public_decrypt");
-        assert_eq!(symbol("@@"), "@@");
+        assert_eq!(symbol("@@"), "an unnamed function");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::sentence::{method, unit};
+use super::sentence::{mapped, method, proven, unit};
 use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
 use crate::finding::{Evidence, Finding};
 
@@ -13,7 +13,8 @@ const MAX_TITLE: usize = 240;
 pub(super) fn title(findings: &[Finding]) -> String {
     let Some(worst) = lead(findings) else { return String::new() };
     let mut title = headline(worst);
-    if let Some(owner) = worst.evidence.iter().find_map(owner)
+    if proven(worst)
+        && let Some(owner) = worst.evidence.iter().find_map(owner)
         && let Some(cost) = cost(findings, owner)
     {
         title.push_str(" and added ");
@@ -25,27 +26,35 @@ pub(super) fn title(findings: &[Finding]) -> String {
 /// The worst finding; among equals the one that proves most, then the earliest.
 pub(super) fn lead(findings: &[Finding]) -> Option<&Finding> {
     findings.iter().min_by_key(|finding| {
-        let proof = finding.evidence.iter().map(rank).min().unwrap_or(u8::MAX);
+        let ranks = finding.evidence.iter().map(|evidence| rank(finding, evidence));
+        let proof = ranks.min().unwrap_or(u8::MAX);
         (Reverse(finding.severity), proof, finding.time)
     })
 }
 
 /// The more it proves, the lower.
-fn rank(evidence: &Evidence) -> u8 {
+fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } => 0,
         Evidence::Caller { .. } => 1,
         Evidence::Exec { .. } => 2,
-        Evidence::Library { .. } => 3,
+        Evidence::Library { .. } if mapped(&finding.detector).is_some() => 3,
         Evidence::Timing { .. } => 4,
         Evidence::Environment { .. } => 5,
-        Evidence::Note { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => 6,
+        Evidence::Library { .. }
+        | Evidence::Note { .. }
+        | Evidence::Connection { .. }
+        | Evidence::Repeated { .. } => 6,
     }
 }
 
 fn headline(finding: &Finding) -> String {
+    if !proven(finding) {
+        return clause(&finding.title);
+    }
     let exe = name(base(&finding.process.exe));
-    let Some(evidence) = finding.evidence.iter().min_by_key(|evidence| rank(evidence)) else {
+    let Some(evidence) = finding.evidence.iter().min_by_key(|evidence| rank(finding, evidence))
+    else {
         return clause(&finding.title);
     };
     match evidence {
@@ -61,12 +70,9 @@ fn headline(finding: &Finding) -> String {
             format!("{exe} executed {} before authentication", path(file))
         }
         Evidence::Exec { path: file, .. } => format!("{exe} executed {}", path(file)),
-        Evidence::Library { path: file, .. } => match finding.detector.as_str() {
-            "library_unowned" => format!("{exe} mapped {}, which no package owns", path(file)),
-            "library_writable_path" => {
-                format!("{exe} mapped {}, which others can write to", path(file))
-            }
-            _ => format!("{exe} mapped {}, which is new to it", path(file)),
+        Evidence::Library { path: file, .. } => match mapped(&finding.detector) {
+            Some(how) => format!("{exe} mapped {}, {how}", path(file)),
+            None => clause(&finding.title),
         },
         Evidence::Timing { .. } => timing(finding, evidence, &exe),
         Evidence::Environment { name: variable, .. } => {

@@ -118,6 +118,8 @@ pub struct Btf<'a> {
     strings: &'a [u8],
     /// Start of each type in `types`; index 0 is type id 1.
     starts: Vec<u32>,
+    /// Ids of the structs that have members.
+    structs: Vec<u32>,
     /// Set where a type of unknown kind hides all that follow.
     unread: Option<BtfError>,
 }
@@ -127,7 +129,7 @@ struct Type {
     name: u32,
     info: u32,
     /// Size in bytes, or the id of another type.
-    size_or_type: u32,
+    size_or_id: u32,
     /// Where its own entries start in `types`.
     entries: usize,
 }
@@ -187,7 +189,8 @@ impl<'a> Btf<'a> {
         };
         let types = section(8, 12, "types")?;
         let strings = section(16, 20, "strings")?;
-        let mut btf = Self { types, strings, starts: Vec::new(), unread: None };
+        let mut btf =
+            Self { types, strings, starts: Vec::new(), structs: Vec::new(), unread: None };
         btf.index()?;
         Ok(btf)
     }
@@ -248,7 +251,7 @@ impl<'a> Btf<'a> {
     /// Size of a struct, bytes; `None` if there is none of the name or several that disagree.
     pub fn struct_size(&self, name: &str) -> Option<u32> {
         let sizes: Vec<u32> =
-            self.structs_named(name).into_iter().map(|found| found.size_or_type).collect();
+            self.structs_named(name).into_iter().map(|found| found.size_or_id).collect();
         let first = *sizes.first()?;
         sizes.iter().all(|size| *size == first).then_some(first)
     }
@@ -283,8 +286,13 @@ impl<'a> Btf<'a> {
                 self.unread = Some(BtfError::UnknownKind { id, kind: each.kind() });
                 return Ok(());
             };
-            let Ok(start) = u32::try_from(at) else { return Err(truncated) };
+            let (Ok(start), Ok(number)) = (u32::try_from(at), u32::try_from(id)) else {
+                return Err(truncated);
+            };
             self.starts.push(start);
+            if each.kind() == KIND_STRUCT && each.entry_count() > 0 {
+                self.structs.push(number);
+            }
             at = each.entries + len;
         }
         Ok(())
@@ -294,7 +302,7 @@ impl<'a> Btf<'a> {
         Some(Type {
             name: word(self.types, at)?,
             info: word(self.types, at + 4)?,
-            size_or_type: word(self.types, at + 8)?,
+            size_or_id: word(self.types, at + 8)?,
             entries: at + 12,
         })
     }
@@ -322,9 +330,9 @@ impl<'a> Btf<'a> {
 
     /// Every struct of that name that has members (a forward declaration is of another kind).
     fn structs_named(&self, name: &str) -> Vec<Type> {
-        (1..=self.starts.len())
-            .filter_map(|id| self.type_at(id))
-            .filter(|each| each.kind() == KIND_STRUCT && each.entry_count() > 0)
+        self.structs
+            .iter()
+            .filter_map(|id| self.type_by_id(*id))
             .filter(|each| self.is_named(each.name, name))
             .collect()
     }
@@ -346,7 +354,7 @@ impl<'a> Btf<'a> {
             })?;
             let offset = before.checked_add(member.bit_offset).ok_or_else(inconsistent)?;
             bits = bits.checked_add(offset).ok_or_else(inconsistent)?;
-            if member.is_bit_field || bits % 8 != 0 {
+            if member.is_bit_field || !bits.is_multiple_of(8) {
                 return Err(MemberError::BitField { path: path.to_owned() });
             }
             inside = self.strip(member.type_id).ok_or_else(inconsistent)?;
@@ -396,7 +404,7 @@ impl<'a> Btf<'a> {
             let each = self.type_by_id(id)?;
             match each.kind() {
                 KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT | KIND_TYPE_TAG => {
-                    id = each.size_or_type;
+                    id = each.size_or_id;
                 }
                 _ => return Some(each),
             }

@@ -86,7 +86,8 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    fn undo(&mut self, attachments: &[Attachment]) {
+    /// Unloads what is loaded of these, and with it detaches.
+    pub(super) fn undo(&mut self, attachments: &[Attachment]) {
         for attachment in attachments {
             let Some(program) = self.ebpf.program_mut(attachment.program) else { continue };
             if let Err(error) = unload(program)

@@ -11,7 +11,7 @@ use super::probes::Hook;
 use crate::kernel::offsets::OffsetsError;
 
 /// Lines of a verifier's log that are worth showing.
-const LOG_LINES: usize = 30;
+const LOG_LINES: usize = 4;
 
 /// Why loading failed.
 #[derive(Debug, Error)]

@@ -9,7 +9,7 @@ use aya::{Ebpf, Pod};
 use sensor_common::counters::COUNTERS;
 use sensor_common::record::{FileKey, InodeKey, SelfCheck};
 use sensor_common::{Counter, Ring, Role};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::attach::{Attacher, unmet};
@@ -54,7 +54,7 @@ pub struct MapWriteError {
 }
 
 /// The kernel side's counters, summed over CPUs. See [`Counter`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     values: [u64; COUNTERS as usize],
 }
@@ -69,6 +69,16 @@ impl Counters {
             .unwrap_or(0)
     }
 
+    /// All of them, indexed by [`Counter`].
+    pub fn all(&self) -> [u64; COUNTERS as usize] {
+        self.values
+    }
+
+    /// Each with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> {
+        Counter::ALL.into_iter().zip(self.values)
+    }
+
     /// Records that tried to enter a ring.
     pub fn emitted(&self, ring: Ring) -> u64 {
         self.get(ring.emitted())
@@ -77,6 +87,18 @@ impl Counters {
     /// Those of them that found it full.
     pub fn lost(&self, ring: Ring) -> u64 {
         self.get(ring.lost())
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(counter, value)| (counter.name(), value))).finish()
+    }
+}
+
+impl Serialize for Counters {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(self.iter().map(|(counter, value)| (counter.name(), value)))
     }
 }
 
@@ -124,6 +146,17 @@ impl Sensor {
             }
         }
         Ok(())
+    }
+
+    /// Detaches every probe. The rings and the counters stay readable; once they are read, per ring
+    /// `emitted = consumed + lost`.
+    pub fn detach(&mut self) {
+        self.libraries = Libraries::default();
+        let mut attacher = Attacher::new(&mut self.object, &[], &[], false);
+        for rung in PROBES.iter().flat_map(|probe| probe.rungs) {
+            attacher.undo(rung.programs);
+        }
+        self.report.clear();
     }
 
     /// What is attached and what is not.
@@ -185,6 +218,12 @@ impl Sensor {
     pub fn forget_mapping(&mut self, exe: FileKey, file: FileKey) -> Result<(), MapWriteError> {
         let key: PairBytes = zerocopy::transmute!([exe, file]);
         set(&mut self.known, "KNOWN", key, None)
+    }
+
+    /// Lets every mapping be told again.
+    pub fn forget_mappings(&mut self) -> Result<(), MapWriteError> {
+        let keys: Vec<PairBytes> = self.known.keys().filter_map(Result::ok).collect();
+        keys.into_iter().try_for_each(|key| set(&mut self.known, "KNOWN", key, None))
     }
 
     /// Link CPU time of an executable above which every start is told, ns; `None`: no such limit.

@@ -123,7 +123,7 @@ const fn rung(mechanism: Mechanism, programs: &'static [Attachment], price: &'st
     Rung { mechanism, programs, price, on_request: false }
 }
 
-/// Prices measured on Linux 6.18 (x86_64).
+/// Prices measured on Linux 6.18 (`x86_64`).
 pub const PROBES: &[Probe] = &[
     Probe {
         hook: Hook::Fork,

@@ -61,7 +61,11 @@ pub(super) fn compare(check: &SelfCheck) -> Result<(), LoadError> {
     compare_exe(&check.exe)
 }
 
-fn equal<T: PartialEq + ToString>(field: &'static str, found: T, real: T) -> Result<(), LoadError> {
+fn equal<T: PartialEq + ToString + Copy>(
+    field: &'static str,
+    found: T,
+    real: T,
+) -> Result<(), LoadError> {
     if found == real {
         return Ok(());
     }

@@ -38,7 +38,7 @@ fn choose_x86(entry: &[u8]) -> (u64, HitPrice) {
 }
 
 fn is_emulated(code: &[u8]) -> bool {
-    matches!(code, [0x50..=0x57, ..] | [0x41, 0x50..=0x57, ..] | [0x90, ..])
+    matches!(code, [0x50..=0x57 | 0x90, ..] | [0x41, 0x50..=0x57, ..])
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use super::budget::Budget;
 use super::bytes::{index, u64_at};
 use super::elf::{Slot, SlotKind};
+use super::error::VerifyError;
 use super::explain::{Explainer, Verdict};
 use super::ifunc::{self, Seen, Vdso};
 use super::layout::Layout;
@@ -35,6 +37,7 @@ pub(crate) struct Comparer<'a> {
     /// IFUNC slots with a plausible content, for the agreement rule.
     ifuncs: Vec<Seen>,
     buffer: Vec<u8>,
+    budget: Budget,
 }
 
 /// A slot with where it is.
@@ -51,30 +54,35 @@ impl<'a> Comparer<'a> {
         layout: &'a Layout,
         plan: &'a Plan,
         vdso: &'a Vdso,
+        budget: Budget,
         gaps: &'a mut Vec<Gap>,
     ) -> Self {
         let resolver = Resolver { layout, scopes: &plan.scopes };
-        let explainer = Explainer { process, resolver, vdso };
+        let explainer = Explainer::new(process, resolver, vdso);
         let (outcome, ifuncs, buffer) = (Comparison::default(), Vec::new(), Vec::new());
-        Self { process, layout, plan, explainer, gaps, outcome, ifuncs, buffer }
+        Self { process, layout, plan, explainer, gaps, outcome, ifuncs, buffer, budget }
     }
 
-    pub(crate) fn run(mut self) -> Comparison {
+    pub(crate) fn run(mut self) -> Result<Comparison, VerifyError> {
         let plan = self.plan;
         for module in &plan.modules {
-            self.check_module(module);
+            self.check_module(module)?;
         }
-        self.check_agreement();
+        self.check_agreement()?;
         if !self.outcome.mismatches.is_empty() {
             self.mark_changed_files();
         }
-        self.outcome
+        if self.explainer.is_order_unknown() {
+            self.gaps.push(Gap::SearchOrder);
+        }
+        Ok(self.outcome)
     }
 
-    fn check_module(&mut self, plan: &ModulePlan) {
+    fn check_module(&mut self, plan: &ModulePlan) -> Result<(), VerifyError> {
         let layout = self.layout;
-        let Some(module) = layout.modules.get(plan.module) else { return };
-        let Some(object) = module.object() else { return };
+        let Some(module) = layout.modules.get(plan.module) else { return Ok(()) };
+        let Some(object) = module.object() else { return Ok(()) };
+        self.budget.check()?;
         let (mut unread, mut unverifiable) = (0, 0);
         for read in &plan.reads {
             if !self.fill(module.base, read) {
@@ -93,6 +101,7 @@ impl<'a> Comparer<'a> {
                 self.outcome.checked += 1;
                 let at = At { module: plan.module, base: module.base, slot };
                 if !self.holds(*want, &at, number, actual) {
+                    self.budget.check()?;
                     unverifiable += u64::from(self.explain(&at, *want, actual));
                 }
             }
@@ -104,6 +113,7 @@ impl<'a> Comparer<'a> {
         if unverifiable > 0 {
             self.gaps.push(Gap::Unverifiable { path: path(), slots: unverifiable });
         }
+        Ok(())
     }
 
     fn fill(&mut self, base: u64, read: &Read) -> bool {
@@ -156,27 +166,19 @@ impl<'a> Comparer<'a> {
         false
     }
 
-    fn check_agreement(&mut self) {
+    fn check_agreement(&mut self) -> Result<(), VerifyError> {
         let layout = self.layout;
-        let all = std::mem::take(&mut self.ifuncs);
-        if all.len() < 2 {
-            return;
-        }
-        for odd in ifunc::disagreeing(all.clone()) {
-            let other = all.iter().find(|seen| {
-                (seen.definer, seen.resolver) == (odd.definer, odd.resolver)
-                    && seen.actual != odd.actual
-            });
-            let (Some(module), Some(other)) = (layout.modules.get(odd.module), other) else {
-                continue;
-            };
+        for (odd, other) in ifunc::disagreeing(std::mem::take(&mut self.ifuncs)) {
+            self.budget.check()?;
+            let Some(module) = layout.modules.get(odd.module) else { continue };
             let slot = module.object().and_then(|object| object.elf.slots.get(odd.slot));
             let Some(slot) = slot else { continue };
             let at = At { module: odd.module, base: module.base, slot };
             let want = Want::Ifunc { module: odd.definer, resolver: odd.resolver };
-            let mismatch = self.explainer.describe(&at, want, odd.actual, Some(other.actual));
+            let mismatch = self.explainer.describe(&at, want, odd.actual, Some(other));
             self.outcome.mismatches.extend(mismatch);
         }
+        Ok(())
     }
 
     /// A file written to after program start no longer tells what the loader saw.

@@ -1,6 +1,7 @@
 //! Why a process could not be checked at all; partial failures are `Gap`s of a report.
 
 use std::io;
+use std::time::Duration;
 
 use super::auxv::AuxvError;
 use super::elf::ElfError;
@@ -65,6 +66,14 @@ pub enum VerifyError {
         /// The structure.
         what: &'static str,
     },
+    /// The check was given up: the process is too expensive to look at, perhaps on purpose.
+    #[error("process {pid}: not checked within {limit:?}")]
+    TooSlow {
+        /// The process.
+        pid: u32,
+        /// The time it had.
+        limit: Duration,
+    },
     /// The loader is still at work (start-up, `dlopen` or `dlclose`): ask again later.
     #[error("process {pid}: the dynamic linker is at work")]
     NotSettled {
@@ -100,5 +109,26 @@ impl VerifyError {
             AuxvError::Empty => Self::NoMemory { pid },
             _ => Self::Malformed { pid, what: "auxiliary vector" },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_missing_capability() {
+        let refused = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for (what, capability) in
+            [("mem", "CAP_SYS_PTRACE"), ("map_files", "CAP_CHECKPOINT_RESTORE")]
+        {
+            let error = VerifyError::proc(7, what, refused());
+            assert_eq!(
+                error.to_string(),
+                format!("cannot open /proc/7/{what}: needs {capability}")
+            );
+        }
+        let gone = VerifyError::proc(7, "mem", io::ErrorKind::NotFound.into());
+        assert!(matches!(gone, VerifyError::Io { .. }), "only the kernel's own ENOENT means gone");
     }
 }

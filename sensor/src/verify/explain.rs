@@ -1,11 +1,14 @@
 //! Why a slot may hold something else than planned, and how a real deviation is described.
 
+use std::cell::{Cell, OnceCell};
+
 use super::bytes::{index, printable};
 use super::compare::At;
-use super::elf::{Binding, SlotKind};
+use super::elf::{Binding, SlotKind, SymbolName};
 use super::ifunc::{self, Vdso};
+use super::live_scope::LiveScopes;
 use super::process::Process;
-use super::report::{Category, ModuleRef, SlotMismatch, Target};
+use super::report::{Category, Linkage, ModuleRef, SlotMismatch, Target};
 use super::resolve::{Resolver, Want, want_of};
 
 /// What is to be made of a slot that does not hold what was planned.
@@ -24,14 +27,27 @@ pub(crate) enum Verdict {
 }
 
 /// Judges single slots; slow, so only asked about deviations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Explainer<'a> {
-    pub(crate) process: &'a Process,
-    pub(crate) resolver: Resolver<'a>,
-    pub(crate) vdso: &'a Vdso,
+    process: &'a Process,
+    resolver: Resolver<'a>,
+    vdso: &'a Vdso,
+    /// glibc's own search lists, looked for on first use.
+    live: OnceCell<Option<LiveScopes<'a>>>,
+    /// Some slot of a module opened at run time was judged without its search lists.
+    order_unknown: Cell<bool>,
 }
 
-impl Explainer<'_> {
+impl<'a> Explainer<'a> {
+    pub(crate) fn new(process: &'a Process, resolver: Resolver<'a>, vdso: &'a Vdso) -> Self {
+        let (live, order_unknown) = (OnceCell::new(), Cell::new(false));
+        Self { process, resolver, vdso, live, order_unknown }
+    }
+
+    pub(crate) fn is_order_unknown(&self) -> bool {
+        self.order_unknown.get()
+    }
+
     pub(crate) fn is_plausible(&self, definer: usize, actual: u64) -> bool {
         ifunc::is_plausible(self.process, self.resolver.layout, self.vdso, definer, actual)
     }
@@ -82,10 +98,40 @@ impl Explainer<'_> {
             _ => false,
         };
         let opened = !self.resolver.scopes.is_exact(at.module);
-        if (opened || undefined) && range.clone().any(matches) {
-            return true;
+        if opened && layout.linkage == Linkage::Glibc {
+            if let Some(lists) = self.live_lists(at.module) {
+                let first = |list: &Vec<usize>| self.is_first_in(list, at, &name, matches);
+                return lists.iter().any(first) || self.is_unique_elsewhere(at, actual);
+            }
+            self.order_unknown.set(true);
         }
-        self.is_unique_elsewhere(at, actual)
+        let any = || range.clone().any(matches);
+        ((opened || undefined) && any()) || self.is_unique_elsewhere(at, actual)
+    }
+
+    fn live_lists(&self, module: usize) -> Option<Vec<Vec<usize>>> {
+        let find = || LiveScopes::find(self.process, self.resolver.layout);
+        self.live.get_or_init(find).as_ref()?.lists(self.resolver.scopes, module)
+    }
+
+    /// Whether the first definition in one search list is the one that is used. What was appended
+    /// to the global list after program start may be newer than the binding, so there any
+    /// definition counts.
+    fn is_first_in(
+        &self,
+        list: &[usize],
+        at: &At<'_>,
+        name: &SymbolName<'_>,
+        matches: impl Fn(usize) -> bool,
+    ) -> bool {
+        let plt = at.slot.kind == SlotKind::JumpSlot;
+        let defines = |candidate: &usize| {
+            self.resolver.find_in(*candidate, at.module, name, at.slot.symbol, plt).is_some()
+        };
+        let global = self.resolver.scopes.global_of(self.resolver.layout, at.module);
+        let old = if list.starts_with(global) { global.len() } else { list.len() };
+        let (old, new) = list.split_at_checked(old).unwrap_or((list, &[]));
+        old.iter().copied().find(defines).is_some_and(&matches) || new.iter().copied().any(matches)
     }
 
     /// Unique symbols bind to the namespace's first definition of that name, whatever its version
@@ -129,12 +175,14 @@ impl Explainer<'_> {
         }
     }
 
-    /// Still the file's content while the module's RELRO is not sealed: relocation is under way.
+    /// Still the file's content (0 in GOT slots) and RELRO not sealed, if there is one: relocation
+    /// is under way. Nobody can call through such a slot.
     fn is_unrelocated(&self, at: &At<'_>, actual: u64) -> bool {
         let Some(object) = self.resolver.layout.object(at.module) else { return false };
-        let Some((relro, _)) = object.elf.headers.relro else { return false };
-        let sealed =
-            self.process.maps.find(at.base.wrapping_add(relro)).is_none_or(|vma| !vma.write);
+        let sealed = object.elf.headers.relro.is_some_and(|(relro, _)| {
+            let vma = self.process.maps.find(at.base.wrapping_add(relro));
+            vma.is_none_or(|vma| !vma.write)
+        });
         !sealed && actual == at.slot.file_word
     }
 

@@ -76,17 +76,23 @@ fn starts_function(loaded: &Loaded, vaddr: u64) -> bool {
         && elf.exported_functions.binary_search(&vaddr).is_err()
 }
 
-/// Picks the slots that disagree with the other slots of the same resolver: with a majority the
-/// others, without one all of them.
-pub(crate) fn disagreeing(mut seen: Vec<Seen>) -> Vec<Seen> {
+/// Picks the slots that disagree with the other slots of the same resolver, each with what another
+/// one holds: with a majority the others, without one all of them.
+pub(crate) fn disagreeing(mut seen: Vec<Seen>) -> Vec<(Seen, u64)> {
     seen.sort_unstable();
     let mut found = Vec::new();
     for group in seen.chunk_by(|a, b| (a.definer, a.resolver) == (b.definer, b.resolver)) {
         let answers = || group.chunk_by(|a, b| a.actual == b.actual);
-        let most = answers().map(<[Seen]>::len).max().unwrap_or(0);
-        let majority = most * 2 > group.len();
-        for answer in answers().filter(|answer| !majority || answer.len() != most) {
-            found.extend_from_slice(answer);
+        let most = answers().max_by_key(|answer| answer.len()).unwrap_or(group);
+        let majority = most.len() * 2 > group.len();
+        let (Some(first), Some(last), Some(usual)) = (group.first(), group.last(), most.first())
+        else {
+            continue;
+        };
+        for odd in group.iter().filter(|odd| !majority || odd.actual != usual.actual) {
+            // Ascending by content, so the two ends differ if anything does.
+            let other = [usual, first, last].into_iter().find(|other| other.actual != odd.actual);
+            found.extend(other.map(|other| (*odd, other.actual)));
         }
     }
     found
@@ -103,13 +109,13 @@ mod tests {
     #[test]
     fn the_minority_of_one_resolver_is_picked() {
         let all = vec![seen(1, 7, 0), seen(1, 9, 1), seen(1, 7, 2), seen(2, 5, 3)];
-        assert_eq!(disagreeing(all), vec![seen(1, 9, 1)]);
+        assert_eq!(disagreeing(all), vec![(seen(1, 9, 1), 7)]);
     }
 
     #[test]
     fn without_majority_all_are_picked() {
         let all = vec![seen(1, 7, 0), seen(1, 9, 1)];
-        assert_eq!(disagreeing(all.clone()), all);
+        assert_eq!(disagreeing(all), vec![(seen(1, 7, 0), 9), (seen(1, 9, 1), 7)]);
     }
 
     #[test]

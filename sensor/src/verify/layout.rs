@@ -6,9 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::budget::Budget;
 use super::bytes::printable;
 use super::cache::Lru;
 use super::elf::{ElfError, ElfFile, Segment};
+use super::error::VerifyError;
 use super::link_map::{Entry, LinkMaps};
 use super::maps::Vma;
 use super::process::{FileKey, Process};
@@ -52,6 +54,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Module {
     pub(crate) kind: Kind,
+    /// Address of the loader's entry.
+    pub(crate) link_map: u64,
     pub(crate) base: u64,
     /// Address of the dynamic section, which names the mapping.
     pub(crate) dynamic: u64,
@@ -158,8 +162,9 @@ impl Layout {
         loader: (&Arc<Loaded>, u64),
         linkage: Linkage,
         files: &mut Files,
+        budget: Budget,
         gaps: &mut Vec<Gap>,
-    ) -> Self {
+    ) -> Result<Self, VerifyError> {
         let mut layout =
             Self { modules: Vec::new(), namespaces: Vec::new(), linkage, loader: None };
         if let Some(what) = maps.truncated {
@@ -168,6 +173,7 @@ impl Layout {
         for (namespace, entries) in maps.namespaces.into_iter().enumerate() {
             let first = layout.modules.len();
             for entry in entries {
+                budget.check()?;
                 let module = layout.place(process, entry, namespace, files, gaps);
                 layout.modules.push(module);
             }
@@ -177,7 +183,7 @@ impl Layout {
             module.base == loader.1
                 && module.object().is_some_and(|object| object.key == loader.0.key)
         });
-        layout
+        Ok(layout)
     }
 
     fn place(
@@ -201,7 +207,8 @@ impl Layout {
                 Kind::Unreadable
             }
         };
-        Module { kind, base: entry.base, dynamic: entry.dynamic, namespace, path, name: entry.name }
+        let Entry { link_map, base, dynamic, name } = entry;
+        Module { kind, link_map, base, dynamic, namespace, path, name }
     }
 
     /// The module whose segments hold `addr`.

@@ -13,6 +13,8 @@ const RT_CONSISTENT: u64 = 0;
 /// One `struct link_map` (musl: `struct dso`, which starts with the same five words).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
+    /// Where the entry itself is.
+    pub(crate) link_map: u64,
     /// `l_addr`: what is added to the file's addresses.
     pub(crate) base: u64,
     /// `l_ld`: address of the dynamic section.
@@ -118,7 +120,7 @@ fn walk<M: Memory>(
             return Err(malformed());
         }
         let name = if name == 0 { Vec::new() } else { memory.read_name(name) };
-        entries.push(Entry { base, dynamic, name });
+        entries.push(Entry { link_map: at, base, dynamic, name });
         (before, at) = (at, next);
     }
     Ok(entries)

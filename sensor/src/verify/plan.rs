@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::cache::Lru;
+use super::error::VerifyError;
 use super::layout::{Kind, Layout};
 use super::process::FileKey;
 use super::report::Linkage;
@@ -68,14 +70,18 @@ impl Plans {
         Self { cache: Lru::new(entries, bytes) }
     }
 
-    pub(crate) fn get(&mut self, layout: &Layout) -> Arc<Plan> {
+    pub(crate) fn get(
+        &mut self,
+        layout: &Layout,
+        budget: Budget,
+    ) -> Result<Arc<Plan>, VerifyError> {
         let key = PlanKey::of(layout);
         if let Some(plan) = self.cache.get(&key) {
-            return plan;
+            return Ok(plan);
         }
-        let plan = Arc::new(Plan::build(layout));
+        let plan = Arc::new(Plan::build(layout, budget)?);
         self.cache.insert(key, Arc::clone(&plan), plan.bytes());
-        plan
+        Ok(plan)
     }
 
     /// Entries and bytes held.
@@ -103,12 +109,13 @@ impl PlanKey {
 // === impl Plan ===
 
 impl Plan {
-    fn build(layout: &Layout) -> Self {
+    fn build(layout: &Layout, budget: Budget) -> Result<Self, VerifyError> {
         let scopes = Scopes::build(layout);
         let resolver = Resolver { layout, scopes: &scopes };
-        let plans = (0..layout.modules.len()).filter_map(|at| ModulePlan::build(&resolver, at));
-        let modules = plans.collect();
-        Self { scopes, modules }
+        let objects = (0..layout.modules.len()).filter(|at| layout.object(*at).is_some());
+        let plans = objects.map(|at| ModulePlan::build(&resolver, at, budget));
+        let modules = plans.collect::<Result<_, _>>()?;
+        Ok(Self { scopes, modules })
     }
 
     fn bytes(&self) -> usize {
@@ -120,9 +127,11 @@ impl Plan {
 }
 
 impl ModulePlan {
-    fn build(resolver: &Resolver<'_>, module: usize) -> Option<Self> {
-        let slots = &resolver.layout.object(module)?.elf.slots;
-        let wants = slots.iter().map(|slot| resolver.want(module, slot)).collect();
+    fn build(resolver: &Resolver<'_>, module: usize, budget: Budget) -> Result<Self, VerifyError> {
+        let object = resolver.layout.object(module);
+        let slots = object.map_or(&[][..], |object| &object.elf.slots);
+        let want = |slot| budget.check().map(|()| resolver.want(module, slot));
+        let wants = slots.iter().map(want).collect::<Result<_, _>>()?;
         let mut reads: Vec<Read> = Vec::new();
         for (at, slot) in slots.iter().enumerate() {
             let fits = |read: &&mut Read| {
@@ -138,6 +147,6 @@ impl ModulePlan {
                 None => reads.push(Read { vaddr: slot.vaddr, bytes: 8, slots: at..at + 1 }),
             }
         }
-        Some(Self { module, wants, reads })
+        Ok(Self { module, wants, reads })
     }
 }

@@ -13,8 +13,9 @@ pub struct Report {
     pub pid: u32,
     /// Slots compared.
     pub slots_checked: u64,
-    /// Of these, slots accepted because *some* module of the namespace defines the symbol, not
-    /// because the search order proves it (modules opened at run time).
+    /// Of these, slots accepted although the search order that the files prove names another
+    /// definition: modules opened at run time (their order is read from the loader's memory, or any
+    /// definition is accepted and [`Gap::SearchOrder`] says so), unique symbols, late binding.
     pub slots_lenient: u64,
     /// Of these, slots of IFUNCs: the resolver's answer cannot be computed, only bounded.
     pub slots_ifunc: u64,
@@ -162,6 +163,9 @@ pub enum Gap {
         /// Path of the mapping.
         path: String,
     },
+    /// glibc's search lists of modules opened at run time could not be read or are not what the
+    /// files give; there any module's definition was accepted (`slots_lenient`).
+    SearchOrder,
     /// The link map's order is not the order the files' needs give; the files' order was used.
     LinkOrder,
     /// More modules or namespaces than are followed.
@@ -234,6 +238,7 @@ impl fmt::Display for Target {
             (Some(module), Some(offset), _) => write!(f, "{}+{offset:#x}", module.file_name()),
             (Some(module), None, _) => f.write_str(module.file_name()),
             (None, _, Some(memory)) => write!(f, "{:#x} ({memory})", self.addr),
+            (None, _, None) if self.addr == 0 => f.write_str("nothing"),
             (None, _, None) => write!(f, "{:#x}", self.addr),
         }
     }
@@ -251,6 +256,7 @@ impl fmt::Display for Gap {
                 write!(f, "{path}: {slots} slots lead into a module that was not read")
             }
             Self::Unlisted { path } => write!(f, "{path}: executable mapping in no link map"),
+            Self::SearchOrder => f.write_str("the loader's search lists are not usable"),
             Self::LinkOrder => f.write_str("the link map is not in load order"),
             Self::Truncated { what } => write!(f, "too many {what}, the rest was left out"),
         }

@@ -3,7 +3,7 @@
 //! glibc keeps this order in private memory (`l_scope`), which the process can write; for the
 //! modules of program start it follows from the files (`_dl_map_object_deps`), so those are used.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ const MAX_PRELOADS: usize = 64;
 /// Search orders of all modules of a process.
 #[derive(Debug)]
 pub(crate) struct Scopes {
+    /// Per module: what its `DT_NEEDED` entries mean, in order.
+    needs: Vec<Box<[usize]>>,
     /// Per namespace: the global scope as of program start.
     global: Vec<Arc<[usize]>>,
     /// Per module: what is searched after the global scope. Empty for modules of program start.
@@ -28,24 +30,22 @@ pub(crate) struct Scopes {
     pub(crate) order_differs: bool,
 }
 
-/// Names that a `DT_NEEDED` entry of one namespace can mean.
-struct Names<'a> {
-    layout: &'a Layout,
-    by_name: HashMap<&'a [u8], usize>,
-}
-
 // === impl Scopes ===
 
 impl Scopes {
     pub(crate) fn build(layout: &Layout) -> Self {
         let nothing: Arc<[usize]> = Arc::from([]);
         let mut scopes = Self {
+            needs: vec![Box::from([]); layout.modules.len()],
             global: Vec::new(),
             local: vec![nothing; layout.modules.len()],
             exact: vec![true; layout.modules.len()],
             preloads: Vec::new(),
             order_differs: false,
         };
+        for range in &layout.namespaces {
+            scopes.add_needs(layout, range);
+        }
         for (number, range) in layout.namespaces.iter().enumerate() {
             let global = scopes.add_namespace(layout, range, number == 0);
             scopes.global.push(global.into());
@@ -53,21 +53,37 @@ impl Scopes {
         scopes
     }
 
+    fn add_needs(&mut self, layout: &Layout, range: &Range<usize>) {
+        let names = names(layout, range);
+        let find = |name: &[u8]| {
+            if layout.linkage == Linkage::Musl && is_musl_itself(name) {
+                return layout.loader;
+            }
+            names.get(name).or_else(|| names.get(base_name(name))).copied()
+        };
+        for module in range.clone() {
+            let Some(object) = layout.object(module) else { continue };
+            let needs = object.elf.dynamic.needed.iter().filter_map(|name| find(name));
+            if let Some(place) = self.needs.get_mut(module) {
+                *place = needs.collect();
+            }
+        }
+    }
+
     /// Global scope of one namespace; fills in the local scopes of modules outside it.
     fn add_namespace(&mut self, layout: &Layout, range: &Range<usize>, base: bool) -> Vec<usize> {
-        let names = Names::new(layout, range);
         let order: Vec<usize> = searchable(layout, range)
             .filter(|module| Some(*module) != layout.loader && layout.real(*module) == *module)
             .collect();
         let Some(head) = order.first() else { return Vec::new() };
         let mut roots = vec![*head];
-        let mut global = names.closure(&roots);
+        let mut global = self.closure(&roots);
         while base && roots.len() <= MAX_PRELOADS {
             match first_difference(layout, &global, &order) {
                 None => break,
                 Some(at) if at == roots.len() && at < order.len() => {
                     roots.extend(order.get(at));
-                    global = names.closure(&roots);
+                    global = self.closure(&roots);
                 }
                 Some(_) => {
                     self.order_differs = true;
@@ -78,27 +94,44 @@ impl Scopes {
         if base {
             self.preloads = roots.split_off(1);
         }
-        self.add_opened(&names, range, &global);
+        self.add_opened(layout, range, &global);
         global
     }
 
     /// Modules opened later: each first one of a `dlopen` is searched with its own needs, and so
     /// are the modules it pulled in.
-    fn add_opened(&mut self, names: &Names<'_>, range: &Range<usize>, global: &[usize]) {
+    fn add_opened(&mut self, layout: &Layout, range: &Range<usize>, global: &[usize]) {
         let at_start: HashSet<usize> = global.iter().copied().collect();
-        let mut family: (Arc<[usize]>, HashSet<usize>) = (Arc::from([]), HashSet::new());
-        for module in searchable(names.layout, range).filter(|module| !at_start.contains(module)) {
-            if !family.1.contains(&module) {
-                let closure = names.closure(&[module]);
-                family = (closure.iter().copied().collect(), closure.into_iter().collect());
+        let mut family: Arc<[usize]> = Arc::from([]);
+        let mut members = HashSet::new();
+        for module in searchable(layout, range).filter(|module| !at_start.contains(module)) {
+            if !members.contains(&module) {
+                family = self.closure(&[module]).into();
+                members = family.iter().copied().collect();
             }
             if let (Some(local), Some(exact)) =
                 (self.local.get_mut(module), self.exact.get_mut(module))
             {
-                *local = Arc::clone(&family.0);
+                *local = Arc::clone(&family);
                 *exact = false;
             }
         }
+    }
+
+    /// Breadth-first over the needs, as `_dl_map_object_deps` (glibc `elf/dl-deps.c`) lists them.
+    fn closure(&self, roots: &[usize]) -> Vec<usize> {
+        let mut found = roots.to_vec();
+        let mut seen: HashSet<usize> = roots.iter().copied().collect();
+        let mut at = 0;
+        while let Some(needs) = found.get(at).map(|module| self.needs.get(*module)) {
+            for needed in needs.into_iter().flatten() {
+                if seen.insert(*needed) {
+                    found.push(*needed);
+                }
+            }
+            at += 1;
+        }
+        found
     }
 
     /// The modules a reference of `module` is searched in, in order.
@@ -110,15 +143,36 @@ impl Scopes {
         let object = layout.object(module);
         let symbolic = object.is_some_and(|object| object.elf.dynamic.symbolic);
         let own = (symbolic && layout.linkage != Linkage::Musl).then_some(module);
-        let namespace = layout.modules.get(module).map_or(0, |module| module.namespace);
-        let global = self.global.get(namespace).map_or(&[][..], |scope| scope);
         let local = self.local.get(module).map_or(&[][..], |scope| scope);
-        own.into_iter().chain(global.iter().copied()).chain(local.iter().copied())
+        own.into_iter()
+            .chain(self.global_of(layout, module).iter().copied())
+            .chain(local.iter().copied())
     }
 
     /// Whether the search order of `module` is proven.
     pub(crate) fn is_exact(&self, module: usize) -> bool {
         self.exact.get(module).copied().unwrap_or(false)
+    }
+
+    /// Whether the files' needs give this list: the global scope (to which `RTLD_GLOBAL` appends),
+    /// one module with its needs, or the module alone (`DT_SYMBOLIC`).
+    pub(crate) fn is_proven(&self, layout: &Layout, module: usize, list: &[usize]) -> bool {
+        let same = |ours: &[usize], rest: bool| {
+            let not_loader = |module: &&usize| Some(**module) != layout.loader;
+            let mut theirs = list.iter().filter(not_loader);
+            ours.iter().filter(not_loader).all(|module| theirs.next() == Some(module))
+                && (rest || theirs.next().is_none())
+        };
+        let Some(first) = list.first() else { return true };
+        list == [module]
+            || same(self.global_of(layout, module), true)
+            || same(&self.closure(&[*first]), false)
+    }
+
+    /// The global scope, as of program start, of a module's namespace.
+    pub(crate) fn global_of<'a>(&'a self, layout: &Layout, module: usize) -> &'a [usize] {
+        let namespace = layout.modules.get(module).map_or(0, |module| module.namespace);
+        self.global.get(namespace).map_or(&[][..], |scope| scope)
     }
 }
 
@@ -136,49 +190,20 @@ fn first_difference(layout: &Layout, computed: &[usize], order: &[usize]) -> Opt
     computed.enumerate().find(|(_, module)| order.next() != Some(*module)).map(|(at, _)| at)
 }
 
-// === impl Names ===
-
-impl<'a> Names<'a> {
-    fn new(layout: &'a Layout, range: &Range<usize>) -> Self {
-        let mut by_name = HashMap::new();
-        for at in range.clone() {
-            let Some(module) = layout.modules.get(at) else { continue };
-            let real = layout.real(at);
-            let soname =
-                layout.object(real).and_then(|object| object.elf.dynamic.soname.as_deref());
-            for name in [soname, Some(base_name(&module.name)), Some(&*module.name)] {
-                if let Some(name) = name.filter(|name| !name.is_empty()) {
-                    by_name.entry(name).or_insert(real);
-                }
+/// Names that a `DT_NEEDED` entry of one namespace can mean.
+fn names<'a>(layout: &'a Layout, range: &Range<usize>) -> HashMap<&'a [u8], usize> {
+    let mut names = HashMap::new();
+    for at in range.clone() {
+        let Some(module) = layout.modules.get(at) else { continue };
+        let real = layout.real(at);
+        let soname = layout.object(real).and_then(|object| object.elf.dynamic.soname.as_deref());
+        for name in [soname, Some(base_name(&module.name)), Some(&*module.name)] {
+            if let Some(name) = name.filter(|name| !name.is_empty()) {
+                names.entry(name).or_insert(real);
             }
         }
-        Self { layout, by_name }
     }
-
-    /// Breadth-first over the needs, as `_dl_map_object_deps` (glibc `elf/dl-deps.c`) lists them.
-    fn closure(&self, roots: &[usize]) -> Vec<usize> {
-        let mut found = roots.to_vec();
-        let mut seen: HashSet<usize> = roots.iter().copied().collect();
-        let mut queue: VecDeque<usize> = roots.iter().copied().collect();
-        while let Some(module) = queue.pop_front() {
-            let Some(object) = self.layout.object(module) else { continue };
-            for name in &object.elf.dynamic.needed {
-                let Some(needed) = self.find(name) else { continue };
-                if seen.insert(needed) {
-                    found.push(needed);
-                    queue.push_back(needed);
-                }
-            }
-        }
-        found
-    }
-
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        if self.layout.linkage == Linkage::Musl && is_musl_itself(name) {
-            return self.layout.loader;
-        }
-        self.by_name.get(name).or_else(|| self.by_name.get(base_name(name))).copied()
-    }
+    names
 }
 
 /// musl answers these libraries itself (`load_library` in `ldso/dynlink.c`).

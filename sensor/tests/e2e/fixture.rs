@@ -140,6 +140,27 @@ fn tail_jump_route_redirects_the_slot() {
     hooked_server(Variant::TailJump).unwrap();
 }
 
+/// The next connection is hooked; the listener, which was there before, is not.
+fn late_fixture_hooks_the_next_connection(variant: Variant) -> Result<()> {
+    let machine = Machine::acquire()?;
+    let lab = SshdLab::builder(&machine).variant(variant).burn_ms(BURN_MS).late().start()?;
+    slot_is_clean(&lab)?;
+    lab.arrive()?;
+    lab.timed_login(Method::Rsa)?;
+    slot_is_hooked(&lab, variant)?;
+    burn_shows(&lab, BURN_MS)?;
+    let listener = Slot::read(lab.listener_pid()?, HOOKED)?;
+    ensure!(listener.target.path.ends_with("/libcrypto.so.3"), "{listener:?}");
+    Ok(())
+}
+
+#[test]
+fn fixture_that_comes_late_hooks_the_next_connection_alone() {
+    for variant in Variant::HOOKING {
+        late_fixture_hooks_the_next_connection(variant).unwrap();
+    }
+}
+
 #[test]
 fn server_without_pam_lets_the_same_users_in() {
     let machine = Machine::acquire().unwrap();

@@ -3,5 +3,12 @@
 #[path = "../lab/lab.rs"]
 mod lab;
 
+mod clean;
+mod crash;
 mod fixture;
 mod helpers;
+mod incident;
+mod learned;
+mod metrics;
+mod robust;
+mod running;

@@ -8,10 +8,12 @@ use sensor::event::{Event, EventBody, Frame, Role};
 use sensor::loader::probes::Hook;
 use sensor_common::Ring;
 
-use crate::harness::{Bench, same, skip};
+use crate::harness::{Bench, same};
 
 /// Set in the environment of the child: what it is to write, in hex, a write per line.
 const SCRIPT: &str = "HALFSECOND_TEST_FRAMES";
+const DIGITS: [char; 16] =
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 const PASSWORD: &str = "correct-horse-battery";
 
 /// The test binary starts itself with [`SCRIPT`] set and this test's name: then it is the monitor.
@@ -51,10 +53,14 @@ fn string(text: &str) -> Vec<u8> {
 /// Starts the imitation with a role, lets it write, and returns what was told of it.
 fn play(bench: &mut Bench, writes: &[Vec<u8>], role: Role) -> Vec<Event> {
     let (ours, theirs) = UnixStream::pair().expect("socket pair");
-    let script: Vec<String> = writes
-        .iter()
-        .map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-        .collect();
+    let hex = |bytes: &Vec<u8>| -> String {
+        bytes
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|half| DIGITS[usize::from(half)])
+            .collect()
+    };
+    let script: Vec<String> = writes.iter().map(hex).collect();
     let mut child = start(theirs, &script.join(","));
     // An exec takes a role away that was given before.
     bench.expect("an exec", child.id(), |event| {
@@ -89,19 +95,10 @@ fn frames(events: &[Event]) -> Vec<&Frame> {
         .collect()
 }
 
-fn is_served(bench: &Bench) -> bool {
-    let report = bench.sensor.report().iter().find(|report| report.hook == Hook::Frames);
-    let report = report.expect("the hook is in the table");
-    if report.mechanism.is_none() {
-        skip(&format!("{:?}", report.state));
-    }
-    report.mechanism.is_some()
-}
-
 #[test]
 fn a_login_is_told_by_type_user_and_verdict() {
     let Some(mut bench) = Bench::start() else { return };
-    if !is_served(&bench) {
+    if !bench.serves(Hook::Frames) {
         return;
     }
     let writes = [
@@ -140,7 +137,7 @@ fn a_login_is_told_by_type_user_and_verdict() {
 #[test]
 fn a_password_is_never_read() {
     let Some(mut bench) = Bench::start() else { return };
-    if !is_served(&bench) {
+    if !bench.serves(Hook::Frames) {
         return;
     }
     // A payload of five bytes looks like a header, and one in pieces like several frames.
@@ -175,7 +172,7 @@ fn a_password_is_never_read() {
 #[test]
 fn a_long_or_hostile_user_name_stays_in_its_room() {
     let Some(mut bench) = Bench::start() else { return };
-    if !is_served(&bench) {
+    if !bench.serves(Hook::Frames) {
         return;
     }
     let long = "n".repeat(200);
@@ -191,7 +188,7 @@ fn a_long_or_hostile_user_name_stays_in_its_room() {
 #[test]
 fn a_process_without_the_role_sends_no_frames() {
     let Some(mut bench) = Bench::start() else { return };
-    if !is_served(&bench) {
+    if !bench.serves(Hook::Frames) {
         return;
     }
     let events = play(&mut bench, &frame(8, &string("alice")), Role::GUARDED);

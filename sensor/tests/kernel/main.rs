@@ -2,10 +2,18 @@
 //!
 //! A test that does not apply prints the kernel's release and the reason.
 
-#![allow(unreachable_pub, reason = "the harness is a module of this test only")]
+#![allow(
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what is allowed inside a test is allowed in its helpers"
+)]
 
 mod frame;
 mod function;
 mod harness;
+mod loss;
 mod memory;
 mod process;
+mod role;

@@ -5,10 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use sensor::event::{Event, EventBody, InodeKey, Role};
-use sensor::loader::{LoaderConfig, Sensor};
+use sensor::loader::LoaderConfig;
+use sensor::loader::probes::Hook;
 use sensor_common::{Counter, Ring};
 
-use crate::harness::{Bench, same, skip};
+use crate::harness::{Bench, inode_of, same, skip};
 
 /// A dynamically linked program, as its own executable file.
 fn program() -> Option<PathBuf> {
@@ -27,27 +28,6 @@ fn run(program: &Path) -> u32 {
     child.id()
 }
 
-fn is_served(bench: &Bench) -> bool {
-    let report = bench
-        .sensor
-        .report()
-        .iter()
-        .find(|report| matches!(report.hook, sensor::loader::probes::Hook::Memory));
-    let report = report.expect("the hook is in the table");
-    if report.mechanism.is_none() {
-        skip(&format!("{:?}", report.state));
-    }
-    report.mechanism.is_some()
-}
-
-fn guard(sensor: &mut Sensor, program: &Path, role: Role) -> InodeKey {
-    let file = std::fs::File::open(program).expect("open");
-    let (key, _) = sensor.identify(std::os::fd::AsFd::as_fd(&file)).expect("identify");
-    let inode = InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
-    sensor.guard_inode(inode, role).expect("guard");
-    inode
-}
-
 fn maps(events: &[Event]) -> Vec<&sensor::event::Map> {
     events
         .iter()
@@ -61,7 +41,7 @@ fn maps(events: &[Event]) -> Vec<&sensor::event::Map> {
 #[test]
 fn a_library_is_told_once_per_program() {
     let Some(mut bench) = Bench::start() else { return };
-    let (Some(program), true) = (program(), is_served(&bench)) else { return };
+    let (Some(program), true) = (program(), bench.serves(Hook::Memory)) else { return };
     let first = run(&program);
     let events = bench.until_exit(first);
     let libc = maps(&events)
@@ -92,9 +72,13 @@ fn a_library_is_told_once_per_program() {
 #[test]
 fn a_start_tells_its_seals_in_order() {
     let Some(mut bench) = Bench::start() else { return };
-    let (Some(program), true) = (program(), is_served(&bench)) else { return };
+    let (Some(program), true) = (program(), bench.serves(Hook::Memory)) else { return };
+    // Told whenever it happened last.
+    let inode = inode_of(&bench.sensor, &program);
+    bench.sensor.set_link_limit(inode, Some(0)).expect("limit");
     let tgid = run(&program);
     let events = bench.until_exit(tgid);
+    bench.sensor.set_link_limit(inode, None).expect("limit");
     let link = events
         .iter()
         .find_map(|event| match &event.body {
@@ -119,12 +103,12 @@ fn a_start_tells_its_seals_in_order() {
 #[test]
 fn an_unremarkable_start_is_told_once_per_interval() {
     let config = LoaderConfig {
-        link_interval: Duration::from_secs(3600),
+        link_interval: Duration::from_hours(1),
         leave_self_out: false,
         ..LoaderConfig::default()
     };
     let Some(mut bench) = Bench::start_with(&config) else { return };
-    let (Some(program), true) = (program(), is_served(&bench)) else { return };
+    let (Some(program), true) = (program(), bench.serves(Hook::Memory)) else { return };
     let links = |events: &[Event]| {
         events.iter().filter(|event| matches!(event.body, EventBody::Link(_))).count()
     };
@@ -146,16 +130,9 @@ fn an_unremarkable_start_is_told_once_per_interval() {
 
 #[test]
 fn a_guarded_program_tells_each_seal_at_once_through_the_priority_ring() {
-    let config = LoaderConfig { leave_self_out: false, ..LoaderConfig::default() };
-    let Some(program) = program() else { return };
-    let Some(mut bench) = Bench::start_prepared(&config, |sensor| {
-        guard(sensor, &program, Role::GUARDED);
-    }) else {
-        return;
-    };
-    if !is_served(&bench) {
-        return;
-    }
+    let Some(mut bench) = Bench::start() else { return };
+    let (Some(program), true) = (program(), bench.serves(Hook::Memory)) else { return };
+    bench.guard(&program, Role::GUARDED);
     let tgid = run(&program);
     let events = bench.until_exit(tgid);
     let seals: Vec<_> = events

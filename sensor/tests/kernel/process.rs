@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sensor::event::EventBody;
+use sensor::event::{Event, EventBody};
+use sensor_common::Counter;
 use sensor_common::record::{
-    ENV_GLIBC_TUNABLES, ENV_LD_AUDIT, ENV_LD_LIBRARY_PATH, ENV_LD_PRELOAD,
+    ENV_GLIBC_TUNABLES, ENV_LD_AUDIT, ENV_LD_LIBRARY_PATH, ENV_LD_PRELOAD, ENV_TRUNCATED,
 };
 
 use crate::harness::{Bench, kernel_dev, same};
@@ -125,12 +126,8 @@ fn loader_variables_are_told_and_no_other() {
         .expect("spawn");
     child.wait().expect("wait");
     let events = bench.until_exit(child.id());
-    let bits = events.iter().find_map(|event| match &event.body {
-        EventBody::Exec(exec) => Some(exec.env),
-        _ => None,
-    });
     let all = ENV_LD_PRELOAD | ENV_LD_AUDIT | ENV_LD_LIBRARY_PATH | ENV_GLIBC_TUNABLES;
-    same("bits", bits, Some(all));
+    same("bits", bits(&events), Some(all));
     let mut texts: Vec<String> = events
         .iter()
         .filter_map(|event| match &event.body {
@@ -150,6 +147,39 @@ fn loader_variables_are_told_and_no_other() {
         ],
     );
     assert!(!format!("{:?}", bench.seen).contains("hunter2"), "a secret left the process");
+}
+
+#[test]
+fn an_environment_longer_than_the_scan_says_so() {
+    let Some(mut bench) = Bench::start() else { return };
+    let mut command = Command::new(program());
+    command.env_clear();
+    command.envs((0..400).map(|number| (format!("V{number}"), "x")));
+    let mut child = command.spawn().expect("spawn");
+    child.wait().expect("wait");
+    same("bits", bits(&bench.until_exit(child.id())), Some(ENV_TRUNCATED));
+    let counters = bench.sensor.counters().expect("counters");
+    assert!(counters.get(Counter::EnvTruncated) > 0, "{counters:?}");
+}
+
+#[test]
+fn decoys_before_a_loader_variable_do_not_hide_it() {
+    let Some(mut bench) = Bench::start() else { return };
+    let mut command = Command::new(program());
+    command.env_clear();
+    // The environment is sorted by name, so these come first.
+    command.envs((0..30).map(|number| (format!("LD_DECOY{number:02}"), "x")));
+    let mut child = command.env("LD_PRELOAD", "").spawn().expect("spawn");
+    child.wait().expect("wait");
+    let bits = bits(&bench.until_exit(child.id()));
+    same("bits", bits, Some(ENV_LD_PRELOAD | ENV_TRUNCATED));
+}
+
+fn bits(events: &[Event]) -> Option<u32> {
+    events.iter().find_map(|event| match &event.body {
+        EventBody::Exec(exec) => Some(exec.env),
+        _ => None,
+    })
 }
 
 #[test]

@@ -40,6 +40,11 @@ impl Agent {
         self.running.pid()
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn has_exited(&mut self) -> Result<Option<ExitStatus>> {
+        self.running.has_exited()
+    }
+
     /// How many lines it has written to stdout: where a later wait may start.
     pub(crate) fn position(&self) -> usize {
         self.running.stdout().count()

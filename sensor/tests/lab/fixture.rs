@@ -39,6 +39,7 @@ pub(crate) struct Fixture {
     pub(crate) env: Vec<(String, String)>,
     library: Option<PathBuf>,
     hook: Option<PathBuf>,
+    audit: Option<PathBuf>,
 }
 
 impl Variant {
@@ -83,11 +84,22 @@ impl Fixture {
                 let audit = dir.join("xz_like_audit.so");
                 compile(&["xz_like_audit.c"], &[], &audit)?;
                 fixture.env.push(("LD_AUDIT".to_owned(), audit.display().to_string()));
+                fixture.audit = Some(audit.clone());
                 fixture.hook = Some(audit);
             }
         }
         fixture.library = Some(library);
         Ok(fixture)
+    }
+
+    /// Takes away what the environment already names: the loader goes on without it.
+    pub(super) fn withhold(&self) -> Result<()> {
+        self.audit.as_ref().map_or(Ok(()), |audit| Ok(fs::rename(audit, withheld(audit))?))
+    }
+
+    /// The opposite of [`Self::withhold`].
+    pub(super) fn release(&self) -> Result<()> {
+        self.audit.as_ref().map_or(Ok(()), |audit| Ok(fs::rename(withheld(audit), audit)?))
     }
 
     /// The built file in front of liblzma, where the resolver burns; none for a clean server.
@@ -100,6 +112,10 @@ impl Fixture {
     pub(crate) fn hook_library(&self) -> Option<&Path> {
         self.hook.as_deref()
     }
+}
+
+fn withheld(audit: &Path) -> PathBuf {
+    audit.with_extension("withheld")
 }
 
 /// The liblzma that the loader finds for `server`.

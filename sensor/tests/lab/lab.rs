@@ -24,7 +24,7 @@ pub(crate) use fixture::Variant;
 pub(crate) use http::{free_port, get};
 pub(crate) use login::Method;
 pub(crate) use machine::Machine;
-pub(crate) use process::wait_until;
+pub(crate) use process::{Finished, Running, finish, must, wait_until};
 pub(crate) use prometheus::Prometheus;
 pub(crate) use slot::{Mapping, Slot, cpu_time, library_word, maps};
 pub(crate) use sshd::{SshdLab, Version};

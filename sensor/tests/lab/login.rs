@@ -3,6 +3,7 @@
 use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 
 use super::{
     machine::USER,
@@ -51,6 +52,23 @@ impl SshdLab {
     pub(crate) fn run(&self, method: Method, remote: &str) -> Result<Finished> {
         let mut client = self.client(method)?;
         finish(client.arg(remote), "", PATIENCE)
+    }
+
+    /// Logs in as [`Self::login`] does; also tells when the client learned that it was let in.
+    pub(crate) fn timed_login(&self, method: Method) -> Result<Timestamp> {
+        let mut command = self.client(method)?;
+        // The first value of an option counts, but -v raises the level all the same.
+        let mut client = Running::spawn(command.args(["-v", "echo ok"]))?;
+        let told = |line: &str| line.contains("Authenticated to ").then(Timestamp::now);
+        let Some(at) = client.stderr().wait_for(0, PATIENCE, told) else {
+            bail!("no login by {method:?}: {}{}", client.transcript(), self.log());
+        };
+        let status = client.wait(PATIENCE)?;
+        client.stdout().wait_closed(PATIENCE);
+        if status.code() != Some(0) || client.stdout().since(0) != ["ok"] {
+            bail!("{method:?} ended with {status}: {}{}", client.transcript(), self.log());
+        }
+        Ok(at)
     }
 
     /// Logs in and keeps the session open.

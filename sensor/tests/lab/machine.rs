@@ -27,6 +27,7 @@ const TOOLS: &[&str] = &[
     "chroot",
     "ldd",
     "mount",
+    "nsenter",
     "sh",
     "ssh",
     "ssh-keygen",

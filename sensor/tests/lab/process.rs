@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How often a condition that offers no event of its own is looked at again.
-const RECHECK: Duration = Duration::from_millis(5);
+/// When a condition that offers no event of its own is looked at again: soon, then less often, so
+/// that looking takes little from what is waited for.
+const RECHECK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
 
 /// Waits until `ready` answers something; `what` names it in the error.
 pub(crate) fn wait_until<T>(
@@ -23,6 +24,7 @@ pub(crate) fn wait_until<T>(
     mut ready: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let deadline = Instant::now() + timeout;
+    let mut pause = RECHECK.0;
     loop {
         if let Some(answer) = ready()? {
             return Ok(answer);
@@ -30,7 +32,8 @@ pub(crate) fn wait_until<T>(
         if Instant::now() >= deadline {
             bail!("{what}: nothing within {timeout:?}");
         }
-        thread::sleep(RECHECK);
+        thread::sleep(pause);
+        pause = RECHECK.1.min(pause * 3 / 2);
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     fixture::{Fixture, Variant},
     http::free_port,
     machine::{Machine, QUICK, USER, add_user, private_file, remove_user},
-    process::{ProcessId, Running, children, descendants, finish, wait_until},
+    process::{ProcessId, Running, children, descendants, finish, must, wait_until},
     trixie,
 };
 
@@ -46,6 +46,7 @@ pub(crate) struct Builder {
     variant: Variant,
     burn_ms: u32,
     use_pam: bool,
+    late: bool,
     env: Vec<(String, String)>,
 }
 
@@ -70,6 +71,7 @@ impl SshdLab {
             variant: Variant::Clean,
             burn_ms: 0,
             use_pam: true,
+            late: false,
             env: Vec::new(),
         }
     }
@@ -85,6 +87,45 @@ impl SshdLab {
     /// One process per open connection: the privileged monitor (`sshd -R`, `sshd-session`).
     pub(crate) fn monitors(&self) -> Result<Vec<ProcessId>> {
         Ok(children(self.listener.pid()?))
+    }
+
+    /// Puts the fixture of a [`Builder::late`] server in place: from the next connection on.
+    pub(crate) fn arrive(&self) -> Result<()> {
+        self.fixture.release()?;
+        for (file, onto) in &self.fixture.mounts {
+            self.mount(file, onto)?;
+        }
+        Ok(())
+    }
+
+    /// Mounts `file` over `onto` as the server sees it, in the private mount namespace of a
+    /// [`Builder::late`] server.
+    pub(crate) fn mount(&self, file: &Path, onto: &Path) -> Result<()> {
+        let onto = match &self.root {
+            Some(root) => root.join(onto.strip_prefix("/")?),
+            None => onto.to_owned(),
+        };
+        let namespace = format!("/proc/{}/ns/mnt", self.listener.pid()?);
+        if fs::read_link(&namespace)? == fs::read_link("/proc/self/ns/mnt")? {
+            bail!("this server shares the mounts of the host");
+        }
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount={namespace}"));
+        must(command.args(["mount", "--bind"]).arg(file).arg(onto), "", QUICK)?;
+        Ok(())
+    }
+
+    /// The file at `path` as the server sees it.
+    pub(crate) fn file(&self, path: &Path) -> PathBuf {
+        match (&self.root, path.strip_prefix("/")) {
+            (Some(root), Ok(below)) => root.join(below),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// The directory of everything that was made for this server.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What the server has logged.
@@ -112,6 +153,13 @@ impl Builder {
 
     pub(crate) fn use_pam(mut self, use_pam: bool) -> Self {
         self.use_pam = use_pam;
+        self
+    }
+
+    /// The listener starts clean, in a mount namespace of its own; the fixture comes with
+    /// [`SshdLab::arrive`], as an upgrade comes to a server that runs.
+    pub(crate) fn late(mut self) -> Self {
+        self.late = true;
         self
     }
 
@@ -147,7 +195,10 @@ impl Builder {
         let port = free_port()?;
         let inside = root.as_deref().map_or(dir.path(), |_| Path::new(trixie::LAB_DIR));
         private_file(&dir.path().join("sshd_config"), &self.config(inside, port))?;
-        let mut command = launch(dir.path(), inside, root.as_deref(), &fixture);
+        if self.late {
+            fixture.withhold()?;
+        }
+        let mut command = launch(dir.path(), inside, root.as_deref(), &fixture, self.late);
         let listener = match Running::spawn(&mut command) {
             Ok(listener) => listener,
             Err(error) => {
@@ -224,15 +275,27 @@ impl Drop for SshdLab {
             remove_user(self.root.as_deref());
         }
         if std::thread::panicking() {
-            eprintln!("--- sshd.log\n{}---", self.log());
+            eprintln!("--- end of sshd.log\n{}\n---", last_lines(&self.log()));
         }
     }
 }
 
+fn last_lines(text: &str) -> String {
+    const SHOWN: usize = 20;
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+}
+
 /// The command that becomes the server: directly, or through a private mount namespace (which the
 /// kernel takes down with the last process in it, however that ends).
-fn launch(dir: &Path, inside: &Path, root: Option<&Path>, fixture: &Fixture) -> Command {
-    let mut mounts = fixture.mounts.clone();
+fn launch(
+    dir: &Path,
+    inside: &Path,
+    root: Option<&Path>,
+    fixture: &Fixture,
+    late: bool,
+) -> Command {
+    let mut mounts = if late { Vec::new() } else { fixture.mounts.clone() };
     if let Some(root) = root {
         let place = |path: &str| root.join(path.trim_start_matches('/'));
         mounts.push((dir.to_owned(), place(trixie::LAB_DIR)));
@@ -240,7 +303,7 @@ fn launch(dir: &Path, inside: &Path, root: Option<&Path>, fixture: &Fixture) -> 
         mounts.push(("/proc".into(), place("proc")));
     }
     let mut command = Command::new("env");
-    if !mounts.is_empty() {
+    if late || !mounts.is_empty() {
         command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", MOUNT_AND_EXEC, "sh"]);
         for (file, onto) in &mounts {

@@ -1,6 +1,7 @@
 //! Redirected slots are found, and named exactly.
 
-use std::process::Command;
+use std::fs::File;
+use std::time::{Duration, SystemTime};
 
 use sensor::verify::{Category, Limits, Linkage, Report, SlotKind, Verifier};
 
@@ -141,8 +142,47 @@ fn a_library_opened_at_run_time_may_be_the_culprit() {
         &["-DNUMBER=1", "-Wl,--no-as-needed", "-l:libevil.so"],
     );
     let argument = format!("l:{}", shop.path("libplugin.so").display());
-    let child = Child::ready(Command::new(host).arg(argument));
+    let child = Child::ready(command(host).arg(argument));
     assert_only(&check(&child), SlotKind::JumpSlot, "puts", "libc.so.6", "libevil.so");
+}
+
+#[test]
+fn a_file_written_to_after_the_start_marks_what_rests_on_it() {
+    let shop = Workshop::new();
+    let victim = shop.cc("victim.c", "victim", &["-pie", "-Wl,-z,now"]);
+    shop.library("redirect.c", "libevil.so", RELRO_ROUTE);
+    let child = run_with_preload(&shop, "libevil.so");
+    let later = SystemTime::now() + Duration::from_mins(1);
+    File::open(victim).unwrap().set_modified(later).unwrap();
+    let report = check(&child);
+    assert_only(&report, SlotKind::JumpSlot, "getppid", "libc.so.6", "libevil.so");
+    assert_eq!(report.mismatches[0].category, Category::FileChanged);
+}
+
+/// The redirecting library defines the function itself, so that it would be a legitimate target in
+/// another search order: only the order tells.
+#[test]
+fn a_definition_outside_the_search_order_is_no_excuse() {
+    let shop = Workshop::new();
+    let host = shop.cc("host.c", "host", &["-pie"]);
+    let flags = ["-DTARGET=getppid", "-DIN_MODULE=libplugin", "-DEXPORT"];
+    shop.library("redirect.c", "libevil.so", &flags);
+    shop.library("plugin.c", "libplugin.so", &["-DNUMBER=1", "-Wl,-z,lazy"]);
+    shop.library(
+        "plugin.c",
+        "libsecond.so",
+        &["-DNUMBER=2", "-Wl,--no-as-needed", "-l:libevil.so"],
+    );
+    let argument = |name: &str| format!("l:{}", shop.path(name).display());
+    let child =
+        Child::ready(command(host).args([argument("libplugin.so"), argument("libsecond.so")]));
+    let report = check(&child);
+    let texts: Vec<String> = report.mismatches.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 1, "{texts:#?} {:?}", report.gaps);
+    assert!(texts[0].starts_with("libplugin.so+"), "{texts:?}");
+    assert!(texts[0].contains(" JUMP_SLOT getppid@"), "{texts:?}");
+    assert!(texts[0].contains(", actual libevil.so+"), "{texts:?}");
+    assert!(report.gaps.is_empty(), "{:?}", report.gaps);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use sensor::verify::{Gap, Limits, Linkage, ModuleRef, Report, Verifier, VerifyError};
 
@@ -220,5 +221,47 @@ fn processes_that_cannot_be_checked_say_why() {
         assert!(matches!(error, VerifyError::NoMemory { .. }), "{error:?}");
     } else {
         println!("no kthreadd in this PID namespace: kernel threads are not tested");
+    }
+}
+
+#[test]
+fn limits_that_are_reached_are_told() {
+    let shop = Workshop::new();
+    let child = Child::ready(&mut command(shop.cc("victim.c", "victim", &["-pie"])));
+    let hurried = Limits { time: Duration::ZERO, ..Limits::default() };
+    let error = Verifier::new(hurried).check(child.pid()).unwrap_err();
+    assert!(matches!(error, VerifyError::TooSlow { .. }), "{error:?}");
+    let narrow = Limits { modules: 2, recheck_after: Duration::ZERO, ..Limits::default() };
+    let report = Verifier::new(narrow).check(child.pid()).unwrap();
+    assert!(report.gaps.contains(&Gap::Truncated { what: "modules" }), "{:?}", report.gaps);
+}
+
+#[test]
+fn executable_mappings_that_are_no_module_are_named() {
+    if !have("python3") {
+        return;
+    }
+    let script = "import mmap; f = open('/bin/true', 'rb'); \
+                  m = mmap.mmap(f.fileno(), 0, flags=mmap.MAP_PRIVATE, \
+                  prot=mmap.PROT_READ | mmap.PROT_EXEC); print('ready', flush=True); input()";
+    let child = Child::ready(command("python3").args(["-c", script]));
+    let report = check(&child);
+    let path = std::fs::canonicalize("/bin/true").unwrap().display().to_string();
+    assert_eq!(report.gaps, [Gap::Unlisted { path }]);
+    assert!(report.mismatches.is_empty(), "{:?}", report.mismatches);
+}
+
+#[test]
+fn caches_stay_within_their_bounds() {
+    let shop = Workshop::new();
+    let child = Child::ready(&mut command(shop.cc("victim.c", "victim", &["-pie"])));
+    let mut roomy = Verifier::new(Limits::default());
+    roomy.check(child.pid()).unwrap();
+    assert_eq!((roomy.held().files, roomy.held().plans), (3, 1));
+    let limits = Limits { file_entries: 1, plan_bytes: 64, ..Limits::default() };
+    let mut tight = Verifier::new(limits);
+    for _ in 0..3 {
+        assert_clean(&tight.check(child.pid()).unwrap(), "without room to remember");
+        assert_eq!((tight.held().files, tight.held().plans), (1, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use sensor::verify::{Limits, Report, SlotMismatch, Verifier, VerifyError, list_processes, scan};
 
-use crate::fixture::PREFIX;
+use crate::fixture::{MARK, PREFIX};
 use crate::servers;
 
 /// Sums of a scan.
@@ -25,12 +25,15 @@ impl Totals {
     }
 }
 
-/// Attack fixtures of this project's own tests, which may run at the same time, live in temporary
-/// directories of one prefix: their slots or targets are there.
-fn is_own_fixture(mismatch: &SlotMismatch) -> bool {
-    let marked = |path: &str| path.contains(&format!("/{PREFIX}"));
-    marked(&mismatch.module.path)
-        || mismatch.actual.module.as_ref().is_some_and(|module| marked(&module.path))
+/// Attack fixtures of this project's tests, which may run at the same time: marked by their
+/// environment, or with a module in a temporary directory of the tests' prefix.
+fn is_own_fixture(mismatch: &SlotMismatch, pid: u32) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let marked = environment.split(|byte| *byte == 0).any(|text| text.starts_with(MARK.as_bytes()));
+    let temporary = |path: &str| path.contains(&format!("/{PREFIX}"));
+    marked
+        || temporary(&mismatch.module.path)
+        || mismatch.actual.module.as_ref().is_some_and(|module| temporary(&module.path))
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn no_running_process_has_an_unexplained_slot() {
                 println!("{pid}: gap: {gap}");
             }
             for mismatch in &report.mismatches {
-                if is_own_fixture(mismatch) {
+                if is_own_fixture(mismatch, pid) {
                     println!("{pid}: a test fixture: {mismatch}");
                 } else {
                     unexplained.push(format!("{pid}: {mismatch}"));

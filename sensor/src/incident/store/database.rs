@@ -8,12 +8,13 @@ use std::path::Path;
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable,
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition,
 };
 use rustix::fs::OFlags;
 
 use super::error::StoreError;
+use super::overlay::Overlay;
 
 /// Raised when a reader of the former schema would misread the tables.
 pub(super) const SCHEMA: u64 = 1;
@@ -43,15 +44,9 @@ pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
         .custom_flags(no_follow())
         .open(path)
         .map_err(|source| StoreError::Io { action: "open", path: path.to_owned(), source })?;
-    let database = guarded(path, || {
-        Ok(Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create_with_backend(FileBackend::new(file)?)?)
-    })?;
+    let database = guarded(path, || build(FileBackend::new(file)?))?;
     let found = guarded(path, || {
-        let mut write = database.begin_write()?;
-        write.set_quick_repair(true);
+        let write = database.begin_write()?;
         write.open_table(ENTRIES)?;
         write.open_table(ORDER)?;
         let found = {
@@ -69,8 +64,8 @@ pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
     Ok(database)
 }
 
-/// Opens for reading; changes nothing.
-pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, StoreError> {
+/// Opens for reading; changes nothing on the disk, also where a killed sensor left work to do.
+pub(super) fn open_read_only(path: &Path) -> Result<Database, StoreError> {
     let file = match OpenOptions::new().read(true).custom_flags(no_follow()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -80,11 +75,10 @@ pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, StoreError
             return Err(StoreError::Io { action: "open", path: path.to_owned(), source });
         }
     };
-    let database = guarded(path, || {
-        Ok(Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .open_read_only_with_backend(FileBackend::new(file)?)?)
-    })?;
+    let overlay =
+        FileBackend::new(file).map_err(Failure::from).and_then(|file| Ok(Overlay::new(file)?));
+    let overlay = overlay.map_err(|failure| typed(path, failure))?;
+    let database = guarded(path, || build(overlay))?;
     let found = read(path, &database, |read| {
         Ok(read.open_table(META)?.get("schema")?.map_or(0, |found| found.value()))
     })?;
@@ -92,10 +86,17 @@ pub(super) fn open_read_only(path: &Path) -> Result<ReadOnlyDatabase, StoreError
     Ok(database)
 }
 
+fn build(backend: impl StorageBackend) -> Result<Database, Failure> {
+    Ok(Builder::new()
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true)
+        .create_with_backend(backend)?)
+}
+
 /// Runs `work` in one read transaction.
 pub(super) fn read<T>(
     path: &Path,
-    database: &impl ReadableDatabase,
+    database: &Database,
     work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
 ) -> Result<T, StoreError> {
     guarded(path, || work(&database.begin_read()?))
@@ -136,6 +137,8 @@ fn typed(path: &Path, failure: Failure) -> StoreError {
         Failure::Io(source) if !is_damage(&source) => {
             StoreError::Io { action: "use", path, source }
         }
+        // Begun and killed before its first commit, or empty.
+        Failure::TableDoesNotExist(_) => StoreError::Missing { path },
         Failure::PreviousIo => {
             let source = io::Error::other("an earlier write to it failed");
             StoreError::Io { action: "use", path, source }

@@ -23,8 +23,11 @@ pub enum StoreError {
         /// The store.
         path: PathBuf,
     },
-    /// No such file: no incident was ever stored.
-    #[error("there is no {}: no sensor has run here with this state directory", path.display())]
+    /// No such file, or nothing in it: no incident was ever stored.
+    #[error(
+        "there are no incidents in {}: no sensor has run here with this state directory",
+        path.display()
+    )]
     Missing {
         /// The store.
         path: PathBuf,

@@ -102,6 +102,10 @@ fn the_title_names_the_worst_and_its_cost() {
         title(vec![slow_login()]),
         "Authentication by publickey in sshd took 0.330 s of CPU instead of 0.030 s"
     );
+    assert_eq!(
+        title(vec![new_library()]),
+        "sshd mapped /usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1, which was not there while learning"
+    );
     assert_eq!(title(vec![preload()]), "LD_PRELOAD was set for sshd");
     assert_eq!(title(vec![shell()]), "sshd executed /usr/bin/dash before authentication");
     assert_eq!(title(vec![bare("blinded", Severity::High)]), "blinded in sshd");
@@ -153,6 +157,26 @@ fn every_detector_alone_has_a_story() {
         );
         assert!(story.contains(expected), "found: {story}\nexpected: {expected}");
     }
+}
+
+#[test]
+fn a_slot_that_may_be_right_is_not_told_as_redirected() {
+    let mut unclear = redirected();
+    unclear.severity = Severity::Low;
+    unclear.title =
+        "sshd: a library's file changed under it, RSA_public_decrypt unclear".to_owned();
+    let incident = told(vec![unclear.clone(), slow_link()]);
+    assert!(!incident.story.contains("leads to"), "{}", incident.story);
+    assert!(incident.story.contains(&unclear.title), "{}", incident.story);
+    assert_eq!(told(vec![unclear.clone()]).title, unclear.title);
+}
+
+#[test]
+fn a_library_named_only_as_evidence_is_not_told_as_new() {
+    let story = told(vec![slow_link(), redirected(), foreign_caller()]).story;
+    assert!(!story.contains("mapped"), "{story}");
+    assert!(story.contains("build-id ab12cd34ef56…"), "{story}");
+    assert_eq!(story.matches("compared").count(), 2, "two notes are enough: {story}");
 }
 
 #[test]

@@ -33,9 +33,9 @@ impl Builder {
         }
     }
 
-    fn add(&mut self, name: &str, kind: u32, size_or_type: u32, entries: &[u32]) -> u32 {
+    fn add(&mut self, name: &str, kind: u32, size_or_id: u32, entries: &[u32]) -> u32 {
         let name = self.string(name);
-        self.words(&[name, kind << 24, size_or_type]);
+        self.words(&[name, kind << 24, size_or_id]);
         self.words(entries);
         self.count += 1;
         self.count

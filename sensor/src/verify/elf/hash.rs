@@ -8,6 +8,8 @@ use super::{Dynamic, ElfError, Headers, ReadAt};
 const MAX_WORDS: u64 = 16 << 20;
 /// GNU chains are read in steps of this many bytes while their end is looked for.
 const STEP: u64 = 4096;
+/// Steps of one lookup; real chains have under 50 symbols.
+const MAX_CHAIN: usize = 1 << 16;
 
 /// A symbol name with both its hashes.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +89,7 @@ impl HashTable {
             Self::Sysv { buckets, chains } => {
                 let bucket = name.sysv.checked_rem(u32::try_from(buckets.len()).unwrap_or(0));
                 let next = bucket.and_then(|at| buckets.get(index(at))).copied().unwrap_or(0);
-                Candidates::Sysv { chains, next, left: chains.len() }
+                Candidates::Sysv { chains, next, left: chains.len().min(MAX_CHAIN) }
             }
         }
     }
@@ -112,7 +114,7 @@ impl Gnu {
         let first = bucket.and_then(|at| self.buckets.get(index(at))).copied().unwrap_or(0);
         match first.checked_sub(self.first) {
             Some(at) if passes && first != 0 => {
-                Candidates::Gnu { table: self, hash, at: index(at) }
+                Candidates::Gnu { table: self, hash, at: index(at), left: MAX_CHAIN }
             }
             _ => Candidates::Done,
         }
@@ -123,7 +125,7 @@ impl Gnu {
 #[derive(Debug)]
 pub(super) enum Candidates<'a> {
     Done,
-    Gnu { table: &'a Gnu, hash: u32, at: usize },
+    Gnu { table: &'a Gnu, hash: u32, at: usize, left: usize },
     Sysv { chains: &'a [u32], next: u32, left: usize },
 }
 
@@ -133,7 +135,8 @@ impl Iterator for Candidates<'_> {
     fn next(&mut self) -> Option<u32> {
         match self {
             Self::Done => None,
-            Self::Gnu { table, hash, at } => loop {
+            Self::Gnu { table, hash, at, left } => loop {
+                *left = left.checked_sub(1)?;
                 let word = *table.chains.get(*at)?;
                 let symbol = table.first.checked_add(u32::try_from(*at).ok()?)?;
                 *at = if word & 1 == 1 { usize::MAX } else { *at + 1 };

@@ -29,6 +29,7 @@ pub enum SlotKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) vaddr: u64,
+    /// Added to the symbol's address; the resolver's address for `IRELATIVE`.
     pub(crate) addend: u64,
     /// What the file holds at `vaddr`: for an unresolved `JUMP_SLOT` the unrelocated address of
     /// its PLT stub. Zero for other kinds.
@@ -92,9 +93,12 @@ fn read_table<R: ReadAt + ?Sized>(
 
 fn parse_rela(entry: &[u8], machine: Machine) -> Option<Slot> {
     let kind = slot_kind(machine, u32_at(entry, 8)?)?;
+    let addend = u64_at(entry, 16)?;
     Some(Slot {
         vaddr: u64_at(entry, 0)?,
-        addend: u64_at(entry, 16)?,
+        // The x86-64 psABI computes S, without addend; with `-z mark-plt` (glibc from 2.41 on in
+        // Debian) the field holds the address of the PLT stub instead.
+        addend: if machine == Machine::X86_64 && kind != SlotKind::Irelative { 0 } else { addend },
         file_word: 0,
         symbol: u32_at(entry, 12)?,
         kind,
@@ -131,5 +135,31 @@ pub(super) fn read_lazy_words<R: ReadAt + ?Sized>(
         for slot in group {
             slot.file_word = u64_at(&words, index(slot.vaddr - start)).unwrap_or(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rela(kind: u32) -> Vec<u8> {
+        let info = (7_u64 << 32) | u64::from(kind);
+        [0x4000_u64, info, 0x28020].iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn the_addend_counts_only_where_the_psabi_says_so() {
+        let addend = |kind, machine| parse_rela(&rela(kind), machine).unwrap().addend;
+        assert_eq!(addend(abi::R_X86_64_JUMP_SLOT, Machine::X86_64), 0);
+        assert_eq!(addend(abi::R_X86_64_GLOB_DAT, Machine::X86_64), 0);
+        assert_eq!(addend(abi::R_X86_64_IRELATIVE, Machine::X86_64), 0x28020);
+        assert_eq!(addend(abi::R_AARCH64_JUMP_SLOT, Machine::Aarch64), 0x28020);
+    }
+
+    #[test]
+    fn relocations_without_foreign_address_are_left_out() {
+        let relative = 8;
+        assert_eq!(parse_rela(&rela(relative), Machine::X86_64), None);
+        assert_eq!(parse_rela(&rela(abi::R_X86_64_JUMP_SLOT), Machine::Aarch64), None);
     }
 }

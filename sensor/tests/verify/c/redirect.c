@@ -7,6 +7,8 @@
  *
  * Build:  -DTARGET=getppid      function whose slot is overwritten
  *         -DTAIL_JUMP           the wrapper jumps to the original instead of calling it
+ *         -DIN_MODULE=libx      overwrite the slot of the module with this in its name instead
+ *         -DEXPORT              export the wrapper under the function's own name
  *         -DRELRO_ROUTE         lift RELRO with mprotect, patch, seal again
  *         (without)             patch the slot as it is (programs without RELRO)
  */
@@ -53,6 +55,11 @@ static long wrapper(long a, long b, long c, long d)
 }
 #endif
 
+#ifdef EXPORT
+__asm__(".globl " TEXT(TARGET) "\n.type " TEXT(TARGET) ", @function\n"
+        ".set " TEXT(TARGET) ", wrapper\n");
+#endif
+
 /* glibc turns the addresses of a dynamic section into absolute ones, musl does not. */
 static const void *at(ElfW(Addr) base, ElfW(Addr) addr)
 {
@@ -91,6 +98,12 @@ __attribute__((constructor)) static void redirect(void)
 	struct link_map *program = NULL;
 	if (dlinfo(dlopen(NULL, RTLD_NOW), RTLD_DI_LINKMAP, &program))
 		abort();
+#ifdef IN_MODULE
+	while (program && !strstr(program->l_name, TEXT(IN_MODULE)))
+		program = program->l_next;
+	if (!program)
+		abort();
+#endif
 	function *slot = slot_in(program->l_addr, program->l_ld);
 	original_function = (function)dlsym(RTLD_DEFAULT, TEXT(TARGET));
 	if (!slot || !original_function)

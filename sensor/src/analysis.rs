@@ -1,0 +1,320 @@
+//! The analysis: observations in, incidents out. Holds detectors, baselines and incidents together.
+//!
+//! One synchronous object on the event clock alone: the same observations give the same bytes.
+
+mod family;
+mod hold;
+mod learn;
+mod recheck;
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
+use crate::config::{Config, Detect, Learning};
+use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World};
+use crate::finding::{Evidence, Finding, Severity};
+use crate::host::{Body, Directive, Lineage, Observation};
+use crate::incident::{IncidentUpdate, Incidents};
+use family::Families;
+use hold::Hold;
+use learn::Learner;
+use recheck::Rechecks;
+
+/// What the analysis counts of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Findings by detector id, repeats included.
+    pub findings: Vec<(&'static str, u64)>,
+    /// Slot checks done.
+    pub checks: u64,
+    /// Slots compared in all of them.
+    pub slots_checked: u64,
+    /// Checks that could not be done, for other reasons than the process's end.
+    pub checks_failed: u64,
+    /// Baselines in memory.
+    pub baselines: usize,
+    /// Those of them that have learned enough for their detectors to speak.
+    pub settled: usize,
+    /// Baselines lost unwritten.
+    pub baselines_lost: u64,
+    /// The store's own counts.
+    pub store: StoreTally,
+}
+
+/// Detectors, baselines and incidents.
+pub struct Analysis {
+    host: String,
+    detect: Detect,
+    learning: Learning,
+    checker: Box<dyn SlotCheck + Send>,
+    detectors: Vec<Box<dyn Detector>>,
+    baselines: Baselines,
+    incidents: Incidents,
+    families: Families,
+    hold: Hold,
+    learner: Learner,
+    rechecks: Rechecks,
+    directives: Vec<Directive>,
+    notes: Vec<Opened>,
+    found: Vec<(&'static str, Severity)>,
+    flushed_ktime_ns: u64,
+    now_ktime_ns: u64,
+    tally: Tally,
+}
+
+// === impl Analysis ===
+
+impl Analysis {
+    /// On top of a store. `host` is this machine's name.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        host: String,
+        store: Store,
+        checker: Box<dyn SlotCheck + Send>,
+    ) -> Self {
+        let baselines = Baselines::new(store);
+        let detectors = detect::all();
+        let findings = detectors.iter().map(|detector| (detector.id(), 0)).collect();
+        Self {
+            incidents: Incidents::new(config.detect.incident_window, host.clone()),
+            host,
+            detect: config.detect,
+            learning: config.learning,
+            checker,
+            detectors,
+            baselines,
+            families: Families::default(),
+            hold: Hold::default(),
+            learner: Learner::new(config.learning, config.detect),
+            rechecks: Rechecks::new(config.detect.settle),
+            directives: Vec::new(),
+            notes: Vec::new(),
+            found: Vec::new(),
+            flushed_ktime_ns: 0,
+            now_ktime_ns: 0,
+            tally: Tally { findings, ..Tally::default() },
+        }
+    }
+
+    /// One observation, in order. Blocks for milliseconds where a check is due.
+    pub fn on_observation(&mut self, seen: Observation) -> Vec<IncidentUpdate> {
+        let mut updates = self.advance(seen.ktime_ns);
+        for seen in self.hold.pass(seen) {
+            self.judge(seen, 0, &mut updates);
+        }
+        updates
+    }
+
+    /// Records were lost: what is open now may lack some.
+    pub fn on_loss(&mut self) {
+        self.incidents.mark_partial();
+    }
+
+    /// Tells the time when no observation does: repeats checks, closes incidents, writes the store.
+    /// Call it at least every `learning.flush_every`.
+    pub fn tick(&mut self, now_ktime_ns: u64) -> Vec<IncidentUpdate> {
+        let mut updates = self.advance(now_ktime_ns);
+        updates.extend(self.incidents.tick(now_ktime_ns));
+        let every = u64::try_from(self.learning.flush_every.as_nanos()).unwrap_or(u64::MAX);
+        if now_ktime_ns.saturating_sub(self.flushed_ktime_ns) >= every {
+            self.flushed_ktime_ns = now_ktime_ns;
+            self.notes.extend(self.baselines.flush(false));
+        }
+        updates
+    }
+
+    /// Writes everything, mere counts included: before the end.
+    pub fn flush(&mut self) {
+        self.notes.extend(self.baselines.flush(true));
+    }
+
+    /// `CLOCK_MONOTONIC` of the next check to repeat, ns.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.rechecks.next_due()
+    }
+
+    /// What the kernel side is asked for since the last call.
+    pub fn directives(&mut self) -> Vec<Directive> {
+        std::mem::take(&mut self.directives)
+    }
+
+    /// What happened to the store since the last call: a file set aside while running.
+    pub fn store_notes(&mut self) -> Vec<Opened> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The incidents: what is open, and what is to be saved.
+    pub fn incidents(&mut self) -> &mut Incidents {
+        &mut self.incidents
+    }
+
+    /// Detector and severity of every finding since the last call, repeats included.
+    pub fn found(&mut self) -> Vec<(&'static str, Severity)> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// A subject's baseline.
+    pub fn baseline(&mut self, subject: &str) -> &Baseline {
+        self.baselines.get(subject)
+    }
+
+    /// Counts of this moment.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally {
+            baselines: self.baselines.resident(),
+            settled: self.baselines.settled(self.learning.observations),
+            baselines_lost: self.baselines.lost(),
+            store: self.baselines.tally(),
+            ..self.tally.clone()
+        }
+    }
+
+    fn advance(&mut self, now_ktime_ns: u64) -> Vec<IncidentUpdate> {
+        self.now_ktime_ns = self.now_ktime_ns.max(now_ktime_ns);
+        let mut updates = Vec::new();
+        while let Some((mut seen, tries)) = self.rechecks.pop(self.now_ktime_ns) {
+            let later = self.now_ktime_ns.saturating_sub(seen.ktime_ns);
+            seen.time = after(seen.time, later);
+            seen.ktime_ns = self.now_ktime_ns;
+            self.judge(seen, tries, &mut updates);
+        }
+        updates
+    }
+
+    fn judge(&mut self, mut seen: Observation, tries: u32, updates: &mut Vec<IncidentUpdate>) {
+        if matches!(seen.body, Body::CheckDue(_)) && !self.check(&mut seen, tries) {
+            return;
+        }
+        let own = seen.process.program.subject.clone();
+        let login = seen.connection.as_ref().map(|connection| connection.program.subject.clone());
+        self.baselines.get(&own);
+        if let Some(login) = &login {
+            self.baselines.get(login);
+        }
+        let empty = Baseline::default();
+        let world = World {
+            own: self.baselines.peek(&own).unwrap_or(&empty),
+            login: login.as_ref().and_then(|login| self.baselines.peek(login)),
+            detect: &self.detect,
+            learning: &self.learning,
+        };
+        let mut drafts = Vec::new();
+        for detector in &mut self.detectors {
+            detector.observe(&seen, &world, &mut drafts);
+        }
+        let lessons = Learner::lessons(&seen, &world, &drafts);
+        self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
+        for draft in drafts {
+            self.report(&seen, draft, updates);
+        }
+    }
+
+    /// Runs a due check; false where there is nothing to judge (yet).
+    fn check(&mut self, seen: &mut Observation, tries: u32) -> bool {
+        match self.checker.check(seen.process.id) {
+            Ok(report) => {
+                self.tally.checks += 1;
+                self.tally.slots_checked += report.slots_checked;
+                if !report.settled && self.rechecks.again(seen, self.now_ktime_ns, tries) {
+                    return false;
+                }
+                seen.body = Body::Checked(Arc::new(report));
+                true
+            }
+            Err(CheckFailed::NotSettled) => {
+                let again = self.rechecks.again(seen, self.now_ktime_ns, tries);
+                self.tally.checks_failed += u64::from(!again);
+                false
+            }
+            Err(CheckFailed::Gone) => false,
+            Err(CheckFailed::Other(_)) => {
+                self.tally.checks_failed += 1;
+                false
+            }
+        }
+    }
+
+    fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {
+        if let Some((_, count)) =
+            self.tally.findings.iter_mut().find(|(id, _)| *id == draft.detector)
+        {
+            *count += 1;
+        }
+        self.found.push((draft.detector, draft.severity));
+        let (lineage, served) = (lineage(seen, &draft), seen.connection.is_some());
+        let finding = finding(&self.host, seen, draft);
+        let ktime_ns = finding.ktime_ns;
+        let window = u64::try_from(self.detect.incident_window.as_nanos()).unwrap_or(u64::MAX);
+        let lineage = self.families.of(lineage, &finding.subject, served, ktime_ns, window);
+        updates.extend(self.incidents.join(finding, &lineage, ktime_ns));
+    }
+}
+
+impl std::fmt::Debug for Analysis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Analysis").field("tally", &self.tally()).finish_non_exhaustive()
+    }
+}
+
+/// A helper below a connection counts for its sshd.
+fn lineage(seen: &Observation, draft: &Draft) -> Lineage {
+    match &seen.process.lineage {
+        Lineage::Program(_) => Lineage::Program(draft.program.subject.clone()),
+        sshd @ Lineage::Sshd(_) => sshd.clone(),
+    }
+}
+
+fn finding(host: &str, seen: &Observation, draft: Draft) -> Finding {
+    let ktime_ns = draft.ktime_ns.unwrap_or(seen.ktime_ns).max(seen.ktime_ns);
+    let later = ktime_ns - seen.ktime_ns;
+    let mut evidence = draft.evidence;
+    if let Some(connection) = &seen.connection {
+        let since = ktime_ns.saturating_sub(connection.accepted_ktime_ns);
+        evidence.push(Evidence::Connection {
+            peer: connection.peer.map(|peer| peer.to_string()),
+            method: connection
+                .method
+                .or(connection.attempted.last().copied())
+                .map(|method| method.name().to_owned()),
+            authenticated: connection.authenticated,
+            since_accept_seconds: crate::host::seconds(since),
+        });
+    }
+    let id = crate::incident::content_id(&[
+        host,
+        draft.detector,
+        &draft.object,
+        &ktime_ns.to_string(),
+        &seen.process.id.tgid.to_string(),
+        &seen.process.id.start_ticks.to_string(),
+    ]);
+    Finding {
+        time: after(seen.time, later),
+        ktime_ns,
+        id,
+        detector: draft.detector.to_owned(),
+        family: draft.family,
+        severity: draft.severity,
+        confidence: draft.confidence,
+        title: draft.title,
+        host: host.to_owned(),
+        process: seen.process.shown.clone(),
+        subject: draft.program.subject.clone(),
+        evidence,
+        attack: draft.attack.iter().map(|id| (*id).to_owned()).collect(),
+        explained_by: None,
+    }
+}
+
+fn after(time: Timestamp, ns: u64) -> Timestamp {
+    let later = SignedDuration::from_nanos(i64::try_from(ns).unwrap_or(i64::MAX));
+    time.checked_add(later).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! What is learned, from whom, and when it is believed.
+//!
+//! A program nobody guards teaches at once. A guarded process teaches once its slots were found
+//! clean (or it ended unchecked); a process of an sshd connection only if the login succeeds as
+//! well: what strangers make sshd do, and what a redirected sshd does, teaches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::baseline::{Baselines, Changed};
+use crate::config::{Detect, Learning};
+use crate::detect::judge::{self, Judged};
+use crate::detect::{Category, CheckReport, Draft, World};
+use crate::event::FileKey;
+use crate::host::{
+    Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, ProcessId, Program,
+};
+
+/// Processes and connections on probation at once; the oldest teaches nothing beyond.
+const UNITS_MAX: usize = 4096;
+/// Lessons waiting in one of them.
+const LESSONS_MAX: usize = 256;
+
+/// Holds lessons until they may be believed.
+#[derive(Debug)]
+pub(super) struct Learner {
+    learning: Learning,
+    detect: Detect,
+    units: BTreeMap<Unit, State>,
+    ages: BTreeSet<(u64, Unit)>,
+    age: u64,
+}
+
+/// What is trusted or not as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Connection(ConnectionId),
+    Process(ProcessId),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    age: u64,
+    lessons: Vec<Lesson>,
+    /// Programs of sshd that ran: a login counts for each.
+    programs: BTreeSet<String>,
+    login: Option<Method>,
+    counted: bool,
+    check: Check,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Check {
+    #[default]
+    Pending,
+    Clean,
+    Dirty,
+}
+
+/// One thing to learn about one subject.
+#[derive(Clone, Debug)]
+pub(super) struct Lesson {
+    subject: String,
+    guarded: bool,
+    time: Timestamp,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Start,
+    Library {
+        module: ModuleId,
+        exe: FileKey,
+        file: FileKey,
+        late: bool,
+    },
+    /// Not accepted: ask for it again.
+    Refused {
+        exe: FileKey,
+        file: FileKey,
+    },
+    Variable(String),
+    Caller {
+        function: String,
+        module: ModuleId,
+        known: bool,
+    },
+    Helper(String),
+    Link {
+        timing: LinkTiming,
+        exe: FileKey,
+    },
+    Auth {
+        method: Method,
+        cpu_ns: u64,
+    },
+}
+
+// === impl Learner ===
+
+impl Learner {
+    pub(super) fn new(learning: Learning, detect: Detect) -> Self {
+        Self { learning, detect, units: BTreeMap::new(), ages: BTreeSet::new(), age: 0 }
+    }
+
+    /// What the observation teaches, by the baseline as the detectors saw it.
+    pub(super) fn lessons(seen: &Observation, world: &World<'_>, drafts: &[Draft]) -> Vec<Lesson> {
+        let program = &seen.process.program;
+        let own = |what| vec![lesson(program, seen.time, what)];
+        match &seen.body {
+            Body::Started => started(seen, drafts),
+            Body::Library(library) => {
+                let (exe, file) = (program.file, library.file);
+                let module = library.module.clone();
+                match judge::library(seen, library, world) {
+                    Judged::Known => Vec::new(),
+                    Judged::Unexpected if program.guarded() => own(What::Refused { exe, file }),
+                    judged => {
+                        let late = judged == Judged::Unexpected;
+                        own(What::Library { module, exe, file, late })
+                    }
+                }
+            }
+            Body::Environment(variable) => {
+                let known = world.own.environment.contains(&variable.name);
+                let open = !program.guarded() || !judge::settled(seen, world);
+                if known || !open { Vec::new() } else { own(What::Variable(variable.name.clone())) }
+            }
+            Body::Called(call) => match &call.caller {
+                Some(from) => match judge::caller(seen, call, from, world) {
+                    Judged::Unexpected => Vec::new(),
+                    judged => own(What::Caller {
+                        function: call.function.clone(),
+                        module: from.module.clone(),
+                        known: judged == Judged::Known,
+                    }),
+                },
+                None => Vec::new(),
+            },
+            // A start that mostly slept says little about CPU.
+            Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
+                own(What::Link { timing: timing.clone(), exe: program.file })
+            }
+            Body::Verdict(verdict) if verdict.accepted && verdict.earlier == 0 => {
+                match &seen.connection {
+                    Some(connection) if !connection.partial && drafts.is_empty() => {
+                        let what = What::Auth { method: verdict.method, cpu_ns: verdict.cpu_ns };
+                        vec![lesson(&connection.program, seen.time, what)]
+                    }
+                    _ => Vec::new(),
+                }
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Believes lessons now, later or never, as whom they come from deserves.
+    pub(super) fn take(
+        &mut self,
+        seen: &Observation,
+        lessons: Vec<Lesson>,
+        baselines: &mut Baselines,
+        directives: &mut Vec<Directive>,
+    ) {
+        let Some(unit) = unit(seen) else {
+            for lesson in lessons {
+                self.believe(lesson, baselines, directives);
+            }
+            return;
+        };
+        let state = self.state(unit);
+        let room = LESSONS_MAX.saturating_sub(state.lessons.len());
+        state.lessons.extend(lessons.into_iter().take(room));
+        if matches!(seen.body, Body::Started) && seen.process.program.sshd() {
+            state.programs.insert(seen.process.program.subject.clone());
+        }
+        state.note(seen);
+        let over = match unit {
+            Unit::Connection(_) => matches!(seen.body, Body::Closed),
+            Unit::Process(_) => matches!(seen.body, Body::Ended),
+        };
+        self.settle(unit, over, seen.time, baselines, directives);
+    }
+
+    fn settle(
+        &mut self,
+        unit: Unit,
+        over: bool,
+        time: Timestamp,
+        baselines: &mut Baselines,
+        directives: &mut Vec<Directive>,
+    ) {
+        let Some(state) = self.units.get_mut(&unit) else { return };
+        let welcome = state.login.is_some() || matches!(unit, Unit::Process(_));
+        let clean = state.check == Check::Clean || (over && state.check == Check::Pending);
+        let (believed, refused) = match (welcome && clean, over || state.check == Check::Dirty) {
+            (true, _) => (std::mem::take(&mut state.lessons), Vec::new()),
+            (false, true) => (Vec::new(), std::mem::take(&mut state.lessons)),
+            (false, false) => return,
+        };
+        let login = state.login.filter(|_| welcome && clean && !state.counted);
+        state.counted |= login.is_some();
+        let programs = if login.is_some() { state.programs.clone() } else { BTreeSet::new() };
+        for lesson in believed {
+            self.believe(lesson, baselines, directives);
+        }
+        directives.extend(refused.iter().filter_map(Lesson::forget));
+        for program in programs {
+            baselines.learn(&program, Changed::Learned).add_start(time, login);
+        }
+        if over && let Some(state) = self.units.remove(&unit) {
+            self.ages.remove(&(state.age, unit));
+        }
+    }
+
+    fn state(&mut self, unit: Unit) -> &mut State {
+        if !self.units.contains_key(&unit) {
+            if self.units.len() >= UNITS_MAX
+                && let Some((_, oldest)) = self.ages.pop_first()
+            {
+                self.units.remove(&oldest);
+            }
+            self.age += 1;
+            self.ages.insert((self.age, unit));
+        }
+        let age = self.age;
+        self.units.entry(unit).or_insert_with(|| State { age, ..State::default() })
+    }
+
+    fn believe(&self, lesson: Lesson, baselines: &mut Baselines, directives: &mut Vec<Directive>) {
+        directives.extend(lesson.forget().filter(|_| matches!(lesson.what, What::Refused { .. })));
+        let settled =
+            baselines.get(&lesson.subject).settled(self.learning.observations, lesson.guarded);
+        let count = if settled { Changed::Count } else { Changed::Learned };
+        let changed = match &lesson.what {
+            What::Refused { .. } => return,
+            What::Start
+            | What::Link { .. }
+            | What::Auth { .. }
+            | What::Caller { known: true, .. } => count,
+            _ => Changed::Learned,
+        };
+        if lesson.guarded {
+            baselines.mark_guarded(&lesson.subject);
+        }
+        let baseline = baselines.learn(&lesson.subject, changed);
+        match lesson.what {
+            What::Start => baseline.add_start(lesson.time, None),
+            What::Library { module, late, .. } => baseline.add_library(&module, lesson.time, late),
+            What::Variable(name) => baseline.add_variable(&name),
+            What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
+            What::Helper(path) => baseline.add_helper(&path),
+            What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
+            What::Link { timing, exe } => {
+                baseline.add_link(&timing, lesson.guarded);
+                if !lesson.guarded {
+                    let summary = baseline.link.summary();
+                    directives.extend(summary.and_then(|usual| self.limit(exe, usual)));
+                }
+            }
+            What::Refused { .. } => {}
+        }
+    }
+
+    /// From time to time, as the samples grow: up to where the kernel may keep silent.
+    fn limit(&self, exe: FileKey, usual: crate::baseline::Summary) -> Option<Directive> {
+        let wanted = u64::from(self.learning.observations.max(1));
+        let due = usual.count >= wanted && (usual.count / wanted).is_power_of_two();
+        let excess = u64::try_from(self.detect.link_gross_excess.as_nanos()).unwrap_or(u64::MAX);
+        let limit_ns = usual.median_us.saturating_mul(1000).saturating_add(excess);
+        (due && usual.count.is_multiple_of(wanted))
+            .then_some(Directive::LinkLimit { exe, limit_ns })
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn note(&mut self, seen: &Observation) {
+        match &seen.body {
+            Body::Checked(report) if dirty(report) => self.check = Check::Dirty,
+            Body::Checked(report) if report.settled && self.check == Check::Pending => {
+                self.check = Check::Clean;
+            }
+            Body::Verdict(verdict) if verdict.accepted => {
+                self.login = Some(verdict.method);
+                let monitor = seen.connection.iter().map(|connection| &connection.program);
+                self.programs.extend(monitor.map(|program| program.subject.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+// === impl Lesson ===
+
+impl Lesson {
+    /// A library that is not accepted must be told again when it is next mapped.
+    fn forget(&self) -> Option<Directive> {
+        match self.what {
+            What::Library { exe, file, .. } | What::Refused { exe, file } => {
+                Some(Directive::ForgetMapping { exe, file })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn unit(seen: &Observation) -> Option<Unit> {
+    match &seen.connection {
+        Some(connection) => Some(Unit::Connection(connection.id)),
+        None if seen.process.program.guarded() => Some(Unit::Process(seen.process.id)),
+        None => None,
+    }
+}
+
+fn started(seen: &Observation, drafts: &[Draft]) -> Vec<Lesson> {
+    let program = &seen.process.program;
+    // A program of sshd counts by logins.
+    if program.sshd() {
+        return Vec::new();
+    }
+    let mut lessons = vec![lesson(program, seen.time, What::Start)];
+    if let Some(connection) = seen.connection.as_ref().filter(|c| !c.authenticated)
+        && drafts.is_empty()
+    {
+        let helper = What::Helper(program.module.path.clone());
+        lessons.push(lesson(&connection.program, seen.time, helper));
+    }
+    lessons
+}
+
+fn lesson(program: &Program, time: Timestamp, what: What) -> Lesson {
+    Lesson { subject: program.subject.clone(), guarded: program.guarded(), time, what }
+}
+
+fn dirty(report: &CheckReport) -> bool {
+    report.mismatches.iter().any(|mismatch| mismatch.category != Category::FileChanged)
+}

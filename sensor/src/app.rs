@@ -1,0 +1,186 @@
+//! The one place that wires the stations: kernel side → source → host → analysis → outputs.
+//!
+//! One task owns source → host; one bounded channel leads on to the analysis, which has a thread of
+//! its own because a slot check blocks for milliseconds. Nothing here waits for what is downstream.
+
+mod adapters;
+mod analysis;
+mod incidents;
+mod kernel;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use crate::baseline::{Opened, Store};
+use crate::cli::Failure;
+use crate::cli::run::Surroundings;
+use crate::config::host_name;
+use crate::event::Event;
+use crate::host::{Clock, Directive, Pipeline, Procfs};
+use crate::metrics::Metrics;
+use crate::source::{Source, SourceStats};
+
+use self::adapters::Places;
+use self::analysis::{AnalysisThread, Intake};
+use self::kernel::Kernel;
+
+pub use self::incidents::read_store;
+
+/// How long an ordinary record may wait for the agent: the timer of the bulk ring.
+const BULK_EVERY: Duration = Duration::from_millis(100);
+/// Requests of the analysis to the kernel side that may wait.
+const REQUESTS: usize = 1024;
+
+/// Runs every station until the sensor is told to stop.
+pub async fn stations(around: Surroundings) -> Result<(), Failure> {
+    let Surroundings { config, metrics, incidents, status, mut stop } = around;
+    let store = open_store(&config.state_dir);
+    let (kernel, rings) = {
+        let config = config.clone();
+        blocking(move || Kernel::load(&config)).await??
+    };
+    let kernel = Arc::new(kernel);
+    let places = Box::new(Places::default());
+    let mut host = Pipeline::new(&config, Clock::now(), Box::new(Procfs), places);
+    host.start(Clock::ktime_ns());
+    // Roles first, so that nothing of a guarded program is missed from the first record on; the
+    // program of the function probes is loaded with the others.
+    let (functions, roles): (Vec<_>, Vec<_>) = host
+        .directives()
+        .into_iter()
+        .partition(|directive| matches!(directive, Directive::AttachFunctions { .. }));
+    kernel.apply(roles);
+    let attached = Arc::clone(&kernel);
+    let probes = blocking(move || {
+        let probes = attached.attach()?;
+        attached.apply(functions);
+        Ok::<_, Failure>(probes)
+    })
+    .await??;
+    kernel.serve_metrics(&metrics)?;
+
+    let (requests, wanted) = mpsc::channel(REQUESTS);
+    let thread = AnalysisThread {
+        config: config.clone(),
+        host: host_name(),
+        store,
+        metrics: metrics.clone(),
+        outputs: incidents,
+        requests,
+        status: Arc::clone(&status),
+    };
+    let (intake, analysis) = thread.start()?;
+    let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
+    status.armed(probes);
+    let mut line = Line { host, intake, kernel, metrics, told: SourceStats::default() };
+    let ended = line.run(source, wanted, &mut stop).await;
+    // Dropping the line ends the analysis, which writes what it has learned.
+    drop(line);
+    if spawn_blocking(move || analysis.join()).await.is_ok_and(|joined| joined.is_err()) {
+        status.failed("analysis", "its thread has panicked");
+    }
+    ended
+}
+
+/// Source → host: what one task owns.
+struct Line {
+    host: Pipeline,
+    intake: Intake,
+    kernel: Arc<Kernel>,
+    metrics: Metrics,
+    /// What the metrics have been told of the source.
+    told: SourceStats,
+}
+
+// === impl Line ===
+
+impl Line {
+    async fn run(
+        &mut self,
+        mut source: Source,
+        mut wanted: mpsc::Receiver<Directive>,
+        stop: &mut tokio::sync::watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        let mut events = Vec::new();
+        loop {
+            let due = self.until_next_check();
+            tokio::select! {
+                // Nothing is lost where another branch wins: the batch stays in the ring.
+                read = source.next_batch(&mut events) => {
+                    read.map_err(|error| internal("cannot wait for the rings", error))?;
+                    self.take(&mut events);
+                    self.count(source.stats());
+                }
+                () = tokio::time::sleep(due) => {}
+                Some(directive) = wanted.recv() => self.kernel.apply([directive]),
+                stopped = stop.wait_for(|stop| *stop) => {
+                    // An error means that the signal task is gone: end as well.
+                    drop(stopped);
+                    info!("the stations end");
+                    return Ok(());
+                }
+            }
+            let Self { host, intake, .. } = self;
+            host.tick(Clock::ktime_ns(), &mut |seen| intake.offer(seen));
+            self.kernel.apply(self.host.directives());
+            self.metrics.processes.set(i64::try_from(self.host.tally().processes).unwrap_or(0));
+        }
+    }
+
+    fn take(&mut self, events: &mut Vec<Event>) {
+        let Self { host, intake, .. } = self;
+        for event in events.drain(..) {
+            self.metrics.count_event(&event.body);
+            host.on_event(event, &mut |seen| intake.offer(seen));
+        }
+    }
+
+    /// Tells the metrics what the source read, and every station downstream what was lost.
+    fn count(&mut self, now: SourceStats) {
+        kernel::count_source(&self.metrics, &self.told, &now);
+        self.told = now;
+        if self.kernel.lost_since_last_look() {
+            self.host.on_loss();
+            self.intake.loss();
+        }
+    }
+
+    fn until_next_check(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let Some(due) = self.host.next_due() else { return LONGEST };
+        Duration::from_nanos(due.saturating_sub(Clock::ktime_ns())).min(LONGEST)
+    }
+}
+
+fn open_store(dir: &Path) -> Store {
+    let (store, opened) = Store::open(dir);
+    tell_opened(&opened);
+    store
+}
+
+fn tell_opened(opened: &Opened) {
+    match opened {
+        Opened::Ready => {}
+        Opened::SetAside { moved_to, reason } => {
+            warn!(moved_to = %moved_to.display(), %reason, "baselines could not be read: learning anew");
+        }
+        Opened::InMemory { reason } => {
+            warn!(%reason, "baselines are kept in memory only; trying again");
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    spawn_blocking(work).await.map_err(|error| internal("a station has panicked", error))
+}
+
+fn internal(what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure {
+    Failure::Internal { what: what.to_owned(), source: source.into() }
+}

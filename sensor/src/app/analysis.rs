@@ -1,0 +1,272 @@
+//! The analysis on a thread of its own: takes observations, gives incidents to the outputs and
+//! requests to the kernel side, keeps both stores.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use crate::analysis::{Analysis, Tally};
+use crate::baseline::Store;
+use crate::cli::Failure;
+use crate::config::Config;
+use crate::host::{Body, Clock, Directive, Observation, seconds};
+use crate::incident::{IncidentStore, IncidentUpdate, Reason};
+use crate::metrics::{Metrics, SEVERITIES, severity_label};
+use crate::sink::Incidents;
+use crate::status::Status;
+
+use super::adapters::Slots;
+use super::incidents::{Kept, open_store};
+
+/// Label of the channel's metric.
+const QUEUE: &str = "analysis";
+
+enum Work {
+    Seen(Box<Observation>),
+    /// Records or observations before this one are missing.
+    Loss,
+}
+
+/// The way into the analysis: never waits.
+#[derive(Debug)]
+pub(super) struct Intake {
+    work: SyncSender<Work>,
+    metrics: Metrics,
+    /// Something could not be handed over and the analysis has not been told yet.
+    owed_loss: bool,
+}
+
+/// What the thread is made of.
+pub(super) struct AnalysisThread {
+    pub(super) config: Config,
+    pub(super) host: String,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) outputs: Incidents,
+    pub(super) requests: mpsc::Sender<Directive>,
+    pub(super) status: Arc<Status>,
+}
+
+struct Worker {
+    analysis: Analysis,
+    incidents: Option<Arc<IncidentStore>>,
+    config: Config,
+    metrics: Metrics,
+    outputs: Incidents,
+    requests: mpsc::Sender<Directive>,
+    status: Arc<Status>,
+    told: Tally,
+}
+
+// === impl Intake ===
+
+impl Intake {
+    /// Hands an observation on, or counts it as dropped.
+    pub(super) fn offer(&mut self, seen: Observation) {
+        self.settle_debt();
+        self.send(Work::Seen(Box::new(seen)));
+    }
+
+    /// Tells the analysis that something is missing.
+    pub(super) fn loss(&mut self) {
+        self.owed_loss = true;
+        self.settle_debt();
+    }
+
+    fn settle_debt(&mut self) {
+        if self.owed_loss && self.work.try_send(Work::Loss).is_ok() {
+            self.owed_loss = false;
+        }
+    }
+
+    fn send(&mut self, work: Work) {
+        match self.work.try_send(work) {
+            Ok(()) => {}
+            // A thread that has ended is told of by its own failure.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.metrics.queue_dropped.with_label_values(&[QUEUE]).inc();
+                self.owed_loss = true;
+            }
+        }
+    }
+}
+
+// === impl AnalysisThread ===
+
+impl AnalysisThread {
+    /// Starts it. It ends, with everything written, when the intake is dropped.
+    pub(super) fn start(self) -> Result<(Intake, JoinHandle<()>), Failure> {
+        let (work, todo) = sync_channel(self.config.limits.queue);
+        let intake = Intake { work, metrics: self.metrics.clone(), owed_loss: false };
+        let Self { config, host, store, metrics, outputs, requests, status } = self;
+        let analysis = Analysis::new(&config, host, store, Box::new(Slots::default()));
+        let told = analysis.tally();
+        let mut worker =
+            Worker { analysis, incidents: None, config, metrics, outputs, requests, status, told };
+        worker.open_incidents();
+        let thread = thread::Builder::new()
+            .name("analysis".to_owned())
+            .spawn(move || worker.run(&todo))
+            .map_err(|error| super::internal("cannot start the analysis", error))?;
+        Ok((intake, thread))
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    fn run(&mut self, todo: &Receiver<Work>) {
+        let flush_ns =
+            u64::try_from(self.config.learning.flush_every.as_nanos()).unwrap_or(u64::MAX);
+        let mut ticked = Clock::ktime_ns();
+        loop {
+            let wait = self.until_due(ticked.saturating_add(flush_ns));
+            match todo.recv_timeout(wait) {
+                Ok(Work::Seen(seen)) => {
+                    self.observe(&seen);
+                    let updates = self.analysis.on_observation(*seen);
+                    self.publish(&updates);
+                }
+                Ok(Work::Loss) => self.analysis.on_loss(),
+                Err(RecvTimeoutError::Timeout) => {
+                    let updates = self.analysis.tick(Clock::ktime_ns());
+                    self.publish(&updates);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.request();
+            let now = Clock::ktime_ns();
+            if now.saturating_sub(ticked) >= flush_ns {
+                ticked = now;
+                self.keep_house(now);
+            }
+        }
+        self.analysis.flush();
+        self.save_incidents();
+        info!("the analysis has ended; everything is written");
+    }
+
+    fn until_due(&self, flush_at: u64) -> Duration {
+        let due = self.analysis.next_due().unwrap_or(u64::MAX).min(flush_at);
+        Duration::from_nanos(due.saturating_sub(Clock::ktime_ns()))
+    }
+
+    /// What is to be done now and then: stores, gauges.
+    fn keep_house(&mut self, now_ktime_ns: u64) {
+        let updates = self.analysis.tick(now_ktime_ns);
+        self.publish(&updates);
+        for note in self.analysis.store_notes() {
+            super::tell_opened(&note);
+        }
+        self.save_incidents();
+        self.tell_tally();
+    }
+
+    fn observe(&self, seen: &Observation) {
+        match &seen.body {
+            Body::Linked(timing) => {
+                self.metrics.observe_link(seen.process.program.guarded(), seconds(timing.cpu_ns));
+            }
+            Body::Verdict(verdict) => {
+                let cpu = seconds(verdict.cpu_ns);
+                self.metrics.observe_auth(verdict.method.name(), verdict.accepted, cpu);
+            }
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self, updates: &[IncidentUpdate]) {
+        for (detector, severity) in self.analysis.found() {
+            self.metrics.count_finding(detector, severity);
+        }
+        if updates.is_empty() {
+            return;
+        }
+        for IncidentUpdate { reason, incident } in updates {
+            if *reason == Reason::Opened {
+                self.metrics.count_incident(incident.severity);
+            }
+            info!(id = %incident.id, severity = ?incident.severity, ?reason, title = %incident.title, "incident");
+            if let Err(error) = self.outputs.send(&incident.id, incident) {
+                warn!(%error, id = %incident.id, "the incident cannot be written as JSON");
+            }
+        }
+        self.save_incidents();
+        self.tell_open();
+    }
+
+    fn request(&mut self) {
+        for directive in self.analysis.directives() {
+            // Full: the source task is behind. What is asked for is asked for again.
+            if self.requests.try_send(directive).is_err() {
+                self.metrics.queue_dropped.with_label_values(&["requests"]).inc();
+            }
+        }
+    }
+
+    fn open_incidents(&mut self) {
+        match open_store(&self.config.state_dir) {
+            Ok(store) => {
+                match store.open_entries() {
+                    Ok(entries) => {
+                        let (now, ktime_ns) = (Timestamp::now(), Clock::ktime_ns());
+                        self.analysis.incidents().restore(entries, now, ktime_ns);
+                    }
+                    Err(error) => self.store_failed("read", &error),
+                }
+                self.status.set_incidents(Kept(Arc::clone(&store)));
+                self.incidents = Some(store);
+            }
+            Err(error) => self.store_failed("open", &error),
+        }
+    }
+
+    fn save_incidents(&mut self) {
+        if self.incidents.is_none() {
+            self.open_incidents();
+        }
+        let Some(store) = self.incidents.clone() else { return };
+        if let Err(error) = self.analysis.incidents().save(|entries| store.put(entries).map(|_| ()))
+        {
+            self.store_failed("write", &error);
+        }
+    }
+
+    /// The incidents stay in memory and are tried again at the next flush.
+    fn store_failed(&self, operation: &str, error: &crate::incident::StoreError) {
+        self.metrics.store_failures.with_label_values(&[operation]).inc();
+        warn!(operation, %error, "incidents cannot be kept for now");
+    }
+
+    fn tell_open(&mut self) {
+        let mut open = [0_i64; SEVERITIES.len()];
+        for incident in self.analysis.incidents().open() {
+            let label = severity_label(incident.severity);
+            for (name, count) in SEVERITIES.iter().zip(&mut open) {
+                *count += i64::from(*name == label);
+            }
+        }
+        for (name, count) in SEVERITIES.iter().zip(open) {
+            self.metrics.incidents_open.with_label_values(&[name]).set(count);
+        }
+    }
+
+    fn tell_tally(&mut self) {
+        self.tell_open();
+        let now = self.analysis.tally();
+        let metrics = &self.metrics;
+        for (label, count) in [("settled", now.settled), ("learning", now.baselines - now.settled)]
+        {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            metrics.baselines.with_label_values(&[label]).set(count);
+        }
+        let failures = now.store.failures.saturating_sub(self.told.store.failures);
+        metrics.store_failures.with_label_values(&["baseline"]).inc_by(failures);
+        self.told = now;
+    }
+}

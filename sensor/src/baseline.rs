@@ -1,0 +1,13 @@
+//! Baselines: what is normal for a program, learned from its first observations and kept on disk.
+
+mod keep;
+mod samples;
+mod store;
+mod subject;
+
+pub use keep::Baselines;
+pub(crate) use keep::Changed;
+pub use samples::{Samples, Summary};
+pub use store::{Opened, Store, StoreError, StoreTally, read_subjects};
+pub use subject::{Baseline, Callers, Seen};
+pub(crate) use subject::{START_UP, share_key};

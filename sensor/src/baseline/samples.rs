@@ -1,0 +1,139 @@
+//! Bounded samples of a time, with robust summaries.
+
+use serde::{Deserialize, Serialize};
+
+/// The latest times, oldest replaced first, in microseconds (u32: up to 71 minutes).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Samples {
+    /// Times ever added.
+    total: u64,
+    /// In no order that means anything.
+    latest_us: Vec<u32>,
+}
+
+/// Median, spread and tail of some samples, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Samples summed up.
+    pub count: u64,
+    /// Half lie below.
+    pub median_us: u64,
+    /// Median distance from the median.
+    pub mad_us: u64,
+    /// 95 of 100 lie at or below.
+    pub p95_us: u64,
+}
+
+// === impl Samples ===
+
+impl Samples {
+    /// Adds a time; beyond `capacity` the oldest goes.
+    pub fn add(&mut self, ns: u64, capacity: usize) {
+        let us = u32::try_from(ns / 1000).unwrap_or(u32::MAX);
+        let capacity = capacity.max(1);
+        if self.latest_us.len() < capacity {
+            self.latest_us.push(us);
+        } else {
+            self.latest_us.truncate(capacity);
+            let at = usize::try_from(self.total % capacity as u64).unwrap_or(0);
+            if let Some(slot) = self.latest_us.get_mut(at) {
+                *slot = us;
+            }
+        }
+        self.total = self.total.saturating_add(1);
+    }
+
+    /// Times ever added.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The samples kept, microseconds.
+    #[must_use]
+    pub fn latest_us(&self) -> &[u32] {
+        &self.latest_us
+    }
+
+    /// `None` without samples.
+    #[must_use]
+    pub fn summary(&self) -> Option<Summary> {
+        let mut sorted = self.latest_us.clone();
+        sorted.sort_unstable();
+        let median = middle(&sorted)?;
+        let mut distances: Vec<u32> = sorted.iter().map(|us| us.abs_diff(median)).collect();
+        distances.sort_unstable();
+        // Nearest rank: the smallest sample that 95 % do not exceed.
+        let rank = (sorted.len() * 95).div_ceil(100).saturating_sub(1);
+        Some(Summary {
+            count: self.total,
+            median_us: median.into(),
+            mad_us: middle(&distances)?.into(),
+            p95_us: (*sorted.get(rank)?).into(),
+        })
+    }
+}
+
+/// The lower of the two middle ones where there are two.
+fn middle(sorted: &[u32]) -> Option<u32> {
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(us: impl IntoIterator<Item = u64>) -> Samples {
+        let mut samples = Samples::default();
+        for us in us {
+            samples.add(us * 1000, 200);
+        }
+        samples
+    }
+
+    #[test]
+    fn summary_is_what_one_computes_by_hand() {
+        let summary = of(1..=100).summary().unwrap();
+        assert_eq!(summary, Summary { count: 100, median_us: 50, mad_us: 25, p95_us: 95 });
+        assert_eq!(of([7]).summary().unwrap().p95_us, 7);
+        assert_eq!(Samples::default().summary(), None);
+    }
+
+    #[test]
+    fn one_outlier_moves_neither_median_nor_spread() {
+        let calm = of(std::iter::repeat_n(100, 50)).summary().unwrap();
+        let mut samples = of(std::iter::repeat_n(100, 50));
+        samples.add(300_000_000, 200);
+        let with = samples.summary().unwrap();
+        assert_eq!((with.median_us, with.mad_us), (calm.median_us, calm.mad_us));
+    }
+
+    #[test]
+    fn the_oldest_samples_leave_first() {
+        let samples = of((0..200).chain(std::iter::repeat_n(5_000, 150)));
+        let kept = samples.latest_us();
+        assert_eq!(kept.len(), 200);
+        assert_eq!(kept.iter().filter(|us| **us == 5_000).count(), 150);
+        assert_eq!(kept.iter().filter(|us| **us < 150).count(), 0);
+        assert_eq!(samples.total(), 350);
+    }
+
+    proptest! {
+        #[test]
+        fn summaries_are_ordered_and_within_the_samples(
+            values in prop::collection::vec(any::<u64>(), 1..300), capacity in 0_usize..250
+        ) {
+            let mut samples = Samples::default();
+            for value in &values {
+                samples.add(*value, capacity);
+            }
+            let summary = samples.summary().unwrap();
+            prop_assert!(summary.median_us <= summary.p95_us);
+            prop_assert!(samples.latest_us().len() <= capacity.max(1));
+            let text = serde_json::to_string(&samples).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Samples>(&text).unwrap(), samples);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Known, still being learned, or unexpected: the judgements that detectors and learning share, so
+//! that nothing is ever both reported and learned.
+
+use super::World;
+use crate::host::{Called, Library, Located, ModuleId, Observation};
+
+/// A judgement on something seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// In the baseline.
+    Known,
+    /// Not in it, and the baseline is still open for it: learned if what it belongs to turns out
+    /// well.
+    Learning,
+    /// Not in a settled baseline.
+    Unexpected,
+}
+
+/// A library mapped by a program.
+///
+/// After the start of a connection's process, a library may be there because of how the client
+/// authenticates: while one of the methods tried is new, so may the library be. What the loader
+/// maps before the program runs cannot depend on the client.
+pub(crate) fn library(seen: &Observation, library: &Library, world: &World<'_>) -> Judged {
+    if world.own.has_library(&library.module) {
+        return Judged::Known;
+    }
+    if !settled(seen, world) || (!library.during_link && new_method(seen, world)) {
+        return Judged::Learning;
+    }
+    Judged::Unexpected
+}
+
+/// A call of a guarded function.
+pub(crate) fn caller(
+    seen: &Observation,
+    call: &Called,
+    caller: &Located,
+    world: &World<'_>,
+) -> Judged {
+    let module = &caller.module;
+    let known = world.own.callers.get(&call.function);
+    if known.is_some_and(|callers| callers.modules.contains(module)) {
+        return Judged::Known;
+    }
+    // Code outside any file has no business with a guarded function, whatever was learned.
+    if !is_file(module) {
+        return Judged::Unexpected;
+    }
+    // The program itself, and the library that defines the function, need no baseline.
+    if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
+        return Judged::Learning;
+    }
+    if !settled(seen, world) || new_method(seen, world) {
+        return Judged::Learning;
+    }
+    // A function never called while learning: a library that was there may be its first caller.
+    if known.is_none() && world.own.has_library(module) {
+        return Judged::Learning;
+    }
+    Judged::Unexpected
+}
+
+/// The detectors may speak of this process's program.
+pub(crate) fn settled(seen: &Observation, world: &World<'_>) -> bool {
+    world.own.settled(world.learning.observations, seen.process.program.guarded())
+}
+
+/// A method was tried on this connection that few logins have used.
+pub(crate) fn new_method(seen: &Observation, world: &World<'_>) -> bool {
+    seen.connection.as_ref().is_some_and(|connection| {
+        !world.own.knows_methods(&connection.attempted, world.learning.observations)
+    })
+}
+
+/// A mapped file, not the kernel's name for other memory.
+pub(crate) fn is_file(module: &ModuleId) -> bool {
+    module.path.starts_with('/')
+}

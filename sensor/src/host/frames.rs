@@ -1,0 +1,72 @@
+//! What a frame between sshd's monitor and its network child says.
+//!
+//! Types are `enum monitor_reqtype` of OpenSSH's monitor.h, the same from 9.2 to 10.x.
+
+use super::observe::Method;
+
+/// A frame's meaning for the life of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The network child asks about a user.
+    User,
+    /// The network child begins or goes on with a method.
+    Attempt(Method),
+    /// The monitor's answer that ends an attempt.
+    Answer(Method, bool),
+    /// The monitor's answer to a key that was offered, not yet used: nothing is proven by it.
+    Offered,
+    /// PAM's word on the account, after the method's own answer.
+    Account(bool),
+    /// The network child hands over its keys: it takes authentication for finished.
+    KeyExport,
+    /// Anything else, and answers whose value is missing.
+    Other,
+}
+
+/// Reads type and first word.
+pub(super) fn read(frame_type: u8, verdict: Option<u32>) -> Said {
+    let answer = |method, accepting: u32| match verdict {
+        Some(value) => Said::Answer(method, value == accepting),
+        None => Said::Other,
+    };
+    match frame_type {
+        8 => Said::User,
+        12 => Said::Attempt(Method::Password),
+        13 => answer(Method::Password, 1),
+        22 | 24 => Said::Attempt(Method::Publickey),
+        23 => Said::Offered,
+        // mm_answer_keyverify sends ssh_err's scale: 0 is success.
+        25 => answer(Method::Publickey, 0),
+        26 => Said::KeyExport,
+        42 | 44 | 46 | 48 => Said::Attempt(Method::GssapiWithMic),
+        103 => verdict.map_or(Said::Other, |value| Said::Account(value == 1)),
+        104 | 106 | 108 => Said::Attempt(Method::KeyboardInteractive),
+        // sshpam_respond: 0 done, 1 another question, -1 failed.
+        109 if verdict == Some(1) => Said::Other,
+        109 => answer(Method::KeyboardInteractive, 0),
+        _ => Said::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_is_1_for_a_password_and_0_for_a_signature() {
+        assert_eq!(read(13, Some(1)), Said::Answer(Method::Password, true));
+        assert_eq!(read(13, Some(0)), Said::Answer(Method::Password, false));
+        assert_eq!(read(25, Some(0)), Said::Answer(Method::Publickey, true));
+        assert_eq!(read(25, Some(u32::MAX)), Said::Answer(Method::Publickey, false));
+        assert_eq!(read(109, Some(0)), Said::Answer(Method::KeyboardInteractive, true));
+        assert_eq!(read(109, Some(1)), Said::Other);
+        assert_eq!(read(103, Some(1)), Said::Account(true));
+    }
+
+    #[test]
+    fn an_answer_without_its_value_says_nothing() {
+        for frame_type in [13, 25, 103, 109] {
+            assert_eq!(read(frame_type, None), Said::Other, "{frame_type}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The station itself: one method per kind of event.
+
+use super::clock::{Clock, NS_PER_TICK};
+use super::directive::Directive;
+use super::guard::Guards;
+use super::link;
+use super::observe::{Body, Called, Library, Observation, ProcessId, Variable};
+use super::outside::{Locate, Outside};
+use super::programs::{Programs, walked};
+use super::schedule::Schedule;
+use super::table::{Proc, Table};
+use super::tracker::Tracker;
+use crate::config::Config;
+use crate::event::{
+    Caller, Env, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal,
+};
+
+/// What the station counts of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Processes in the table.
+    pub processes: usize,
+    /// Running processes forgotten for want of room.
+    pub processes_evicted: u64,
+    /// sshd connections followed.
+    pub connections: usize,
+    /// Checks given up for want of room.
+    pub checks_dropped: u64,
+    /// Records about a process that is in neither the table nor `/proc`.
+    pub strangers: u64,
+    /// Callers that could not be found in the process's maps.
+    pub callers_unknown: u64,
+}
+
+/// The host station.
+pub struct Pipeline {
+    pub(super) outside: Box<dyn Outside + Send>,
+    locate: Box<dyn Locate + Send>,
+    pub(super) clock: Clock,
+    pub(super) guards: Guards,
+    gross_ns: u64,
+    pub(super) table: Table,
+    pub(super) programs: Programs,
+    pub(super) tracker: Tracker,
+    pub(super) schedule: Schedule,
+    pub(super) directives: Vec<Directive>,
+    strangers: u64,
+    callers_unknown: u64,
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// An empty station; see [`Pipeline::start`].
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        clock: Clock,
+        outside: Box<dyn Outside + Send>,
+        locate: Box<dyn Locate + Send>,
+    ) -> Self {
+        Self {
+            outside,
+            locate,
+            clock,
+            guards: Guards::new(&config.guarded, &config.functions),
+            gross_ns: nanos(config.detect.link_gross_excess),
+            table: Table::new(config.limits.processes),
+            programs: Programs::default(),
+            tracker: Tracker::default(),
+            schedule: Schedule::new(nanos(config.detect.settle)),
+            directives: Vec::new(),
+            strangers: 0,
+            callers_unknown: 0,
+        }
+    }
+
+    /// One event, in the order of its ring. Two rings may be read in turn: a record about a process
+    /// whose fork is still in the other ring is understood.
+    pub fn on_event(&mut self, event: Event, out: &mut impl FnMut(Observation)) {
+        self.tick(event.ktime_ns, out);
+        let Event { ktime_ns, tgid, role, body, .. } = event;
+        let at = At { ktime_ns, tgid, role };
+        match body {
+            EventBody::Fork(fork) => self.on_fork(at, &fork, out),
+            EventBody::Exec(exec) => self.on_exec(at, &exec, out),
+            EventBody::Exit(exit) => self.on_exit(at, &exit, out),
+            EventBody::Map(map) => self.on_map(at, &map, out),
+            EventBody::Link(link) => self.on_link(at, &link, out),
+            EventBody::Seal(seal) => self.on_seal(at, &seal),
+            EventBody::Frame(frame) => self.on_frame(at, &frame, out),
+            EventBody::Caller(caller) => self.on_caller(at, &caller, out),
+            EventBody::Env(env) => self.on_env(at, &env, out),
+        }
+    }
+
+    /// Tells the time: emits the checks that are due.
+    pub fn tick(&mut self, now_ktime_ns: u64, out: &mut impl FnMut(Observation)) {
+        while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
+            if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
+                self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
+            }
+        }
+    }
+
+    /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.schedule.next_due()
+    }
+
+    /// Records were lost before the next event.
+    pub fn on_loss(&mut self) {
+        self.tracker.lost_records();
+    }
+
+    /// What the kernel side is asked for since the last call.
+    pub fn directives(&mut self) -> Vec<Directive> {
+        std::mem::take(&mut self.directives)
+    }
+
+    /// Counts of this moment.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally {
+            processes: self.table.len(),
+            processes_evicted: self.table.evicted_alive(),
+            connections: self.tracker.len(),
+            checks_dropped: self.schedule.dropped(),
+            strangers: self.strangers,
+            callers_unknown: self.callers_unknown,
+        }
+    }
+
+    fn on_fork(&mut self, at: At, fork: &Fork, out: &mut impl FnMut(Observation)) {
+        let Some(parent) = self.find(at) else { return };
+        let connection = self.table.get(parent).and_then(|proc| proc.connection);
+        self.tracker.used(connection, parent, fork.usage.sum_exec_ns);
+        if let Some(proc) = self.table.get_mut(parent) {
+            proc.linking = false;
+        }
+        let child = self.child_identity(fork, at.ktime_ns);
+        if self.table.get(child).is_some() {
+            // Its exec was read first, from the other ring.
+            self.adopt_parent(child, parent);
+            return;
+        }
+        self.replace(child, at.ktime_ns, out);
+        let Some(proc) = self.table.get(parent) else { return };
+        self.table.insert(proc.child(child, at.ktime_ns));
+        self.tracker.forked(&mut self.table, child, at.ktime_ns);
+    }
+
+    fn on_exec(&mut self, at: At, exec: &Exec, out: &mut impl FnMut(Observation)) {
+        let id = self.identity(at.tgid, exec.start_ns, at.ktime_ns);
+        if self.table.get(id).is_none() {
+            self.replace(id, at.ktime_ns, out);
+            let mut proc = Proc::new(id, at.ktime_ns);
+            proc.parent = self.find(At { tgid: exec.parent_tgid, ..at });
+            self.table.insert(proc);
+            self.tracker.forked(&mut self.table, id, at.ktime_ns);
+        }
+        let path = walked(&exec.path);
+        // A guarded file stays guarded under another name (hard link, bind mount).
+        let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
+        let program = self.programs.program(&*self.outside, at.tgid, &path, &exec.exe, role);
+        let Some(proc) = self.table.get_mut(id) else { return };
+        proc.program = Some(program);
+        (proc.uid, proc.euid) = (exec.uid, exec.euid);
+        (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
+        if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
+            self.learn_details(id);
+        }
+        let serves = self.serves(id, exec);
+        let executed = self.tracker.executed(&mut self.table, id, exec, serves);
+        self.correct_role(id, at, exec, role, executed.left);
+        self.emit(id, at.ktime_ns, Body::Started, out);
+        if let Some(connection) = executed.session {
+            self.emit_of(id, Some(connection), at.ktime_ns, Body::Session, out);
+        }
+    }
+
+    /// The listener starts this program for one connection: `-R`, or a socket at descriptor 0, or
+    /// the program that does nothing else.
+    fn serves(&self, id: ProcessId, exec: &Exec) -> bool {
+        let Some(proc) = self.table.get(id).filter(|proc| proc.sshd()) else { return false };
+        let named = proc.program.as_ref().is_some_and(|program| program.name() == "sshd-session");
+        let argument = proc.cmdline.as_ref().is_some_and(|all| all.iter().any(|arg| arg == "-R"));
+        named || argument || exec.peer.is_some()
+    }
+
+    /// The kernel side knows roles by inode; a guarded path that is new to it is told now.
+    fn correct_role(&mut self, id: ProcessId, at: At, exec: &Exec, role: Role, left: bool) {
+        let known = at.role.without(Role::BELOW_SSHD);
+        if role != known {
+            let inode = InodeKey { ino: exec.exe.ino, dev: exec.exe.dev, reserved: 0 };
+            self.directives.push(Directive::Guard { inode, role });
+            if role.contains(Role::GUARDED) {
+                self.schedule.late(id, at.ktime_ns);
+            }
+        }
+        let below = at.role.contains(Role::BELOW_SSHD);
+        let member = self.table.get(id).is_some_and(|proc| proc.connection.is_some());
+        if role != known || left || (below && !member) {
+            let role = if below && member && !left { role.with(Role::BELOW_SSHD) } else { role };
+            self.directives.push(Directive::SetRole { tgid: at.tgid, role });
+        }
+    }
+
+    fn on_exit(&mut self, at: At, exit: &Exit, out: &mut impl FnMut(Observation)) {
+        let Some(id) = self.table.current(at.tgid) else { return };
+        let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
+        let connection = proc.connection;
+        self.tracker.used(connection, id, exit.usage.sum_exec_ns);
+        self.finish(id, at.ktime_ns, out);
+    }
+
+    /// A process is over, seen or concluded.
+    fn finish(&mut self, id: ProcessId, now_ns: u64, out: &mut impl FnMut(Observation)) {
+        let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
+        let told = proc.guarded() || proc.connection.is_some();
+        self.schedule.forget(id);
+        if told {
+            self.emit(id, now_ns, Body::Ended, out);
+        }
+        let process = self.shown(id);
+        if let Some(connection) = self.tracker.ended(&mut self.table, id)
+            && let Some(process) = process
+        {
+            out(Observation {
+                ktime_ns: now_ns,
+                time: self.clock.wall(now_ns),
+                process,
+                connection: Some(connection),
+                body: Body::Closed,
+            });
+        }
+        self.table.end(id);
+    }
+
+    fn on_map(&mut self, at: At, map: &Map, out: &mut impl FnMut(Observation)) {
+        let Some(id) = self.find(at) else { return };
+        if (map.file.ino, map.file.dev) == (map.exe.ino, map.exe.dev) {
+            return;
+        }
+        let path = walked(&map.path);
+        let module = self.programs.module(&*self.outside, at.tgid, &path, &map.file);
+        self.learn_details(id);
+        let Some(proc) = self.table.get(id) else { return };
+        let during_link = proc.linking;
+        if proc.guarded() {
+            let inode = InodeKey { ino: map.file.ino, dev: map.file.dev, reserved: 0 };
+            self.attach(at.tgid, path, inode);
+        }
+        let library = Library { module, file: map.file, during_link };
+        self.emit(id, at.ktime_ns, Body::Library(library), out);
+    }
+
+    fn on_link(&mut self, at: At, link: &crate::event::Link, out: &mut impl FnMut(Observation)) {
+        let Some(id) = self.find(at) else { return };
+        let Some(proc) = self.table.get_mut(id) else { return };
+        proc.linking = false;
+        let guarded = proc.guarded();
+        let modules = if guarded || link::cpu_ns(link) >= self.gross_ns {
+            self.learn_details(id);
+            let addresses: Vec<u64> = link.seals.iter().map(|seal| seal.addr).collect();
+            let located = self.locate.locate(at.tgid, &addresses);
+            located.into_iter().map(|found| found.map(|located| located.module)).collect()
+        } else {
+            Vec::new()
+        };
+        let timing = link::timing(link, modules);
+        self.emit(id, at.ktime_ns, Body::Linked(timing), out);
+    }
+
+    fn on_seal(&mut self, at: At, seal: &Seal) {
+        let Some(id) = self.find(at) else { return };
+        let Some(proc) = self.table.get_mut(id) else { return };
+        proc.linking &= !seal.after_link;
+        if proc.guarded() {
+            self.schedule.sealed(id, at.ktime_ns);
+        }
+    }
+
+    fn on_frame(&mut self, at: At, frame: &Frame, out: &mut impl FnMut(Observation)) {
+        let Some(id) = self.find(at) else { return };
+        let verdict = self.tracker.frame(&mut self.table, id, frame);
+        let Some(proc) = self.table.get_mut(id) else { return };
+        proc.linking = false;
+        if let Some(connection) = proc.connection.filter(|_| matches!(frame.frame_type, 12 | 24)) {
+            // The last moment before it matters: the monitor, whoever asked.
+            self.schedule.requested(connection.0, at.ktime_ns);
+            self.tick(at.ktime_ns, out);
+        }
+        if let Some(verdict) = verdict {
+            self.emit(id, at.ktime_ns, Body::Verdict(verdict), out);
+        }
+    }
+
+    fn on_caller(&mut self, at: At, caller: &Caller, out: &mut impl FnMut(Observation)) {
+        let Some(id) = self.find(at) else { return };
+        let connection = self.table.get(id).and_then(|proc| proc.connection);
+        self.tracker.used(connection, id, caller.usage.sum_exec_ns);
+        let mut found =
+            self.locate.locate(at.tgid, &[caller.ip, caller.return_address]).into_iter();
+        let (function, returns) = (found.next().flatten(), found.next().flatten());
+        let Some(function) = function else {
+            self.callers_unknown += 1;
+            return;
+        };
+        self.callers_unknown += u64::from(returns.is_none());
+        self.learn_details(id);
+        let name = match function.symbol {
+            Some((symbol, _)) => self.guards.function(symbol),
+            None => format!("{:#x}", function.offset),
+        };
+        let call = Called { function: name, library: Some(function.module), caller: returns };
+        self.emit(id, at.ktime_ns, Body::Called(call), out);
+    }
+
+    fn on_env(&mut self, at: At, env: &Env, out: &mut impl FnMut(Observation)) {
+        let Some(id) = self.find(at) else { return };
+        self.learn_details(id);
+        let (name, value) = env.text.split_once('=').unwrap_or((&env.text, ""));
+        let variable = Variable { name: name.to_owned(), value: value.to_owned() };
+        self.emit(id, at.ktime_ns, Body::Environment(variable), out);
+    }
+
+    pub(super) fn attach(&mut self, tgid: u32, path: std::path::PathBuf, inode: InodeKey) {
+        let symbols = self.guards.symbols(&path);
+        if !symbols.is_empty() {
+            self.directives.push(Directive::AttachFunctions { tgid, path, inode, symbols });
+        }
+    }
+
+    /// Which process has this tgid and start. Without a start, the one that has it now.
+    fn identity(&self, tgid: u32, start_ns: Option<u64>, now_ns: u64) -> ProcessId {
+        let now_ticks = self.ticks(now_ns);
+        match (start_ns, self.table.current(tgid)) {
+            (Some(start), _) => ProcessId { tgid, start_ticks: start / NS_PER_TICK },
+            (None, Some(id)) if self.table.get(id).is_some_and(|proc| !proc.ended) => id,
+            (None, _) => ProcessId { tgid, start_ticks: now_ticks },
+        }
+    }
+
+    /// A fork makes a new process, unless its exec was read before it.
+    fn child_identity(&self, fork: &Fork, now_ns: u64) -> ProcessId {
+        let tgid = fork.child_tgid;
+        match fork.child_start_ns {
+            Some(start) => ProcessId { tgid, start_ticks: start / NS_PER_TICK },
+            None => self
+                .table
+                .current(tgid)
+                .filter(|id| self.table.get(*id).is_some_and(|proc| proc.born_ktime_ns >= now_ns))
+                .unwrap_or(ProcessId { tgid, start_ticks: self.ticks(now_ns) }),
+        }
+    }
+
+    fn ticks(&self, now_ns: u64) -> u64 {
+        self.clock.boot_ns(now_ns) / NS_PER_TICK
+    }
+
+    /// The tgid has a new holder: whoever had it is over, though its exit was not seen.
+    fn replace(&mut self, new: ProcessId, now_ns: u64, out: &mut impl FnMut(Observation)) {
+        if let Some(old) = self.table.current(new.tgid).filter(|old| *old != new) {
+            self.finish(old, now_ns, out);
+        }
+    }
+
+    /// The process of a record; one that is not in the table (its fork and exec were lost, or are
+    /// still in the other ring) is looked up in `/proc`.
+    fn find(&mut self, at: At) -> Option<ProcessId> {
+        let known = self.table.current(at.tgid);
+        if known.and_then(|id| self.table.get(id)).is_some_and(|proc| !proc.ended) {
+            return known;
+        }
+        // A late record of the ended one, unless the tgid has a new holder.
+        let found = self.look_up(at.tgid, at.ktime_ns).or(known);
+        self.strangers += u64::from(found.is_none());
+        found
+    }
+
+    fn adopt_parent(&mut self, child: ProcessId, parent: ProcessId) {
+        if let Some(proc) = self.table.get_mut(child).filter(|proc| proc.parent.is_none()) {
+            proc.parent = Some(parent);
+            proc.shown = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("tally", &self.tally()).finish_non_exhaustive()
+    }
+}
+
+/// Head of an event.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    ktime_ns: u64,
+    tgid: u32,
+    role: Role,
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,237 @@
+//! [`Outside`] by the real `/proc` and the real files, every read bounded.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{OFlags, major, minor};
+
+use super::build_id;
+use super::outside::{Outside, Stat};
+use crate::event::FileKey;
+
+/// Bytes of one small `/proc` file.
+const SMALL: u64 = 4096;
+/// Bytes of one `maps` file: about 10,000 mappings.
+const MAPS: u64 = 1 << 20;
+/// Arguments shown, and bytes of all of them together.
+const ARGUMENTS: usize = 64;
+
+/// The `/proc` of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Procfs;
+
+// === impl Procfs ===
+
+impl Outside for Procfs {
+    fn processes(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    fn stat(&self, tgid: u32) -> Option<Stat> {
+        let stat = read_bounded(format!("/proc/{tgid}/stat"), SMALL)?;
+        let status = read_bounded(format!("/proc/{tgid}/status"), SMALL)?;
+        parse_stat(&String::from_utf8_lossy(&stat), &String::from_utf8_lossy(&status))
+    }
+
+    fn exe(&self, tgid: u32) -> Option<(PathBuf, FileKey)> {
+        let link = format!("/proc/{tgid}/exe");
+        let path = fs::read_link(&link).ok()?;
+        let key = file_key(&fs::metadata(&link).ok()?)?;
+        Some((without_deleted(path), key))
+    }
+
+    fn cmdline(&self, tgid: u32) -> Vec<String> {
+        let bytes = read_bounded(format!("/proc/{tgid}/cmdline"), SMALL).unwrap_or_default();
+        parse_cmdline(&bytes)
+    }
+
+    fn cgroup(&self, tgid: u32) -> Option<String> {
+        let bytes = read_bounded(format!("/proc/{tgid}/cgroup"), SMALL)?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn libraries(&self, tgid: u32) -> Vec<(PathBuf, FileKey)> {
+        let Some(maps) = read_bounded(format!("/proc/{tgid}/maps"), MAPS) else {
+            return Vec::new();
+        };
+        let maps = String::from_utf8_lossy(&maps);
+        let mut found: Vec<(PathBuf, FileKey)> = Vec::new();
+        for (range, path) in maps.lines().filter_map(executable_mapping) {
+            if found.iter().any(|(known, _)| *known == path) {
+                continue;
+            }
+            // The handle leads to the file that is mapped, whatever its path leads to now.
+            let key = fs::metadata(format!("/proc/{tgid}/map_files/{range}"))
+                .or_else(|_| fs::metadata(&path))
+                .ok();
+            if let Some(key) = key.as_ref().and_then(file_key) {
+                found.push((path, key));
+            }
+        }
+        found
+    }
+
+    fn file(&self, path: &Path) -> Option<FileKey> {
+        file_key(&fs::metadata(path).ok()?)
+    }
+
+    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String> {
+        // The path as the host sees it, as the process sees it, and what it has mapped: a mount of
+        // its own may hide the file from everyone else.
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let places = [
+            PathBuf::from(format!("/proc/{tgid}/exe")),
+            path.to_owned(),
+            PathBuf::from(format!("/proc/{tgid}/root")).join(inside),
+        ];
+        let opened = |path: PathBuf| {
+            open_regular(&path).filter(|(_, key)| key.ino == file.ino && key.size == file.size)
+        };
+        let (handle, _) =
+            places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
+        build_id::read(&handle)
+    }
+}
+
+/// Where the process has a file with this inode mapped.
+fn mapping_of(tgid: u32, ino: u64) -> Option<PathBuf> {
+    let maps = read_bounded(format!("/proc/{tgid}/maps"), MAPS)?;
+    let maps = String::from_utf8_lossy(&maps);
+    let wanted = ino.to_string();
+    let line = maps.lines().find(|line| line.split_ascii_whitespace().nth(4) == Some(&wanted))?;
+    let range = line.split_ascii_whitespace().next()?;
+    Some(PathBuf::from(format!("/proc/{tgid}/map_files/{range}")))
+}
+
+/// Opens without following a last symbolic link's surprises: no device, no FIFO is waited for.
+fn open_regular(path: &Path) -> Option<(File, FileKey)> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).ok()?;
+    let handle = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let key = file_key(&handle.metadata().ok()?)?;
+    Some((handle, key))
+}
+
+fn file_key(metadata: &fs::Metadata) -> Option<FileKey> {
+    let device = metadata.dev();
+    metadata.is_file().then(|| FileKey {
+        ino: metadata.ino(),
+        dev: (major(device) << 20) | (minor(device) & 0xf_ffff),
+        generation: 0,
+        ctime_s: u64::try_from(metadata.ctime()).unwrap_or(0),
+        size: metadata.size(),
+    })
+}
+
+fn read_bounded(path: String, limit: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The kernel appends ` (deleted)` to the link of an unlinked executable.
+fn without_deleted(path: PathBuf) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(kept) => PathBuf::from(kept),
+        None => path,
+    }
+}
+
+/// The name in field 2 may hold anything, blanks and parentheses included: the last `)` ends it.
+fn parse_stat(stat: &str, status: &str) -> Option<Stat> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let parent_tgid = fields.nth(1)?.parse().ok()?;
+    let start_ticks = fields.nth(17)?.parse().ok()?;
+    let mut users =
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace();
+    let uid = users.next()?.parse().ok()?;
+    let euid = users.next()?.parse().ok()?;
+    Some(Stat { parent_tgid, start_ticks, uid, euid })
+}
+
+fn parse_cmdline(bytes: &[u8]) -> Vec<String> {
+    bytes
+        .strip_suffix(b"\0")
+        .unwrap_or(bytes)
+        .split(|byte| *byte == 0)
+        .take(ARGUMENTS)
+        .map(|argument| {
+            String::from_utf8_lossy(argument)
+                .chars()
+                .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+                .collect()
+        })
+        .filter(|argument: &String| !argument.is_empty() || bytes.len() > 1)
+        .collect()
+}
+
+/// `address range, path` of a line that maps a file executable.
+fn executable_mapping(line: &str) -> Option<(&str, PathBuf)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (permissions, rest) = rest.split_once(' ')?;
+    let path = rest.get(rest.find('/')?..)?;
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+    (permissions.as_bytes().get(2) == Some(&b'x')).then(|| (range, PathBuf::from(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn own_process_is_described_as_the_kernel_has_it() {
+        let own = std::process::id();
+        let stat = Procfs.stat(own).unwrap();
+        assert_eq!(stat.parent_tgid, std::os::unix::process::parent_id());
+        let (path, key) = Procfs.exe(own).unwrap();
+        assert_eq!(path, std::env::current_exe().unwrap());
+        assert_eq!(Procfs.file(&path), Some(key));
+        assert_eq!(Procfs.cmdline(own)[0], std::env::args().next().unwrap());
+        assert!(Procfs.processes().contains(&own));
+        assert!(Procfs.build_id(own, &path, &key).is_some());
+        let libraries = Procfs.libraries(own);
+        assert!(libraries.iter().any(|(path, _)| path.to_string_lossy().contains("libc.so")));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_answers() {
+        let gone = u32::MAX;
+        assert_eq!(Procfs.stat(gone), None);
+        assert_eq!(Procfs.exe(gone), None);
+        assert!(Procfs.cmdline(gone).is_empty() && Procfs.libraries(gone).is_empty());
+    }
+
+    #[test]
+    fn a_name_made_to_confuse_does_not() {
+        let stat = "7 (a) S 1 (b) R 42 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        let found = parse_stat(stat, "Name:\tx\nUid:\t1000\t0\t0\t0\n").unwrap();
+        assert_eq!(found, Stat { parent_tgid: 42, start_ticks: 4711, uid: 1000, euid: 0 });
+    }
+
+    #[test]
+    fn arguments_lose_control_characters() {
+        assert_eq!(parse_cmdline(b"sshd: a\x1b[31m\0-R\0"), ["sshd: a\u{fffd}[31m", "-R"]);
+        assert!(parse_cmdline(b"").is_empty());
+    }
+
+    #[test]
+    fn a_build_id_is_only_taken_from_the_file_meant() {
+        let own = std::process::id();
+        let (path, key) = Procfs.exe(own).unwrap();
+        let other = FileKey { ino: key.ino + 1, ..key };
+        assert_eq!(Procfs.build_id(own, &path, &other), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_without_panic(a in ".{0,200}", b in ".{0,200}", c: Vec<u8>) {
+            let _ = parse_stat(&a, &b);
+            let _ = executable_mapping(&a);
+            let _ = parse_cmdline(&c);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The process table: who runs, since when, and below whom; bounded.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::container::Container;
+use super::observe::{ConnectionId, Process, ProcessId, Program};
+
+/// Ended processes remembered for late records and as ancestors.
+const ENDED_MAX: usize = 1024;
+/// Ancestors told.
+const ANCESTORS_MAX: usize = 16;
+
+/// What is known of one process.
+#[derive(Clone, Debug)]
+pub(super) struct Proc {
+    pub(super) id: ProcessId,
+    pub(super) parent: Option<ProcessId>,
+    pub(super) program: Option<Arc<Program>>,
+    pub(super) uid: u32,
+    pub(super) euid: u32,
+    /// `None` until read.
+    pub(super) cmdline: Option<Arc<[String]>>,
+    pub(super) container: Option<Arc<Container>>,
+    /// The container was read, not inherited.
+    pub(super) container_read: bool,
+    pub(super) connection: Option<ConnectionId>,
+    /// `CLOCK_MONOTONIC` of the fork, or of the first event, ns.
+    pub(super) born_ktime_ns: u64,
+    /// Between exec and the end of linking.
+    pub(super) linking: bool,
+    pub(super) ended: bool,
+    /// What observations share; dropped when something in it changes.
+    pub(super) shown: Option<Arc<Process>>,
+}
+
+/// Processes by identity, with the current holder of each tgid.
+#[derive(Debug)]
+pub(super) struct Table {
+    by_id: HashMap<ProcessId, Entry>,
+    current: HashMap<u32, ProcessId>,
+    /// (alive, last use, who): the first is evicted first.
+    order: BTreeSet<(bool, u64, ProcessId)>,
+    uses: u64,
+    ended: usize,
+    capacity: usize,
+    evicted_alive: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    proc: Proc,
+    used: u64,
+}
+
+// === impl Proc ===
+
+impl Proc {
+    pub(super) fn new(id: ProcessId, born_ktime_ns: u64) -> Self {
+        Self {
+            id,
+            parent: None,
+            program: None,
+            uid: 0,
+            euid: 0,
+            cmdline: None,
+            container: None,
+            container_read: false,
+            connection: None,
+            born_ktime_ns,
+            linking: false,
+            ended: false,
+            shown: None,
+        }
+    }
+
+    /// A fork of this process: everything but identity is inherited.
+    pub(super) fn child(&self, id: ProcessId, born_ktime_ns: u64) -> Self {
+        Self {
+            id,
+            parent: Some(self.id),
+            born_ktime_ns,
+            container_read: false,
+            linking: false,
+            ended: false,
+            connection: None,
+            shown: None,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn sshd(&self) -> bool {
+        self.program.as_ref().is_some_and(|program| program.sshd())
+    }
+
+    pub(super) fn guarded(&self) -> bool {
+        self.program.as_ref().is_some_and(|program| program.guarded())
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            current: HashMap::new(),
+            order: BTreeSet::new(),
+            uses: 0,
+            ended: 0,
+            capacity: capacity.max(16),
+            evicted_alive: 0,
+        }
+    }
+
+    pub(super) fn get(&self, id: ProcessId) -> Option<&Proc> {
+        self.by_id.get(&id).map(|entry| &entry.proc)
+    }
+
+    /// For changes; counts as a use.
+    pub(super) fn get_mut(&mut self, id: ProcessId) -> Option<&mut Proc> {
+        self.touch(id);
+        self.by_id.get_mut(&id).map(|entry| &mut entry.proc)
+    }
+
+    /// The process that last had this tgid.
+    pub(super) fn current(&self, tgid: u32) -> Option<ProcessId> {
+        self.current.get(&tgid).copied()
+    }
+
+    pub(super) fn insert(&mut self, proc: Proc) {
+        let id = proc.id;
+        self.remove(id);
+        self.uses += 1;
+        self.ended += usize::from(proc.ended);
+        self.current.insert(id.tgid, id);
+        self.order.insert((!proc.ended, self.uses, id));
+        self.by_id.insert(id, Entry { proc, used: self.uses });
+        while self.by_id.len() > self.capacity || self.ended > ENDED_MAX.min(self.capacity / 2) {
+            self.evict();
+        }
+    }
+
+    /// Marks an end; the entry stays for a while.
+    pub(super) fn end(&mut self, id: ProcessId) {
+        let Some(entry) = self.by_id.get_mut(&id).filter(|entry| !entry.proc.ended) else {
+            return;
+        };
+        self.order.remove(&(true, entry.used, id));
+        self.uses += 1;
+        entry.used = self.uses;
+        entry.proc.ended = true;
+        entry.proc.shown = None;
+        self.ended += 1;
+        self.order.insert((false, self.uses, id));
+    }
+
+    /// Executables of the ancestors, parent first.
+    pub(super) fn ancestors(&self, proc: &Proc) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut next = proc.parent;
+        while let Some(parent) = next.and_then(|id| self.get(id)) {
+            if found.len() == ANCESTORS_MAX {
+                break;
+            }
+            found.extend(parent.program.as_ref().map(|program| program.module.path.clone()));
+            next = parent.parent;
+        }
+        found
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Running processes that were forgotten for want of room.
+    pub(super) fn evicted_alive(&self) -> u64 {
+        self.evicted_alive
+    }
+
+    fn touch(&mut self, id: ProcessId) {
+        let Some(entry) = self.by_id.get_mut(&id) else { return };
+        self.order.remove(&(!entry.proc.ended, entry.used, id));
+        self.uses += 1;
+        entry.used = self.uses;
+        self.order.insert((!entry.proc.ended, entry.used, id));
+    }
+
+    fn evict(&mut self) {
+        if let Some((alive, _, id)) = self.order.first().copied() {
+            self.evicted_alive += u64::from(alive);
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: ProcessId) {
+        let Some(entry) = self.by_id.remove(&id) else { return };
+        self.order.remove(&(!entry.proc.ended, entry.used, id));
+        self.ended -= usize::from(entry.proc.ended);
+        if self.current.get(&id.tgid) == Some(&id) {
+            self.current.remove(&id.tgid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(tgid: u32, start_ticks: u64) -> ProcessId {
+        ProcessId { tgid, start_ticks }
+    }
+
+    fn table(capacity: usize, processes: u32) -> Table {
+        let mut table = Table::new(capacity);
+        for tgid in 1..=processes {
+            table.insert(Proc::new(id(tgid, 1), u64::from(tgid)));
+        }
+        table
+    }
+
+    #[test]
+    fn ended_processes_leave_before_running_ones() {
+        let mut table = table(16, 16);
+        table.end(id(9, 1));
+        table.insert(Proc::new(id(17, 1), 17));
+        assert!(table.get(id(9, 1)).is_none());
+        assert!(table.get(id(1, 1)).is_some());
+        assert_eq!((table.len(), table.evicted_alive()), (16, 0));
+    }
+
+    #[test]
+    fn among_running_ones_the_least_recently_used_leaves() {
+        let mut table = table(16, 16);
+        table.get_mut(id(1, 1));
+        table.insert(Proc::new(id(17, 1), 17));
+        assert!(table.get(id(1, 1)).is_some());
+        assert!(table.get(id(2, 1)).is_none());
+        assert_eq!(table.evicted_alive(), 1);
+    }
+
+    #[test]
+    fn a_reused_tgid_is_another_process() {
+        let mut table = table(16, 3);
+        table.end(id(2, 1));
+        table.insert(Proc::new(id(2, 500), 9));
+        assert_eq!(table.current(2), Some(id(2, 500)));
+        assert!(table.get(id(2, 1)).is_some_and(|old| old.ended));
+        table.end(id(2, 500));
+        assert_eq!(table.current(2), Some(id(2, 500)), "late records still find it");
+    }
+
+    #[test]
+    fn a_flood_of_ended_processes_is_bounded() {
+        let mut table = Table::new(64);
+        for tgid in 0..10_000 {
+            table.insert(Proc::new(id(tgid, 1), 0));
+            table.end(id(tgid, 1));
+        }
+        assert!(table.len() <= 64, "{}", table.len());
+        assert_eq!(table.order.len(), table.len());
+        assert_eq!(table.current.len(), table.len());
+    }
+}

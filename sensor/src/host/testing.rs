@@ -1,0 +1,477 @@
+//! A small imitation of a machine for tests: processes, files and sshd logins as the kernel side
+//! would report them. Addresses hold their module's number, so that they can be located.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::outside::{Locate, Outside, Stat};
+use super::{Clock, Located, ModuleId};
+use crate::event::{
+    Caller, Env, Event, EventBody, Exec, Exit, FileKey, Fork, Frame, Link, Map, Role, Seal, SealAt,
+    Usage, WalkedPath,
+};
+
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SSHD: Role = Role(Role::GUARDED.0 | Role::SSHD.0);
+pub(crate) const BELOW: Role = Role(Role::GUARDED.0 | Role::SSHD.0 | Role::BELOW_SSHD.0);
+const MODULE_SIZE: u64 = 1 << 24;
+pub(crate) const LISTENER: u32 = 100;
+
+pub(crate) fn clock() -> Clock {
+    Clock { wall_minus_monotonic_ns: 1_700_000_000_000_000_000, boot_minus_monotonic_ns: 0 }
+}
+
+/// What is shared with the fakes that the pipeline owns.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) processes: BTreeMap<u32, (Stat, PathBuf)>,
+    pub(crate) cmdlines: BTreeMap<u32, Vec<String>>,
+    pub(crate) cgroups: BTreeMap<u32, String>,
+    pub(crate) libraries: BTreeMap<u32, Vec<PathBuf>>,
+    /// Path → inode; also what builds the module's number.
+    pub(crate) files: BTreeMap<PathBuf, u64>,
+    symbols: BTreeMap<u64, String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake(pub(crate) Arc<Mutex<Shared>>);
+
+impl Fake {
+    fn with<T>(&self, get: impl FnOnce(&mut Shared) -> T) -> T {
+        get(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Shared {
+    pub(crate) fn inode(&mut self, path: &Path) -> u64 {
+        let next = self.files.len() as u64 + 1;
+        *self.files.entry(path.to_owned()).or_insert(next)
+    }
+
+    pub(crate) fn file(&mut self, path: &Path) -> FileKey {
+        FileKey { ino: self.inode(path), dev: 0x800_0001, generation: 0, ctime_s: 1, size: 4096 }
+    }
+}
+
+/// Build-id of the file with this inode.
+pub(crate) fn build(inode: u64) -> String {
+    format!("{inode:04x}{inode:036x}")
+}
+
+impl Outside for Fake {
+    fn processes(&self) -> Vec<u32> {
+        self.with(|shared| shared.processes.keys().copied().collect())
+    }
+
+    fn stat(&self, tgid: u32) -> Option<Stat> {
+        self.with(|shared| shared.processes.get(&tgid).map(|(stat, _)| *stat))
+    }
+
+    fn exe(&self, tgid: u32) -> Option<(PathBuf, FileKey)> {
+        self.with(|shared| {
+            let path = shared.processes.get(&tgid)?.1.clone();
+            let file = shared.file(&path);
+            Some((path, file))
+        })
+    }
+
+    fn cmdline(&self, tgid: u32) -> Vec<String> {
+        self.with(|shared| shared.cmdlines.get(&tgid).cloned().unwrap_or_default())
+    }
+
+    fn cgroup(&self, tgid: u32) -> Option<String> {
+        self.with(|shared| shared.cgroups.get(&tgid).cloned())
+    }
+
+    fn libraries(&self, tgid: u32) -> Vec<(PathBuf, FileKey)> {
+        self.with(|shared| {
+            let paths = shared.libraries.get(&tgid).cloned().unwrap_or_default();
+            paths.into_iter().map(|path| (path.clone(), shared.file(&path))).collect()
+        })
+    }
+
+    fn file(&self, path: &Path) -> Option<FileKey> {
+        self.with(|shared| shared.files.contains_key(path).then(|| shared.file(path)))
+    }
+
+    fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> Option<String> {
+        Some(build(file.ino))
+    }
+}
+
+impl Locate for Fake {
+    fn locate(&mut self, _tgid: u32, addresses: &[u64]) -> Vec<Option<Located>> {
+        self.with(|shared| {
+            addresses
+                .iter()
+                .map(|address| {
+                    let inode = address / MODULE_SIZE;
+                    let path = shared.files.iter().find(|(_, known)| **known == inode)?.0;
+                    let path = path.to_string_lossy().into_owned();
+                    Some(Located {
+                        module: ModuleId { path, build: build(inode) },
+                        offset: address % MODULE_SIZE,
+                        symbol: shared.symbols.get(address).map(|name| (name.clone(), 0)),
+                    })
+                })
+                .collect()
+        })
+    }
+}
+
+/// The machine: makes events and keeps time.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) fake: Fake,
+    pub(crate) now: u64,
+    pub(crate) events: Vec<Event>,
+    next_tgid: u32,
+    /// Pairs that the kernel side has reported.
+    mapped: Vec<(u64, u64)>,
+    random: u64,
+}
+
+/// One login to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Login {
+    pub(crate) method: &'static str,
+    pub(crate) succeeds: bool,
+    /// Libraries linked, in relocation order; CPU of each, ns.
+    pub(crate) libraries: Vec<(PathBuf, u64)>,
+    /// Libraries opened while authenticating.
+    pub(crate) opened: Vec<PathBuf>,
+    /// Who calls `RSA_public_decrypt`.
+    pub(crate) caller: PathBuf,
+    /// The whole machine's speed, percent of the usual time.
+    pub(crate) slow_percent: u64,
+    /// Program run by the monitor before the verdict.
+    pub(crate) helper: Option<PathBuf>,
+    pub(crate) tree: Tree,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    V9,
+    V10,
+}
+
+pub(crate) const SSHD_PATH: &str = "/usr/sbin/sshd";
+pub(crate) const SESSION_PATH: &str = "/usr/lib/openssh/sshd-session";
+pub(crate) const AUTH_PATH: &str = "/usr/lib/openssh/sshd-auth";
+pub(crate) const LZMA: &str = "/usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1";
+pub(crate) const EVIL: &str = "/tmp/lab/liblzma.so.5.4.1";
+pub(crate) const CRYPTO: &str = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
+
+impl Login {
+    pub(crate) fn new(method: &'static str) -> Self {
+        let lib = |name: &str| PathBuf::from(format!("/usr/lib/x86_64-linux-gnu/{name}"));
+        let mut libraries = vec![(lib("libresolv.so.2"), 900_000)];
+        for name in ["libcap.so.2", "libz.so.1", "libcom_err.so.2", "libkrb5.so.3"] {
+            libraries.push((lib(name), 150_000));
+        }
+        libraries.push((PathBuf::from(LZMA), 100_000));
+        libraries.push((PathBuf::from(CRYPTO), 1_500_000));
+        libraries.push((PathBuf::from(SSHD_PATH), 600_000));
+        Self {
+            method,
+            succeeds: true,
+            libraries,
+            opened: vec![lib("security/pam_unix.so"), lib("libnss_systemd.so.2")],
+            caller: PathBuf::from(SSHD_PATH),
+            slow_percent: 100,
+            helper: None,
+            tree: Tree::V9,
+        }
+    }
+
+    /// liblzma is another file, which takes this long to link.
+    pub(crate) fn with_evil(mut self, burn_ns: u64) -> Self {
+        for (path, cpu) in &mut self.libraries {
+            if path == Path::new(LZMA) {
+                *path = PathBuf::from(EVIL);
+                *cpu += burn_ns;
+            }
+        }
+        self.caller = PathBuf::from(EVIL);
+        self
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let world = Self {
+            fake: Fake::default(),
+            now: 1_000 * MS,
+            events: Vec::new(),
+            next_tgid: 1000,
+            mapped: Vec::new(),
+            random: 0x9e37_79b9_7f4a_7c15,
+        };
+        world.fake.with(|shared| {
+            for path in [SSHD_PATH, SESSION_PATH, AUTH_PATH, LZMA, CRYPTO, "/usr/bin/bash"] {
+                shared.inode(Path::new(path));
+            }
+            let stat = |parent_tgid| Stat { parent_tgid, start_ticks: 1, uid: 0, euid: 0 };
+            shared.processes.insert(1, (stat(0), PathBuf::from("/usr/lib/systemd/systemd")));
+            shared.processes.insert(LISTENER, (stat(1), PathBuf::from(SSHD_PATH)));
+        });
+        world
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// A new tgid that no process has had.
+    pub(crate) fn fresh(&mut self) -> u32 {
+        self.next_tgid += 1;
+        self.next_tgid
+    }
+
+    fn noise(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below.max(1)
+    }
+
+    pub(crate) fn push(&mut self, tgid: u32, role: Role, body: EventBody) {
+        self.now += 10_000;
+        let event = Event {
+            ktime_ns: self.now,
+            seq: 0,
+            ring: crate::event::Ring::Priority,
+            cpu: 0,
+            tgid,
+            tid: tgid,
+            role,
+            body,
+        };
+        self.events.push(event);
+    }
+
+    pub(crate) fn usage(ns: u64) -> Usage {
+        Usage { sum_exec_ns: ns, ..Usage::default() }
+    }
+
+    pub(crate) fn fork(&mut self, parent: u32, child: u32, role: Role) {
+        let child_start_ns = Some(self.now + 10_000);
+        let child_role = if role.contains(Role::SSHD) { BELOW } else { role };
+        let fork = Fork { child_tgid: child, child_role, child_start_ns, usage: Self::usage(0) };
+        self.fake.with(|shared| {
+            let path = shared.processes.get(&parent).map(|p| p.1.clone()).unwrap_or_default();
+            let found = Stat {
+                parent_tgid: parent,
+                start_ticks: (self.now + 10_000) / 10_000_000,
+                uid: 0,
+                euid: 0,
+            };
+            shared.processes.insert(child, (found, path));
+        });
+        self.push(parent, role, EventBody::Fork(fork));
+    }
+
+    pub(crate) fn exec(&mut self, tgid: u32, parent: u32, path: &str, role: Role, cpu_ns: u64) {
+        self.exec_as(tgid, parent, path, role, cpu_ns, 0, None);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a test's event has that many parts")]
+    pub(crate) fn exec_as(
+        &mut self,
+        tgid: u32,
+        parent: u32,
+        path: &str,
+        role: Role,
+        cpu_ns: u64,
+        uid: u32,
+        peer: Option<std::net::SocketAddr>,
+    ) {
+        let (exe, start_ns) = self.fake.with(|shared| {
+            let start = shared.processes.get(&tgid).map(|p| p.0.start_ticks * 10_000_000);
+            if let Some(process) = shared.processes.get_mut(&tgid) {
+                process.1 = PathBuf::from(path);
+            }
+            (shared.file(Path::new(path)), start)
+        });
+        let exec = Exec {
+            exe,
+            path: WalkedPath { path: PathBuf::from(path), truncated: false },
+            usage: Self::usage(cpu_ns),
+            start_ns,
+            parent_tgid: parent,
+            uid,
+            euid: uid,
+            env: 0,
+            peer,
+            local_port: peer.map(|_| 22),
+        };
+        self.push(tgid, role, EventBody::Exec(Box::new(exec)));
+    }
+
+    pub(crate) fn exit(&mut self, tgid: u32, role: Role, cpu_ns: u64) {
+        self.fake.with(|shared| shared.processes.remove(&tgid));
+        self.push(tgid, role, EventBody::Exit(Exit { usage: Self::usage(cpu_ns), exit_code: 0 }));
+    }
+
+    /// Reports the pair only once, as the kernel side does.
+    pub(crate) fn map(&mut self, tgid: u32, exe: &str, path: &Path, role: Role) {
+        let (exe, file) = self.fake.with(|shared| (shared.file(Path::new(exe)), shared.file(path)));
+        if self.mapped.contains(&(exe.ino, file.ino)) {
+            return;
+        }
+        self.mapped.push((exe.ino, file.ino));
+        let map = Map {
+            exe,
+            file,
+            path: WalkedPath { path: path.to_owned(), truncated: false },
+            addr: 0,
+            len: 4096,
+            offset: 0,
+            prot: 5,
+            mode: 0o100_755,
+            uid: 0,
+        };
+        self.push(tgid, role, EventBody::Map(Box::new(map)));
+    }
+
+    /// What the app does with a directive.
+    pub(crate) fn forget(&mut self, exe: FileKey, file: FileKey) {
+        self.mapped.retain(|pair| *pair != (exe.ino, file.ino));
+    }
+
+    pub(crate) fn env(&mut self, tgid: u32, role: Role, text: &str) {
+        let env = Env { variable: 1, text: text.to_owned(), truncated: false };
+        self.push(tgid, role, EventBody::Env(env));
+    }
+
+    pub(crate) fn frame(&mut self, tgid: u32, kind: u8, verdict: Option<u32>, cpu_ns: u64) {
+        let frame = Frame {
+            usage: Self::usage(cpu_ns),
+            frame_type: kind,
+            frame_len: 5,
+            verdict,
+            euid: 0,
+            user: (kind == 8).then(|| "alice".to_owned()),
+        };
+        self.push(tgid, BELOW, EventBody::Frame(frame));
+    }
+
+    /// Maps, seals and the link summary of one start; gives its CPU time.
+    pub(crate) fn link(&mut self, tgid: u32, exe: &str, login: &Login) -> u64 {
+        let exec_ktime_ns = self.now;
+        let mut seals = Vec::new();
+        let mut wall = 0;
+        for (path, cpu) in &login.libraries {
+            if path != Path::new(SSHD_PATH) {
+                self.map(tgid, exe, path, BELOW);
+            }
+            let jitter = 97 + self.noise(7);
+            wall += cpu * login.slow_percent / 100 * jitter / 100;
+            let inode = self.fake.with(|shared| shared.inode(path));
+            let at = SealAt {
+                addr: inode * MODULE_SIZE + 0x1000,
+                wall_ns: wall,
+                run_delay_ns: 0,
+                minor_faults: 295,
+                voluntary_switches: 3,
+            };
+            // Counted since exec, but the fields start at 0 there.
+            let at = SealAt { voluntary_switches: 0, ..at };
+            seals.push(at);
+            self.now = exec_ktime_ns + wall;
+            self.push(
+                tgid,
+                BELOW,
+                EventBody::Seal(Seal { at, len: 4096, prot: 1, after_link: false }),
+            );
+        }
+        let exe = self.fake.with(|shared| shared.file(Path::new(exe)));
+        let link = Link { exe, exec_ktime_ns, seals, overflow: 0 };
+        self.push(tgid, BELOW, EventBody::Link(Box::new(link)));
+        wall
+    }
+
+    pub(crate) fn call(&mut self, tgid: u32, function: &str, caller: &Path) {
+        let (ip, from) = self.fake.with(|shared| {
+            let ip = shared.inode(Path::new(CRYPTO)) * MODULE_SIZE + 0x7490;
+            shared.symbols.insert(ip, function.to_owned());
+            (ip, shared.inode(caller) * MODULE_SIZE + 0x120f)
+        });
+        let caller = Caller { usage: Self::usage(0), ip, return_address: from };
+        self.push(tgid, BELOW, EventBody::Caller(caller));
+    }
+
+    /// A whole connection. Gives the monitor's tgid.
+    pub(crate) fn login(&mut self, login: &Login) -> u32 {
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        let monitor = self.fresh();
+        self.fork(LISTENER, monitor, SSHD);
+        let exe = if login.tree == Tree::V9 { SSHD_PATH } else { SESSION_PATH };
+        self.exec_as(monitor, LISTENER, exe, BELOW, 400_000, 0, peer);
+        let linked = self.link(monitor, exe, login);
+        self.now += 12 * MS;
+        let child = self.fresh();
+        self.fork(monitor, child, BELOW);
+        if login.tree == Tree::V10 {
+            self.exec(child, monitor, AUTH_PATH, BELOW, 100_000);
+            self.link(
+                child,
+                AUTH_PATH,
+                &Login {
+                    libraries: login
+                        .libraries
+                        .iter()
+                        .filter(|(path, _)| path != Path::new(EVIL))
+                        .cloned()
+                        .collect(),
+                    ..login.clone()
+                },
+            );
+            self.now += 12 * MS;
+        }
+        self.frame(child, 8, None, 4 * MS);
+        for path in &login.opened {
+            self.map(monitor, exe, path, BELOW);
+        }
+        if let Some(helper) = &login.helper {
+            let helper = helper.to_string_lossy().into_owned();
+            let tgid = self.fresh();
+            self.fork(monitor, tgid, BELOW);
+            self.exec(tgid, monitor, &helper, Role::BELOW_SSHD, MS);
+            self.exit(tgid, Role::BELOW_SSHD, MS);
+        }
+        let spent = linked + 20 * MS * login.slow_percent / 100 + self.noise(2 * MS);
+        self.authenticate(monitor, child, login, spent);
+        self.exit(child, BELOW, 9 * MS);
+        if login.succeeds {
+            let session = self.fresh();
+            self.fork(monitor, session, BELOW);
+            self.exec_as(session, monitor, "/usr/bin/bash", Role::BELOW_SSHD, MS, 1000, None);
+            self.exit(session, Role::NONE, 3 * MS);
+        }
+        self.exit(monitor, BELOW, spent + 5 * MS);
+        monitor
+    }
+
+    fn authenticate(&mut self, monitor: u32, child: u32, login: &Login, spent: u64) {
+        let ok = login.succeeds;
+        if login.method == "password" {
+            self.frame(child, 12, None, 8 * MS);
+            self.now += 60 * MS;
+            self.frame(monitor, 13, Some(u32::from(ok)), spent + 50 * MS);
+        } else {
+            self.frame(child, 22, None, 7 * MS);
+            self.frame(monitor, 23, Some(1), spent - MS);
+            self.frame(child, 24, None, 8 * MS);
+            self.call(monitor, "RSA_public_decrypt", &login.caller.clone());
+            self.now += 20 * MS;
+            self.frame(monitor, 25, Some(u32::from(!ok)), spent);
+        }
+        if ok {
+            self.frame(child, 102, None, 8 * MS);
+            self.frame(monitor, 103, Some(1), spent);
+            self.frame(child, 26, None, 9 * MS);
+        }
+    }
+}

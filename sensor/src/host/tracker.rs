@@ -1,0 +1,435 @@
+//! sshd's connections: from the fork of a listener to the end of the last process.
+//!
+//! OpenSSH 9.2: listener forks, the child re-executes `sshd -R` (monitor), which forks a network
+//! child that executes nothing. 10.x: the child executes `sshd-session -R`, which forks and
+//! executes `sshd-auth`. Both: after the verdict the monitor forks the session's process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::frames::{self, Said};
+use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
+use super::table::{Proc, Table};
+use crate::event::{Exec, Frame};
+
+/// Connections followed at once; the oldest is given up beyond.
+const CONNECTIONS_MAX: usize = 4096;
+/// Processes of one connection followed.
+const MEMBERS_MAX: usize = 256;
+
+/// Every connection that has a living process.
+#[derive(Debug, Default)]
+pub(super) struct Tracker {
+    connections: BTreeMap<ConnectionId, Conn>,
+    by_age: BTreeSet<(u64, ConnectionId)>,
+    frames_seen: bool,
+}
+
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each true from some moment on"
+)]
+#[derive(Debug)]
+struct Conn {
+    lineage: Lineage,
+    program: Option<Arc<Program>>,
+    /// It is a connection and not a daemon's fork: it re-executed or spoke.
+    confirmed: bool,
+    peer: Option<SocketAddr>,
+    user: Option<String>,
+    attempted: Vec<Method>,
+    last_attempt: Option<Method>,
+    method: Option<Method>,
+    authenticated: bool,
+    finished_unseen: bool,
+    session: bool,
+    accepted_ktime_ns: u64,
+    partial: bool,
+    /// Latest CPU time of every process it ever had, ns.
+    usage: BTreeMap<ProcessId, u64>,
+    living: BTreeSet<ProcessId>,
+    answers: u32,
+    shown: Option<Arc<Connection>>,
+}
+
+/// What an exec meant to the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Executed {
+    /// A session of this connection has begun with it.
+    pub(super) session: Option<ConnectionId>,
+    /// The process has left the connection with it.
+    pub(super) left: bool,
+}
+
+// === impl Tracker ===
+
+impl Tracker {
+    /// A fork: of a listener it may be a connection, of a member it is one more member.
+    pub(super) fn forked(&mut self, table: &mut Table, child: ProcessId, now_ns: u64) {
+        let Some(parent) = table.get(child).and_then(|proc| table.get(proc.parent?)) else {
+            return;
+        };
+        let (parent_id, sshd) = (parent.id, parent.sshd());
+        match parent.connection {
+            Some(id) => self.join(table, id, child),
+            None if sshd => {
+                let lineage = Lineage::Sshd(parent_id);
+                self.open(table, child, lineage, now_ns);
+            }
+            None => {}
+        }
+    }
+
+    /// An exec, after the table has the new program. `serves`: the program was started to serve
+    /// one connection.
+    pub(super) fn executed(
+        &mut self,
+        table: &mut Table,
+        process: ProcessId,
+        exec: &Exec,
+        serves: bool,
+    ) -> Executed {
+        let Some(proc) = table.get(process) else { return Executed::default() };
+        let (sshd, connection) = (proc.sshd(), proc.connection);
+        self.used(connection, process, exec.usage.sum_exec_ns);
+        match connection.and_then(|id| Some((id, self.connections.get(&id)?.confirmed))) {
+            Some((id, confirmed)) if sshd => {
+                self.sshd_executed(table, process, id, confirmed, exec, serves);
+                Executed::default()
+            }
+            Some((id, confirmed)) => self.other_executed(table, process, id, confirmed, exec),
+            None => {
+                if sshd && serves {
+                    let born = proc.born_ktime_ns;
+                    let lineage = Self::lineage_of_parent(table, proc);
+                    let id = self.open(table, process, lineage, born);
+                    self.confirm(table, id, exec.peer);
+                    self.used(Some(id), process, exec.usage.sum_exec_ns);
+                }
+                Executed::default()
+            }
+        }
+    }
+
+    fn sshd_executed(
+        &mut self,
+        table: &mut Table,
+        process: ProcessId,
+        id: ConnectionId,
+        confirmed: bool,
+        exec: &Exec,
+        serves: bool,
+    ) {
+        if confirmed {
+            self.refresh(table, id);
+        } else if process == id.0 {
+            if serves {
+                self.confirm(table, id, exec.peer);
+            } else {
+                // A daemon that restarts itself: a listener.
+                self.dissolve(table, id);
+            }
+        } else if serves {
+            // The child of a process that had been taken for a connection: that one listens.
+            let born = table.get(process).map_or(0, |proc| proc.born_ktime_ns);
+            self.dissolve(table, id);
+            let opened = self.open(table, process, Lineage::Sshd(id.0), born);
+            self.confirm(table, opened, exec.peer);
+            self.used(Some(opened), process, exec.usage.sum_exec_ns);
+        }
+    }
+
+    fn other_executed(
+        &mut self,
+        table: &mut Table,
+        process: ProcessId,
+        id: ConnectionId,
+        confirmed: bool,
+        exec: &Exec,
+    ) -> Executed {
+        let Some(conn) = self.connections.get_mut(&id) else { return Executed::default() };
+        if confirmed && !conn.authenticated {
+            return Executed::default();
+        }
+        // Root's own session looks like a PAM helper; only its user name tells.
+        let users = exec.uid != 0 || conn.user.as_deref() == Some("root");
+        let session = confirmed && users && !conn.session;
+        conn.session |= session;
+        conn.shown = None;
+        conn.living.remove(&process);
+        if let Some(proc) = table.get_mut(process) {
+            proc.connection = None;
+            proc.shown = None;
+        }
+        Executed { session: session.then_some(id), left: true }
+    }
+
+    /// A frame; gives the verdict if it is one.
+    pub(super) fn frame(
+        &mut self,
+        table: &mut Table,
+        process: ProcessId,
+        frame: &Frame,
+    ) -> Option<Verdict> {
+        self.frames_seen = true;
+        let id = table.get(process)?.connection?;
+        self.used(Some(id), process, frame.usage.sum_exec_ns);
+        if !self.connections.get(&id)?.confirmed {
+            self.confirm(table, id, None);
+        }
+        let conn = self.connections.get_mut(&id)?;
+        conn.shown = None;
+        let said = frames::read(frame.frame_type, frame.verdict);
+        // The monitor alone answers; a network child that sends an answer is lying.
+        let answer =
+            if process == id.0 { conn.answered(said) } else { conn.requested(said, frame) };
+        answer.map(|(method, accepted)| conn.verdict(method, accepted))
+    }
+
+    /// The latest CPU time of a member.
+    pub(super) fn used(
+        &mut self,
+        connection: Option<ConnectionId>,
+        process: ProcessId,
+        sum_exec_ns: u64,
+    ) {
+        let conn = connection.and_then(|id| self.connections.get_mut(&id));
+        if let Some(latest) = conn.and_then(|conn| conn.usage.get_mut(&process)) {
+            *latest = sum_exec_ns.max(*latest);
+        }
+    }
+
+    /// An end; gives the connection if that was its last process.
+    pub(super) fn ended(
+        &mut self,
+        table: &mut Table,
+        process: ProcessId,
+    ) -> Option<Arc<Connection>> {
+        let id = table.get(process)?.connection?;
+        let conn = self.connections.get_mut(&id)?;
+        conn.living.remove(&process);
+        if !conn.living.is_empty() {
+            return None;
+        }
+        let shown = self.shown(id);
+        self.forget(id);
+        shown
+    }
+
+    /// Records were lost: nothing that is open now adds up any more.
+    pub(super) fn lost_records(&mut self) {
+        for conn in self.connections.values_mut() {
+            conn.partial = true;
+            conn.shown = None;
+        }
+    }
+
+    /// A connection that was already there when the sensor started.
+    pub(super) fn found_established(&mut self, table: &mut Table, process: ProcessId) {
+        let Some(proc) = table.get(process) else { return };
+        let parent = proc.parent.and_then(|id| table.get(id)).filter(|parent| parent.sshd());
+        match parent.map(|parent| (parent.id, parent.connection)) {
+            Some((_, Some(id))) => self.join(table, id, process),
+            Some((listener, None)) if proc.sshd() => {
+                let id = self.open(table, process, Lineage::Sshd(listener), proc.born_ktime_ns);
+                self.confirm(table, id, None);
+                if let Some(conn) = self.connections.get_mut(&id) {
+                    conn.authenticated = true;
+                    conn.session = true;
+                    conn.partial = true;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The facts as they are now; `None` while it may be no connection at all.
+    pub(super) fn shown(&mut self, id: ConnectionId) -> Option<Arc<Connection>> {
+        let watched = self.frames_seen;
+        let conn = self.connections.get_mut(&id).filter(|conn| conn.confirmed)?;
+        if conn.shown.is_none() {
+            conn.shown = conn.facts(id, watched).map(Arc::new);
+        }
+        conn.shown.clone()
+    }
+
+    /// Which incident family a process belongs to.
+    pub(super) fn lineage(&self, proc: &Proc) -> Lineage {
+        let conn = proc.connection.and_then(|id| self.connections.get(&id));
+        match (conn, &proc.program) {
+            (Some(conn), _) => conn.lineage.clone(),
+            (None, Some(program)) if !program.sshd() => Lineage::Program(program.subject.clone()),
+            (None, _) => Lineage::Sshd(proc.id),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn lineage_of_parent(table: &Table, proc: &Proc) -> Lineage {
+        match proc.parent.and_then(|id| table.get(id)).filter(|parent| parent.sshd()) {
+            Some(listener) => Lineage::Sshd(listener.id),
+            // Started by inetd or a socket unit: nothing listens but the program as such.
+            None => Lineage::Program(
+                proc.program.as_ref().map(|program| program.subject.clone()).unwrap_or_default(),
+            ),
+        }
+    }
+
+    fn open(
+        &mut self,
+        table: &mut Table,
+        process: ProcessId,
+        lineage: Lineage,
+        accepted_ktime_ns: u64,
+    ) -> ConnectionId {
+        if self.connections.len() >= CONNECTIONS_MAX
+            && let Some((_, oldest)) = self.by_age.first().copied()
+        {
+            self.forget(oldest);
+        }
+        let id = ConnectionId(process);
+        self.by_age.insert((accepted_ktime_ns, id));
+        self.connections.insert(id, Conn::new(lineage, accepted_ktime_ns));
+        self.join(table, id, process);
+        id
+    }
+
+    fn join(&mut self, table: &mut Table, id: ConnectionId, process: ProcessId) {
+        let Some(conn) = self.connections.get_mut(&id) else { return };
+        if conn.usage.len() >= MEMBERS_MAX {
+            conn.partial = true;
+            conn.shown = None;
+            return;
+        }
+        if let Some(proc) = table.get_mut(process) {
+            proc.connection = Some(id);
+            proc.shown = None;
+            conn.usage.insert(process, 0);
+            conn.living.insert(process);
+        }
+    }
+
+    fn confirm(&mut self, table: &mut Table, id: ConnectionId, peer: Option<SocketAddr>) {
+        if let Some(conn) = self.connections.get_mut(&id) {
+            conn.confirmed = true;
+            conn.peer = peer;
+        }
+        self.refresh(table, id);
+    }
+
+    /// Takes the program of the connection's first process.
+    fn refresh(&mut self, table: &Table, id: ConnectionId) {
+        let program = table.get(id.0).and_then(|proc| proc.program.clone());
+        if let Some(conn) = self.connections.get_mut(&id) {
+            conn.program = program.or(conn.program.take());
+            conn.shown = None;
+        }
+    }
+
+    /// It was none.
+    fn dissolve(&mut self, table: &mut Table, id: ConnectionId) {
+        let members = self.connections.get(&id).map(|conn| conn.living.clone());
+        for member in members.into_iter().flatten() {
+            if let Some(proc) = table.get_mut(member) {
+                proc.connection = None;
+                proc.shown = None;
+            }
+        }
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        if let Some(conn) = self.connections.remove(&id) {
+            self.by_age.remove(&(conn.accepted_ktime_ns, id));
+        }
+    }
+}
+
+// === impl Conn ===
+
+impl Conn {
+    fn new(lineage: Lineage, accepted_ktime_ns: u64) -> Self {
+        Self {
+            lineage,
+            program: None,
+            confirmed: false,
+            peer: None,
+            user: None,
+            attempted: Vec::new(),
+            last_attempt: None,
+            method: None,
+            authenticated: false,
+            finished_unseen: false,
+            session: false,
+            accepted_ktime_ns,
+            partial: false,
+            usage: BTreeMap::new(),
+            living: BTreeSet::new(),
+            answers: 0,
+            shown: None,
+        }
+    }
+
+    fn answered(&self, said: Said) -> Option<(Method, bool)> {
+        match said {
+            Said::Answer(method, accepted) => Some((method, accepted)),
+            // These methods' own answers are not read; PAM's word on the account follows success.
+            Said::Account(true) if !self.authenticated => {
+                let late = [Method::KeyboardInteractive, Method::GssapiWithMic];
+                self.last_attempt
+                    .filter(|method| late.contains(method))
+                    .map(|method| (method, true))
+            }
+            Said::Account(false) => self.method.map(|method| (method, false)),
+            _ => None,
+        }
+    }
+
+    fn requested(&mut self, said: Said, frame: &Frame) -> Option<(Method, bool)> {
+        match said {
+            Said::User => self.user = frame.user.clone().or(self.user.take()),
+            Said::Attempt(method) => {
+                self.last_attempt = Some(method);
+                if !self.attempted.contains(&method) {
+                    self.attempted.push(method);
+                }
+            }
+            Said::KeyExport if !self.authenticated => {
+                self.finished_unseen = true;
+                // The answer may have been lost; otherwise the network child is not believed.
+                return self.last_attempt.filter(|_| self.partial).map(|method| (method, true));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn verdict(&mut self, method: Method, accepted: bool) -> Verdict {
+        let cpu_ns = self.usage.values().fold(0_u64, |sum, ns| sum.saturating_add(*ns));
+        let earlier = self.answers;
+        self.answers = self.answers.saturating_add(1);
+        self.authenticated = accepted;
+        self.method = accepted.then_some(method);
+        Verdict { method, accepted, cpu_ns, earlier }
+    }
+
+    fn facts(&self, id: ConnectionId, watched: bool) -> Option<Connection> {
+        Some(Connection {
+            id,
+            program: self.program.clone()?,
+            peer: self.peer,
+            user: self.user.clone(),
+            attempted: self.attempted.clone(),
+            method: self.method,
+            authenticated: self.authenticated,
+            session: self.session,
+            accepted_ktime_ns: self.accepted_ktime_ns,
+            partial: self.partial,
+            finished_unseen: self.finished_unseen,
+            watched,
+        })
+    }
+}

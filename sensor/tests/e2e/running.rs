@@ -1,0 +1,275 @@
+//! `halfsecond run` with a state directory and a port of its own, and what it exposes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::{Agent, Machine, SshdLab, free_port, wait_until};
+
+/// Long enough for a machine that does other things; every wait ends as soon as it can.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a sensor keeps what it knows; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct State(TempDir);
+
+/// What a sensor is told beyond where it keeps its state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings<'a> {
+    /// Observations before the detectors speak.
+    pub(crate) observations: u32,
+    pub(crate) flush_every: &'a str,
+    /// Further sections of the configuration.
+    pub(crate) more: &'a str,
+}
+
+/// A running sensor.
+#[derive(Debug)]
+pub(crate) struct Sensor {
+    agent: Agent,
+    port: u16,
+}
+
+/// One page of /metrics.
+#[derive(Debug)]
+pub(crate) struct Scrape(String);
+
+/// Everything a sensor wrote to standard output.
+#[derive(Debug)]
+pub(crate) struct Told(Vec<Value>);
+
+// === impl State ===
+
+impl State {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self(tempfile::Builder::new().prefix("halfsecond-state-").tempdir()?))
+    }
+
+    /// A state that begins as the files in `template` are.
+    pub(crate) fn copy_of(template: &Path) -> Result<Self> {
+        let state = Self::new()?;
+        for entry in fs::read_dir(template).with_context(|| template.display().to_string())? {
+            let entry = entry?;
+            fs::copy(entry.path(), state.path().join(entry.file_name()))?;
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+// === impl Settings ===
+
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Self { observations: 12, flush_every: "500ms", more: "" }
+    }
+}
+
+impl Settings<'_> {
+    /// As a configuration file.
+    pub(crate) fn toml(&self, state: &Path, port: u16) -> String {
+        let Self { observations, flush_every, more } = self;
+        format!(
+            "state_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[learning]\n\
+             observations = {observations}\nflush_every = \"{flush_every}\"\n{more}\n",
+            state.display()
+        )
+    }
+}
+
+// === impl Sensor ===
+
+impl Sensor {
+    /// Starts it and waits until it is armed.
+    pub(crate) fn start(
+        machine: &Arc<Machine>,
+        state: &Path,
+        settings: Settings<'_>,
+    ) -> Result<Self> {
+        let port = free_port()?;
+        let agent = Agent::spawn(&["run"], &settings.toml(state, port))?;
+        Self::armed(machine, agent, port)
+    }
+
+    /// Takes over one that was just started, and waits until it is armed.
+    pub(crate) fn armed(machine: &Arc<Machine>, agent: Agent, port: u16) -> Result<Self> {
+        machine.adopt(agent.pid()?)?;
+        let mut sensor = Self { agent, port };
+        wait_until("a sensor that is ready", PATIENCE, || {
+            if let Some(status) = sensor.agent.has_exited()? {
+                bail!("it ended at start: {status}");
+            }
+            // Refused connections are what starting looks like.
+            Ok(sensor.agent.get(port, "/readyz").ok().filter(|(status, _)| *status == 200))
+        })
+        .with_context(|| sensor.agent.transcript())?;
+        Ok(sensor)
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn scrape(&self) -> Result<Scrape> {
+        let (status, page) = self.agent.get(self.port, "/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {page}");
+        Ok(Scrape(page))
+    }
+
+    /// Waits until a scrape pleases `wanted`.
+    pub(crate) fn scrape_until(
+        &self,
+        what: &str,
+        mut wanted: impl FnMut(&Scrape) -> bool,
+    ) -> Result<Scrape> {
+        let mut last = None;
+        wait_until(what, PATIENCE, || {
+            let scrape = self.scrape()?;
+            let pleased = wanted(&scrape);
+            last = Some(scrape);
+            Ok(pleased.then(|| last.take()).flatten())
+        })
+        .with_context(|| format!("last scrape:\n{}", last.as_ref().map_or("none", |s| &s.0)))
+        .with_context(|| self.agent.transcript())
+    }
+
+    /// Waits until the server has no connection left and the sensor has read everything of it.
+    pub(crate) fn caught_up(&self, lab: &SshdLab) -> Result<Scrape> {
+        wait_until("a server without connections", PATIENCE, || {
+            Ok(lab.monitors()?.is_empty().then_some(()))
+        })?;
+        self.scrape_until("a priority ring that is read", |scrape| {
+            let ring = [("ring", "priority")];
+            let emitted = scrape.sum("halfsecond_records_emitted_total", &ring);
+            let lost = scrape.sum("halfsecond_records_lost_total", &ring);
+            same(emitted, scrape.sum("halfsecond_records_consumed_total", &ring) + lost)
+        })
+    }
+
+    /// The latest state of every incident as the API tells it, newest first.
+    pub(crate) fn incidents(&self) -> Result<Vec<Value>> {
+        let (status, body) = self.agent.get(self.port, "/api/v1/incidents")?;
+        ensure!(status == 200, "/api/v1/incidents answered {status}: {body}");
+        let mut answer: Value = serde_json::from_str(&body)?;
+        Ok(serde_json::from_value(answer["incidents"].take())?)
+    }
+
+    /// Ends it as systemd does.
+    pub(crate) fn stop(self) -> Result<Told> {
+        let (status, lines) = self.agent.terminate(PATIENCE)?;
+        ensure!(status.success(), "the sensor ended with {status}");
+        Ok(Told(lines))
+    }
+
+    /// Ends it as `kill -9` does.
+    pub(crate) fn kill(self) -> Result<ExitStatus> {
+        self.agent.kill()
+    }
+}
+
+// === impl Scrape ===
+
+impl Scrape {
+    /// Sum of the samples of the metric `name` that carry all of `labels`; 0 where there is none.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.samples(name)
+            .filter(|(has, _)| labels.iter().all(|(key, value)| has.get(key) == Some(value)))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// Findings above info, by detector and severity.
+    pub(crate) fn findings_above_info(&self) -> Vec<String> {
+        self.samples("halfsecond_findings_total")
+            .filter(|(labels, count)| labels.get("severity") != Some(&"info") && *count > 0.0)
+            .map(|(labels, count)| format!("{labels:?}: {count}"))
+            .collect()
+    }
+
+    /// Everything of a metric, to be shown.
+    pub(crate) fn show(&self, name: &str) -> Vec<String> {
+        self.samples(name)
+            .filter(|(_, value)| *value != 0.0)
+            .map(|(labels, value)| format!("{name}{labels:?} {value}"))
+            .collect()
+    }
+
+    fn samples(&self, name: &str) -> impl Iterator<Item = (BTreeMap<&str, &str>, f64)> {
+        self.0.lines().filter_map(move |line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = match rest.strip_prefix('{') {
+                Some(rest) => rest.split_once("} ")?,
+                None => ("", rest.strip_prefix(' ')?),
+            };
+            // None of our labels' values holds a comma or a quote.
+            let labels = labels.split(',').filter_map(|label| {
+                let (key, value) = label.split_once('=')?;
+                Some((key, value.trim_matches('"')))
+            });
+            Some((labels.collect(), value.trim().parse().ok()?))
+        })
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    /// The ids of all incidents told.
+    pub(crate) fn ids(&self) -> BTreeSet<&str> {
+        self.0.iter().filter_map(|incident| incident["id"].as_str()).collect()
+    }
+
+    /// Fails, showing them, if there was any incident above info.
+    pub(crate) fn must_be_quiet(&self) -> Result<()> {
+        let loud: Vec<&Value> =
+            self.0.iter().filter(|incident| incident["severity"] != "info").collect();
+        ensure!(loud.is_empty(), "incidents: {loud:#?}");
+        Ok(())
+    }
+
+    /// The last line, for messages.
+    pub(crate) fn last(&self) -> &Value {
+        self.0.last().unwrap_or(&Value::Null)
+    }
+
+    /// The last state told of the only incident there is.
+    pub(crate) fn only(&self) -> Result<&Value> {
+        let titles: Vec<&Value> = self.0.iter().map(|incident| &incident["title"]).collect();
+        ensure!(self.ids().len() == 1, "{} incidents: {titles:?}", self.ids().len());
+        self.0.last().context("no incident")
+    }
+}
+
+/// Counters are whole numbers far below 2^53.
+pub(crate) fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() < 0.5
+}
+
+/// How often to repeat what is to be repeated: the variable, or `usual`.
+pub(crate) fn times(variable: &str, usual: usize) -> Result<usize> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable}={text}: not a number")),
+        Err(_) => Ok(usual),
+    }
+}
+
+/// A file or directory of this test run, below the target directory.
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
