@@ -32,7 +32,7 @@ fn type_information_that_is_none_is_refused() {
 }
 
 /// The kernel's type information with the names of two members exchanged.
-fn with_exchanged(a: &[u8; 6], b: &[u8; 6]) -> Option<Vec<u8>> {
+fn with_exchanged(a: [u8; 6], b: [u8; 6]) -> Option<Vec<u8>> {
     let mut bytes = match std::fs::read(BTF_PATH) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -40,19 +40,19 @@ fn with_exchanged(a: &[u8; 6], b: &[u8; 6]) -> Option<Vec<u8>> {
             return None;
         }
     };
-    let place = |name: &[u8; 6]| {
+    let place = |name: [u8; 6]| {
         bytes.windows(name.len()).position(|window| window == name).expect("the name is there")
     };
     let (at_a, at_b) = (place(a), place(b));
-    bytes[at_a..at_a + 6].copy_from_slice(b);
-    bytes[at_b..at_b + 6].copy_from_slice(a);
+    bytes[at_a..at_a + 6].copy_from_slice(&b);
+    bytes[at_b..at_b + 6].copy_from_slice(&a);
     Some(bytes)
 }
 
 #[test]
 fn a_required_member_that_is_missing_is_named() {
     // No struct has a member of that name then.
-    let Some(bytes) = with_exchanged(b"\0tgid\0", b"\0tgid\0") else { return };
+    let Some(bytes) = with_exchanged(*b"\0tgid\0", *b"\0tgid\0") else { return };
     let text = b"\0tgid\0";
     let at = bytes.windows(text.len()).position(|window| window == text).expect("there");
     let mut bytes = bytes;
@@ -68,7 +68,7 @@ fn offsets_that_read_something_else_are_refused() {
         skip("needs root");
         return;
     }
-    let Some(bytes) = with_exchanged(b"\0tgid\0", b"\0prio\0") else { return };
+    let Some(bytes) = with_exchanged(*b"\0tgid\0", *b"\0prio\0") else { return };
     let error = in_file(&bytes);
     assert!(matches!(error, LoadError::SelfCheck { field: "tgid", .. }), "{error:?}");
 }
