@@ -3,7 +3,7 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::Role;
-use sensor_common::record::{ENV_TRUNCATED, Exec, Exit, FileKey, Fork};
+use sensor_common::record::{ENV_LD_AUDIT, ENV_TRUNCATED, Exec, Exit, FileKey, Fork};
 
 use super::{current_tgid, environ, finish, is_agent, link, role_of, set_role};
 use crate::emit::{begin, ring_for};
@@ -99,7 +99,10 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     record.uid = uid;
     record.euid = euid;
     match state {
-        Some(state) => environ::tell(&state.environ, role, &mut record.env),
+        Some(state) => {
+            environ::tell(&state.environ, role, &mut record.env);
+            state.audited = record.env & ENV_LD_AUDIT;
+        }
         None => record.env = ENV_TRUNCATED,
     }
     if let Some(sock) = task.file(0).and_then(File::sock) {
