@@ -17,13 +17,25 @@ use crate::incident::{Incident, Reason};
 
 /// Answers a check with mismatches where the process has the hooking library.
 #[derive(Clone, Debug, Default)]
-struct Slots(Arc<Mutex<(Vec<u32>, Vec<Mismatch>, bool)>>);
+struct Slots(Arc<Mutex<Answers>>);
+
+/// What the check answers.
+#[derive(Debug, Default)]
+struct Answers {
+    redirected: Vec<u32>,
+    mismatches: Vec<Mismatch>,
+    in_motion: bool,
+}
 
 impl SlotCheck for Slots {
     fn check(&mut self, process: ProcessId) -> Result<CheckReport, CheckFailed> {
         let state = self.0.lock().unwrap();
-        let mismatches = if state.0.contains(&process.tgid) { state.1.clone() } else { Vec::new() };
-        let settled = !state.2;
+        let mismatches = if state.redirected.contains(&process.tgid) {
+            state.mismatches.clone()
+        } else {
+            Vec::new()
+        };
+        let settled = !state.in_motion;
         Ok(CheckReport { slots_checked: 472, settled, mismatches, ..CheckReport::default() })
     }
 }
@@ -118,8 +130,8 @@ impl Bench {
             actual: place(EVIL, 0x120f),
         };
         let mut state = self.slots.0.lock().unwrap();
-        state.0.push(tgid);
-        state.1 = vec![mismatch];
+        state.redirected.push(tgid);
+        state.mismatches = vec![mismatch];
     }
 
     /// A login to an sshd that the imitation of the backdoor has hooked.
@@ -519,10 +531,10 @@ fn a_check_of_a_process_in_motion_is_repeated_and_a_firm_finding_is_not_put_off(
         bench.redirect(next);
         {
             let mut state = bench.slots.0.lock().unwrap();
-            state.2 = !settled;
+            state.in_motion = !settled;
             if !leads_somewhere {
                 // A loader may yet fill the slot. In the end it is told.
-                state.1[0].actual = Place::default();
+                state.mismatches[0].actual = Place::default();
             }
         }
         bench.login(&Login::new("publickey"));
