@@ -19,9 +19,10 @@ use tracing::{info, warn};
 use crate::baseline::{Opened, Store};
 use crate::cli::Failure;
 use crate::cli::run::Surroundings;
+use crate::config::host_name;
 use crate::event::Event;
 use crate::host::{Clock, Directive, Pipeline, Procfs};
-use crate::metrics::{Metrics, kind_label};
+use crate::metrics::Metrics;
 use crate::source::{Source, SourceStats};
 
 use self::adapters::Places;
@@ -38,7 +39,6 @@ const REQUESTS: usize = 1024;
 /// Runs every station until the sensor is told to stop.
 pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let Surroundings { config, metrics, incidents, status, mut stop } = around;
-    let host_name = host_name();
     let store = open_store(&config.state_dir);
     let (kernel, rings) = {
         let config = config.clone();
@@ -67,7 +67,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let (requests, wanted) = mpsc::channel(REQUESTS);
     let thread = AnalysisThread {
         config: config.clone(),
-        host: host_name,
+        host: host_name(),
         store,
         metrics: metrics.clone(),
         outputs: incidents,
@@ -135,7 +135,7 @@ impl Line {
     fn take(&mut self, events: &mut Vec<Event>) {
         let Self { host, intake, metrics, .. } = self;
         for event in events.drain(..) {
-            metrics.events.with_label_values(&[kind_label(event.body.kind())]).inc();
+            metrics.count_event(&event.body);
             host.on_event(event, &mut |seen| intake.offer(seen));
         }
     }
@@ -173,10 +173,6 @@ fn tell_opened(opened: &Opened) {
             warn!(%reason, "baselines are kept in memory only; trying again");
         }
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 async fn blocking<T: Send + 'static>(

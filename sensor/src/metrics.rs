@@ -12,6 +12,7 @@ use prometheus::{
 };
 use sensor_common::Kind;
 
+use crate::event::EventBody;
 use crate::finding::Severity;
 use define::{Build, Definition, define};
 
@@ -148,6 +149,11 @@ impl Metrics {
     /// Counts an incident as it opens.
     pub fn count_incident(&self, severity: Severity) {
         self.incidents.with_label_values(&[severity_label(severity)]).inc();
+    }
+
+    /// Counts a decoded event.
+    pub fn count_event(&self, body: &EventBody) {
+        self.events.with_label_values(&[kind_label(body.kind())]).inc();
     }
 
     /// Records the CPU time to a verdict; an unknown method becomes `other`.

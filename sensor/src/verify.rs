@@ -121,17 +121,15 @@ impl Verifier {
     }
 
     /// Checks one process now. Deviations are looked at twice, [`Limits::recheck_after`] apart
-    /// (the calling thread sleeps), and reported only if both looks agree.
+    /// (the calling thread sleeps), and reported only if both looks agree, or if the process ended
+    /// between them ([`Gap::Unconfirmed`]): a login may be over before the second.
     pub fn check(&mut self, pid: u32) -> Result<Report, VerifyError> {
         let first = self.settled_report(pid)?;
         if first.mismatches.is_empty() && first.settled {
             return Ok(first);
         }
         thread::sleep(self.limits.recheck_after);
-        let mut second = self.settled_report(pid)?;
-        second.settled &= first.modules == second.modules;
-        second.mismatches.retain(|now| first.mismatches.iter().any(|then| then.same_finding(now)));
-        Ok(second)
+        first.confirmed_by(self.settled_report(pid))
     }
 
     /// What is remembered at the moment.
@@ -162,7 +160,7 @@ impl Verifier {
         let mut gaps = Vec::new();
         let program = loader::find(&process, &mut self.files, &mut gaps)?;
         let Program::Linked(linked) = program else {
-            return Ok(Report::unchecked(pid, program.linkage(), gaps));
+            return Ok(Report::unchecked(&process, program.linkage(), gaps));
         };
         let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
         let maps = link_map::read_link_maps(&process, linked.debug, bounds)?;
@@ -185,7 +183,7 @@ impl Verifier {
         }
         let preloads = plan.scopes.preloads.iter();
         let preloads = preloads.filter_map(|at| layout.modules.get(*at)?.module_ref()).collect();
-        Ok(Report::checked(pid, &layout, comparison, preloads, gaps))
+        Ok(Report::checked(&process, &layout, comparison, preloads, gaps))
     }
 }
 
@@ -203,9 +201,10 @@ pub fn scan(
 // === impl Report ===
 
 impl Report {
-    fn unchecked(pid: u32, linkage: Linkage, gaps: Vec<Gap>) -> Self {
+    fn unchecked(process: &Process, linkage: Linkage, gaps: Vec<Gap>) -> Self {
         Self {
-            pid,
+            pid: process.pid,
+            start_ticks: process.start_ticks(),
             slots_checked: 0,
             slots_lenient: 0,
             slots_ifunc: 0,
@@ -218,8 +217,27 @@ impl Report {
         }
     }
 
+    /// What two looks at one process say together.
+    fn confirmed_by(mut self, second: Result<Self, VerifyError>) -> Result<Self, VerifyError> {
+        match second {
+            Ok(mut second) => {
+                let first = &self.mismatches;
+                second.settled &= self.modules == second.modules;
+                second.mismatches.retain(|now| first.iter().any(|then| then.same_finding(now)));
+                Ok(second)
+            }
+            Err(VerifyError::Gone { .. } | VerifyError::NoMemory { .. })
+                if self.settled && !self.mismatches.is_empty() =>
+            {
+                self.gaps.push(Gap::Unconfirmed);
+                Ok(self)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn checked(
-        pid: u32,
+        process: &Process,
         layout: &Layout,
         comparison: Comparison,
         preloads: Vec<ModuleRef>,
@@ -234,7 +252,7 @@ impl Report {
             mismatches: comparison.mismatches,
             settled: !comparison.unrelocated,
             preloads,
-            ..Self::unchecked(pid, layout.linkage, gaps)
+            ..Self::unchecked(process, layout.linkage, gaps)
         }
     }
 }
@@ -242,6 +260,62 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn report(mismatches: usize, settled: bool) -> Report {
+        let module = ModuleRef { path: "/x".to_owned(), dev: 1, ino: 1, build_id: None };
+        let target = Target {
+            addr: 0x10,
+            module: Some(module.clone()),
+            offset: None,
+            symbol: None,
+            symbol_offset: None,
+            memory: None,
+        };
+        let mismatch = |at: usize| SlotMismatch {
+            module: module.clone(),
+            slot_vaddr: at as u64,
+            slot_addr: at as u64,
+            kind: SlotKind::JumpSlot,
+            category: Category::Redirected,
+            symbol: None,
+            version: None,
+            expected: target.clone(),
+            actual: target.clone(),
+        };
+        Report {
+            pid: 1,
+            start_ticks: 1,
+            slots_checked: 1,
+            slots_lenient: 0,
+            slots_ifunc: 0,
+            modules: 1,
+            mismatches: (0..mismatches).map(mismatch).collect(),
+            gaps: Vec::new(),
+            settled,
+            linkage: Linkage::Glibc,
+            preloads: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_both_looks_saw_is_reported() {
+        let both = report(2, true).confirmed_by(Ok(report(1, true))).unwrap();
+        assert_eq!((both.mismatches.len(), both.settled, both.gaps.len()), (1, true, 0));
+        let later = report(0, true).confirmed_by(Ok(report(1, true))).unwrap();
+        assert!(later.mismatches.is_empty());
+    }
+
+    #[test]
+    fn a_process_that_ends_between_the_looks_is_reported_as_unconfirmed() {
+        let gone = || Err(VerifyError::Gone { pid: 1 });
+        let once = report(1, true).confirmed_by(gone()).unwrap();
+        assert_eq!((once.mismatches.len(), once.gaps.as_slice()), (1, &[Gap::Unconfirmed][..]));
+        // Seen in motion, or nothing seen: no report.
+        assert!(report(1, false).confirmed_by(gone()).is_err());
+        assert!(report(0, true).confirmed_by(gone()).is_err());
+        let malformed = Err(VerifyError::NotSettled { pid: 1 });
+        assert!(report(1, true).confirmed_by(malformed).is_err());
+    }
 
     #[test]
     fn a_verifier_can_move_to_a_worker_thread() {

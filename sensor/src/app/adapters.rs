@@ -84,8 +84,10 @@ impl SlotCheck for Slots {
             VerifyError::NotSettled { .. } => CheckFailed::NotSettled,
             other => CheckFailed::Other(other.to_string()),
         })?;
-        // The id may have been given to another process while its memory was read.
-        same_process(process)?;
+        // The id may have been given to another process before its memory was read.
+        if report.start_ticks != process.start_ticks {
+            return Err(CheckFailed::Gone);
+        }
         Ok(CheckReport {
             taken_ktime_ns: Some(Clock::ktime_ns()),
             slots_checked: report.slots_checked,

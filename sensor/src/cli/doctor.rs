@@ -59,8 +59,10 @@ fn write_text(out: &mut impl Write, diagnosis: &Diagnosis, style: Style) -> io::
     writeln!(out, "\n{}", style.paint(Tone::Bold, "Sensor"))?;
     writeln!(out, "{}", style.paint(Tone::Plain, &sensor_line(&diagnosis.live)))?;
     writeln!(out, "\n{}", style.paint(Tone::Bold, "Probes"))?;
-    if diagnosis.probes.is_empty() {
-        writeln!(out, "Not known: no sensor runs, and trying them needs the capabilities above.")?;
+    match &diagnosis.live {
+        _ if !diagnosis.probes.is_empty() => {}
+        Live::Answered(_) => writeln!(out, "Not known yet: the sensor is attaching them.")?,
+        _ => writeln!(out, "Not tried: the configuration is wrong.")?,
     }
     write_probes(out, &diagnosis.probes, style)?;
     write_blind_spots(out, diagnosis, style)

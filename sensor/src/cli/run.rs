@@ -25,6 +25,8 @@ use crate::status::Status;
 
 /// What a slow output gets to write what it still has.
 const CLOSING: Duration = Duration::from_secs(5);
+/// What the stations get to end when they are told to: while programs load, they cannot be told.
+const ENDING: Duration = Duration::from_secs(8);
 
 /// What the stations find around them.
 #[derive(Debug)]
@@ -81,10 +83,17 @@ where
     if let Some(server) = server {
         serve(server, Arc::clone(&status), metrics.clone(), stop.clone());
     }
+    let overdue = overdue(stop.clone());
     let incidents = outputs.incidents();
     let surroundings =
         Surroundings { config, metrics, incidents, status: Arc::clone(&status), stop };
-    let ended = stations(surroundings).await;
+    let ended = tokio::select! {
+        ended = stations(surroundings) => ended,
+        () = overdue => {
+            error!("the stations do not end in time; ending without them");
+            Ok(())
+        }
+    };
     status.stopping();
     let unwritten = spawn_blocking(move || outputs.close(CLOSING)).await.unwrap_or_default();
     if unwritten > 0 {
@@ -124,6 +133,16 @@ fn stop_on_signal(status: Arc<Status>) -> Result<watch::Receiver<bool>, Failure>
         stop.closed().await;
     });
     Ok(stopped)
+}
+
+/// Done some time after the sensor was told to end.
+async fn overdue(mut stop: watch::Receiver<bool>) {
+    // An error means that nobody awaits signals any more: nor will this.
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        tokio::time::sleep(ENDING).await;
+    } else {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// For its user only: it tells what the sensor knows and what it does not.

@@ -32,7 +32,8 @@ impl Detector for PreloadEnv {
         }
         let (severity, confidence) = match (guarded, injects) {
             // Across a change of user the loader ignores it: someone tried, nothing was loaded.
-            _ if seen.process.secure => (Severity::Info, 0.2),
+            // An empty one loads nothing.
+            _ if seen.process.secure || variable.value.is_empty() => (Severity::Info, 0.2),
             // Told where it first stood; children only pass it on.
             (false, _) if variable.inherited => (Severity::Info, 0.1),
             // A search path at a start that serves nobody, such as `sshd -V` by a test.

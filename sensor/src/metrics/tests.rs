@@ -27,6 +27,7 @@ fn every_metric_is_set_somewhere() {
     // The helpers of this module count as use only where they are called.
     for (helper, field) in [
         (".count_finding(", "findings"),
+        (".count_event(", "events"),
         (".count_incident(", "incidents"),
         (".observe_auth(", "auth_cpu"),
         (".observe_link(", "link_cpu"),

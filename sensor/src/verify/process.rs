@@ -77,6 +77,11 @@ impl Process {
         Ok(Self { pid, maps, auxv: Auxv::parse(&auxv), mem, start_ticks })
     }
 
+    /// Start since boot, clock ticks: with the PID, which process this is.
+    pub(crate) fn start_ticks(&self) -> u64 {
+        self.start_ticks
+    }
+
     /// Whether the PID still means the process that was opened.
     pub(crate) fn is_same(&self) -> bool {
         start_ticks(self.pid).is_ok_and(|now| now == self.start_ticks)

@@ -11,6 +11,8 @@ pub use super::elf::SlotKind;
 pub struct Report {
     /// The process (tgid).
     pub pid: u32,
+    /// Its start since boot, clock ticks: which process had this PID.
+    pub start_ticks: u64,
     /// Slots compared.
     pub slots_checked: u64,
     /// Of these, slots accepted although the search order that the files prove names another
@@ -21,7 +23,8 @@ pub struct Report {
     pub slots_ifunc: u64,
     /// Modules in all link maps, vDSO excluded.
     pub modules: u32,
-    /// Slots that hold something else than the loader would have written, stable over two reads.
+    /// Slots that hold something else than the loader would have written, stable over two reads
+    /// unless [`Gap::Unconfirmed`] says that there was only one.
     pub mismatches: Vec<SlotMismatch>,
     /// What was not covered, and why.
     pub gaps: Vec<Gap>,
@@ -173,6 +176,8 @@ pub enum Gap {
         /// What was cut.
         what: &'static str,
     },
+    /// The process ended before a second look at its deviations.
+    Unconfirmed,
 }
 
 // === impl ModuleRef ===
@@ -259,6 +264,7 @@ impl fmt::Display for Gap {
             Self::SearchOrder => f.write_str("the loader's search lists are not usable"),
             Self::LinkOrder => f.write_str("the link map is not in load order"),
             Self::Truncated { what } => write!(f, "too many {what}, the rest was left out"),
+            Self::Unconfirmed => write!(f, "the process ended before a second look"),
         }
     }
 }

@@ -80,7 +80,7 @@ fn learn_and_kill(
     let (killed, done) = thread::scope(|scope| {
         let client = scope.spawn(|| log_in_until(lab, &stop));
         // Anywhere in a cycle of flushes: some way into the logins, counted in its own records.
-        let records = 2_000 + random_below(6_000)?;
+        let records = 800 + random_below(1_400)?;
         let enough = sensor.scrape_until("records of logins", |scrape| {
             let ring = [("ring", "priority")];
             #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]

@@ -63,14 +63,6 @@ impl Case {
         }
     }
 
-    /// Path of the library that the slot leads into, as the server maps it.
-    fn hook_path(self, lab: &SshdLab) -> Result<PathBuf> {
-        let fixture = lab.fixture();
-        let hook = fixture.hook_library().context("a variant without a hook")?;
-        let mounted = fixture.mounts.iter().find(|(file, _)| file == hook);
-        Ok(mounted.map_or_else(|| hook.to_owned(), |(_, onto)| onto.clone()))
-    }
-
     /// Runs it; gives the time from what the attack needs (its server, or a login where the server
     /// was there before) to the first line of the incident.
     fn run(self, machine: &Arc<Machine>) -> Result<Duration> {
@@ -107,7 +99,7 @@ impl Case {
     fn check(self, told: &Told, lab: &SshdLab, let_in: Timestamp) -> Result<()> {
         let incident = told.only()?;
         ensure!(incident["severity"] == "critical", "severity {}", incident["severity"]);
-        let path = self.hook_path(lab)?;
+        let path = hook_path(lab)?;
         let path = path.to_str().context("a path that is no text")?;
         slot_is_named(incident, path)?;
         self.slot_was_read_in_time(incident, let_in)?;
@@ -117,7 +109,7 @@ impl Case {
             ensure!(caller["caller_module"] == path, "{caller}");
         }
         if self.burn_ms > 0 {
-            self.burn_is_named(incident, lab)?;
+            burn_is_named(incident, lab)?;
         }
         let story = incident["story"].as_str().context("no story")?;
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -139,24 +131,14 @@ impl Case {
         }
         Ok(())
     }
+}
 
-    /// The burn is in liblzma's place in every variant.
-    fn burn_is_named(self, incident: &Value, lab: &SshdLab) -> Result<()> {
-        let library = lab.fixture().mounts.first().context("no library in front of liblzma")?;
-        let library = library.1.to_str().context("a path that is no text")?;
-        let link = evidence(incident, "link_time_shift", "timing")?;
-        ensure!(link["module"] == library, "{link}");
-        for (what, seconds) in [("link", &link["seconds"]), ("module", &link["module_seconds"])] {
-            let seconds = seconds.as_f64().unwrap_or_default();
-            ensure!(seconds >= BURN_SECONDS, "{what}: {seconds} s of the burn found: {link}");
-        }
-        let auth = evidence(incident, "auth_cpu_shift", "timing")?;
-        let seconds = auth["seconds"].as_f64().unwrap_or_default();
-        ensure!(seconds >= BURN_SECONDS, "{auth}");
-        let baseline = auth["baseline_seconds"].as_f64().unwrap_or(f64::MAX);
-        ensure!(baseline < BURN_SECONDS, "learned with the burn: {auth}");
-        Ok(())
-    }
+/// Path of the library that the slot leads into, as the server maps it.
+fn hook_path(lab: &SshdLab) -> Result<PathBuf> {
+    let fixture = lab.fixture();
+    let hook = fixture.hook_library().context("a variant without a hook")?;
+    let mounted = fixture.mounts.iter().find(|(file, _)| file == hook);
+    Ok(mounted.map_or_else(|| hook.to_owned(), |(_, onto)| onto.clone()))
 }
 
 /// Waits for a critical incident; the time since `begun`.
@@ -194,6 +176,24 @@ fn slot_is_named(incident: &Value, path: &str) -> Result<()> {
     ensure!(exe.ends_with("/sshd"), "{slot}");
     let expected = slot["expected"].as_str().unwrap_or_default();
     ensure!(expected.contains("libcrypto.so"), "{slot}");
+    Ok(())
+}
+
+/// The burn is in liblzma's place in every variant.
+fn burn_is_named(incident: &Value, lab: &SshdLab) -> Result<()> {
+    let library = lab.fixture().mounts.first().context("no library in front of liblzma")?;
+    let library = library.1.to_str().context("a path that is no text")?;
+    let link = evidence(incident, "link_time_shift", "timing")?;
+    ensure!(link["module"] == library, "{link}");
+    for (what, seconds) in [("link", &link["seconds"]), ("module", &link["module_seconds"])] {
+        let seconds = seconds.as_f64().unwrap_or_default();
+        ensure!(seconds >= BURN_SECONDS, "{what}: {seconds} s of the burn found: {link}");
+    }
+    let auth = evidence(incident, "auth_cpu_shift", "timing")?;
+    let seconds = auth["seconds"].as_f64().unwrap_or_default();
+    ensure!(seconds >= BURN_SECONDS, "{auth}");
+    let baseline = auth["baseline_seconds"].as_f64().unwrap_or(f64::MAX);
+    ensure!(baseline < BURN_SECONDS, "learned with the burn: {auth}");
     Ok(())
 }
 

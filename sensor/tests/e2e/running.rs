@@ -43,9 +43,15 @@ pub(crate) struct Sensor {
 #[derive(Debug)]
 pub(crate) struct Scrape(String);
 
-/// Everything a sensor wrote to standard output.
+/// What a sensor wrote to standard output.
 #[derive(Debug)]
-pub(crate) struct Told(Vec<Value>);
+pub(crate) struct Told {
+    /// About processes of this test.
+    own: Vec<Value>,
+    /// About others. The sensor watches the whole machine; what is not this test's doing is shown
+    /// and left out.
+    foreign: Vec<Value>,
+}
 
 // === impl State ===
 
@@ -145,7 +151,7 @@ impl Sensor {
             last = Some(scrape);
             Ok(pleased.then(|| last.take()).flatten())
         })
-        .with_context(|| format!("last scrape:\n{}", last.as_ref().map_or("none", |s| &s.0)))
+        .with_context(|| last.as_ref().map_or("never scraped".to_owned(), Scrape::shown))
         .with_context(|| self.agent.transcript())
     }
 
@@ -174,7 +180,7 @@ impl Sensor {
     pub(crate) fn stop(self) -> Result<Told> {
         let (status, lines) = self.agent.terminate(PATIENCE)?;
         ensure!(status.success(), "the sensor ended with {status}");
-        Ok(Told(lines))
+        Told::of_this_test(lines)
     }
 
     /// Ends it as `kill -9` does.
@@ -210,6 +216,15 @@ impl Scrape {
             .collect()
     }
 
+    /// What is not zero, without histograms, for messages.
+    fn shown(&self) -> String {
+        let zero = |line: &&str| line.ends_with(" 0");
+        let lines = self.0.lines().filter(|line| line.starts_with("halfsecond_") && !zero(line));
+        lines
+            .filter(|line| !line.contains("_bucket{"))
+            .fold("scraped last:".to_owned(), |all, line| all + "\n" + line)
+    }
+
     fn samples(&self, name: &str) -> impl Iterator<Item = (BTreeMap<&str, &str>, f64)> {
         self.0.lines().filter_map(move |line| {
             let rest = line.strip_prefix(name)?;
@@ -230,29 +245,51 @@ impl Scrape {
 // === impl Told ===
 
 impl Told {
+    fn of_this_test(lines: Vec<Value>) -> Result<Self> {
+        let test = std::env::current_exe()?;
+        let test = test.to_str().context("a path that is no text")?;
+        let (own, foreign): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| {
+            let findings = line["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ancestors = findings.iter().map(|finding| &finding["process"]["ancestors"]);
+            ancestors.filter_map(Value::as_array).flatten().any(|exe| exe == test)
+        });
+        for line in &foreign {
+            eprintln!("not of this test: {} ({})", line["title"], line["findings"][0]["process"]);
+        }
+        Ok(Self { own, foreign })
+    }
+
     /// The ids of all incidents told.
     pub(crate) fn ids(&self) -> BTreeSet<&str> {
-        self.0.iter().filter_map(|incident| incident["id"].as_str()).collect()
+        self.own.iter().filter_map(|incident| incident["id"].as_str()).collect()
     }
 
     /// Fails, showing them, if there was any incident above info.
     pub(crate) fn must_be_quiet(&self) -> Result<()> {
         let loud: Vec<&Value> =
-            self.0.iter().filter(|incident| incident["severity"] != "info").collect();
+            self.own.iter().filter(|incident| incident["severity"] != "info").collect();
         ensure!(loud.is_empty(), "incidents: {loud:#?}");
+        Ok(())
+    }
+
+    /// The same by what `scrape`, the last one, counts: every finding above info.
+    pub(crate) fn must_be_quiet_in(&self, scrape: &Scrape) -> Result<()> {
+        self.must_be_quiet()?;
+        let loud = scrape.findings_above_info();
+        ensure!(loud.is_empty() || !self.foreign.is_empty(), "findings above info: {loud:?}");
         Ok(())
     }
 
     /// The last line, for messages.
     pub(crate) fn last(&self) -> &Value {
-        self.0.last().unwrap_or(&Value::Null)
+        self.own.last().unwrap_or(&Value::Null)
     }
 
     /// The last state told of the only incident there is.
     pub(crate) fn only(&self) -> Result<&Value> {
-        let titles: Vec<&Value> = self.0.iter().map(|incident| &incident["title"]).collect();
+        let titles: Vec<&Value> = self.own.iter().map(|incident| &incident["title"]).collect();
         ensure!(self.ids().len() == 1, "{} incidents: {titles:?}", self.ids().len());
-        self.0.last().context("no incident")
+        self.own.last().context("no incident")
     }
 }
 

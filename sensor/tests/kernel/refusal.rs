@@ -32,7 +32,7 @@ fn type_information_that_is_none_is_refused() {
 }
 
 /// The kernel's type information with the names of two members exchanged.
-fn with_exchanged(a: &[u8; 6], b: &[u8; 6]) -> Option<Vec<u8>> {
+fn with_exchanged(a: &[u8], b: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = match std::fs::read(BTF_PATH) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -40,7 +40,7 @@ fn with_exchanged(a: &[u8; 6], b: &[u8; 6]) -> Option<Vec<u8>> {
             return None;
         }
     };
-    let place = |name: &[u8; 6]| {
+    let place = |name: &[u8]| {
         bytes.windows(name.len()).position(|window| window == name).expect("the name is there")
     };
     let (at_a, at_b) = (place(a), place(b));

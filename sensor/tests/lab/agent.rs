@@ -1,6 +1,11 @@
 //! The agent under test: started, listened to, asked over HTTP, and ended in good and bad ways.
 
-use std::{fs, path::Path, process::Command, process::ExitStatus, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -9,7 +14,10 @@ use tempfile::TempDir;
 
 use super::{http, process::Running};
 
+/// The one cargo built for these tests.
 const BINARY: &str = env!("CARGO_BIN_EXE_halfsecond");
+/// Names another one: an optimised build, or the one that is to be shipped.
+const OTHER_BINARY: &str = "HALFSECOND_E2E_BINARY";
 const SCRAPE: Duration = Duration::from_secs(5);
 
 /// A running `halfsecond`. Dropping it kills it; a failing test prints what it wrote.
@@ -22,7 +30,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts `halfsecond ARGS… --config FILE`, FILE holding `config` (TOML).
     pub(crate) fn spawn(args: &[&str], config: &str) -> Result<Self> {
-        Self::spawn_program(Path::new(BINARY), args, config)
+        Self::spawn_program(&Self::binary(), args, config)
     }
 
     /// The same for another program than ours.
@@ -98,6 +106,14 @@ impl Agent {
         value.map(|value| Ok(value.trim().parse()?)).transpose()
     }
 
+    /// Holds it up while `work` is done: it reads and writes nothing.
+    pub(crate) fn held_up<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.running.signal(Signal::STOP)?;
+        let done = work();
+        self.running.signal(Signal::CONT)?;
+        done
+    }
+
     /// Ends it as `kill -9` does: it gets no chance to save anything.
     pub(crate) fn kill(mut self) -> Result<ExitStatus> {
         self.running.signal(Signal::KILL)?;
@@ -121,8 +137,8 @@ impl Agent {
     }
 
     /// Where the binary is, for runs without a helper.
-    pub(crate) fn binary() -> &'static Path {
-        Path::new(BINARY)
+    pub(crate) fn binary() -> PathBuf {
+        env::var_os(OTHER_BINARY).map_or_else(|| BINARY.into(), PathBuf::from)
     }
 
     fn finished(&mut self, timeout: Duration) -> Result<(ExitStatus, Vec<Value>)> {

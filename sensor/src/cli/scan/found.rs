@@ -243,6 +243,7 @@ mod tests {
         };
         Report {
             pid,
+            start_ticks: 1,
             slots_checked: 100,
             slots_lenient: 0,
             slots_ifunc: 0,
