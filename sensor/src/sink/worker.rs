@@ -48,8 +48,9 @@ impl Worker {
             let closed_before = self.queue.is_closed();
             match self.sink.write(&waiting.line) {
                 Ok(()) => {
-                    self.queue.written(&waiting);
+                    // Told first: an incident that no longer waits has been counted.
                     self.succeeded();
+                    self.queue.written(&waiting);
                     pause = self.backoff.first;
                 }
                 Err(error) => {
