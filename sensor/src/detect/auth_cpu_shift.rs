@@ -12,8 +12,9 @@ use crate::baseline::Samples;
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, Observation};
 
-/// Series of logins differ by up to 1.65 in CPU with what else the machine does.
-const TOLERANCE_PERCENT: u64 = 200;
+/// Series of logins differ by up to 1.65 in CPU with what else the machine does, and more where every
+/// core is busy; smaller shifts are seen at the link.
+const TOLERANCE_PERCENT: u64 = 250;
 
 /// The detector.
 #[derive(Debug, Default)]
