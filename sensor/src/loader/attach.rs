@@ -1,16 +1,22 @@
 //! Goes up a hook's ladder until a rung holds.
 
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
+use aya::programs::uprobe::{UProbe, UProbeScope};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf};
+use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::error::{reason, with_sources};
+use super::error::{reason, uprobe_reason, with_sources};
 use super::probes::{Attachment, Hook, Mechanism, Need, Probe, Rung};
 use super::report::{ProbeReport, ProbeState, Refusal};
 
 /// Present where the kernel has user-space probes for perf.
 const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
+
+/// Something to sit on.
+const NOPS: &[u8] = &[0x90; 16];
 
 /// Which rungs may be taken.
 #[derive(Debug, Default)]
@@ -170,7 +176,10 @@ fn load(
         Program::UProbe(_) if !Path::new(UPROBE_PMU).exists() => {
             return Err("the kernel has no user-space probes (CONFIG_UPROBE_EVENTS)".to_owned());
         }
-        Program::UProbe(program) => program.load(),
+        Program::UProbe(program) => {
+            program.load().map_err(|error| reason(&error))?;
+            return try_out(program);
+        }
         Program::FEntry(program) => {
             let btf = match btf {
                 Some(Ok(btf)) => btf,
@@ -183,6 +192,19 @@ fn load(
         _ => return Err("a kind of program the loader does not know".to_owned()),
     };
     loaded.map_err(|error| reason(&error))
+}
+
+/// Attaches to a file that nobody runs and detaches again: whether libraries can be probed is known
+/// before the first one is seen.
+fn try_out(program: &mut UProbe) -> Result<(), String> {
+    let file = memfd_create("halfsecond-trial", MemfdFlags::CLOEXEC)
+        .map_err(|error| format!("memfd_create: {error}"))?;
+    rustix::io::write(&file, NOPS).map_err(|error| format!("write: {error}"))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = program
+        .attach(0, path, UProbeScope::AllProcesses)
+        .map_err(|error| uprobe_reason(&error))?;
+    program.detach(link).map_err(|error| reason(&error))
 }
 
 fn attach_to(program: &mut Program, target: &str) -> Result<(), ProgramError> {

@@ -106,6 +106,23 @@ pub(super) fn reason(error: &ProgramError) -> String {
     }
 }
 
+/// The same for a user-space probe, which may want more privilege than anything else.
+pub(super) fn uprobe_reason(error: &ProgramError) -> String {
+    let reason = reason(error);
+    match error {
+        ProgramError::SyscallError(error)
+            if error.io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            // CVE-2025-38466.
+            format!(
+                "{reason}; since 6.16 and the stable releases of July 2025 (5.10.240, 6.1.146, \
+                 6.12.39) the kernel wants CAP_SYS_ADMIN for user-space probes"
+            )
+        }
+        _ => reason,
+    }
+}
+
 /// An error and its causes, on one line.
 pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

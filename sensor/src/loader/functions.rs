@@ -15,7 +15,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::LoadError;
-use super::error::reason;
+use super::error::{reason, uprobe_reason};
 use super::handle::Sensor;
 use super::site::{self, HitPrice};
 
@@ -142,7 +142,7 @@ impl Library {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link = program
             .attach(offset, path, UProbeScope::AllProcesses)
-            .map_err(|error| failed(reason(&error)))?;
+            .map_err(|error| failed(uprobe_reason(&error)))?;
         let function = ProbedFunction { symbol: site.symbol.clone(), offset, price };
         self.links.push((function.clone(), link));
         Ok(function)
