@@ -56,7 +56,7 @@ static ZEROES: [u64; WORDS] = [0; WORDS];
 #[must_use = "a record that is not submitted is not sent"]
 pub struct Slot<T: Record> {
     entry: RingBufEntry<T>,
-    ring: Ring,
+    wake_up: u64,
 }
 
 impl<T: Record> Deref for Slot<T> {
@@ -80,22 +80,25 @@ impl<T: Record> DerefMut for Slot<T> {
 impl<T: Record> Slot<T> {
     #[inline(always)]
     pub fn submit(self) {
-        let flags = match self.ring {
-            Ring::Priority => 0,
-            // The agent reads this ring on a timer; a wake-up per record would cost more than
-            // the record.
-            Ring::Bulk if BULK.query(u64::from(BPF_RB_AVAIL_DATA)) < wakeup_bytes() => {
-                u64::from(BPF_RB_NO_WAKEUP)
-            }
-            Ring::Bulk => u64::from(BPF_RB_FORCE_WAKEUP),
-        };
-        self.entry.submit(flags);
+        self.entry.submit(self.wake_up);
     }
 }
 
+/// Whether a record wakes the agent. Decided before the record is filled: a ring kept until then
+/// would be twice the states to the verifier.
 #[inline(always)]
-fn wakeup_bytes() -> u64 {
-    u64::from(config!(bulk_wakeup_bytes))
+fn wake_up(ring: Ring) -> u64 {
+    let threshold = u64::from(config!(bulk_wakeup_bytes));
+    match ring {
+        // The kernel's own rule: if the agent waits.
+        Ring::Priority => 0,
+        // The agent reads this ring on a timer; a wake-up per record would cost more than the
+        // record.
+        Ring::Bulk if BULK.query(u64::from(BPF_RB_AVAIL_DATA)) < threshold => {
+            u64::from(BPF_RB_NO_WAKEUP)
+        }
+        Ring::Bulk => u64::from(BPF_RB_FORCE_WAKEUP),
+    }
 }
 
 /// The ring for a process with this role.
@@ -107,7 +110,8 @@ pub fn ring_for(role: Role) -> Ring {
 /// Reserves a record of the current task in `ring`; `None` (counted as lost) where it is full.
 #[inline(always)]
 pub fn begin<T: Record>(ring: Ring, role: Role) -> Option<Slot<T>> {
-    let seq = count(ring.emitted());
+    let seq = add_one(ring.emitted())?;
+    let wake_up = wake_up(ring);
     let reserved = match ring {
         Ring::Bulk => BULK.reserve::<T>(0),
         Ring::Priority => PRIORITY.reserve::<T>(0),
@@ -117,7 +121,7 @@ pub fn begin<T: Record>(ring: Ring, role: Role) -> Option<Slot<T>> {
         return None;
     };
     zero(&mut entry);
-    let mut slot = Slot { entry, ring };
+    let mut slot = Slot { entry, wake_up };
     let pid_tgid = bpf_get_current_pid_tgid();
     *slot.header() = Header {
         ktime_ns: now(),
@@ -131,18 +135,25 @@ pub fn begin<T: Record>(ring: Ring, role: Role) -> Option<Slot<T>> {
     Some(slot)
 }
 
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    // A counter of the table is never absent.
+    let _ = add_one(counter);
+}
+
 /// Adds one to a counter of this CPU and returns what it then holds.
 ///
 /// The addition is the atomic one without a result, which kernels before 5.12 have too. A program
 /// that preempts this one between the two steps makes a sequence number appear twice; the counters
 /// stay exact.
 #[inline(always)]
-pub fn count(counter: Counter) -> u64 {
-    let Some(cell) = COUNTERS.get_ptr_mut(counter as u32) else { return 0 };
+fn add_one(counter: Counter) -> Option<u64> {
+    let cell = COUNTERS.get_ptr_mut(counter as u32)?;
     // SAFETY: `cell` is a live, aligned map value. (The target has no `AtomicU64::fetch_add`.)
     unsafe { asm!("lock *(u64 *)({cell} + 0) += {one}", cell = in(reg) cell, one = in(reg) 1_u64) };
     // SAFETY: as above; volatile, since the addition is invisible to the compiler.
-    unsafe { read_volatile(cell) }
+    Some(unsafe { read_volatile(cell) })
 }
 
 /// CLOCK_MONOTONIC, ns.

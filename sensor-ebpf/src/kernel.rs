@@ -13,11 +13,14 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use sensor_common::UNRESOLVED;
 use zerocopy::FromBytes;
 
-/// A kernel address that is not null.
+/// A kernel address that is not null, but for [`KernelPtr::NULL`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KernelPtr(u64);
 
 impl KernelPtr {
+    /// Reads as nothing or as zeroes.
+    pub const NULL: Self = Self(0);
+
     #[inline(always)]
     pub fn new(address: u64) -> Option<Self> {
         (address != 0).then_some(Self(address))
@@ -44,6 +47,28 @@ impl KernelPtr {
         }
         // SAFETY: the helper has written all of it, and any bytes are a `T: FromBytes`.
         Some(unsafe { value.assume_init() })
+    }
+
+    /// The value `offset` bytes on, or zero.
+    ///
+    /// Without a branch on the helper's result, which zeroes what it cannot read: two paths at each
+    /// optional field would be two to the number of fields to the verifier.
+    #[inline(always)]
+    pub fn read_or_zero<T: FromBytes>(self, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        let from = self.0.wrapping_add(u64::from(offset));
+        if offset != UNRESOLVED {
+            // SAFETY: the helper checks the source and writes exactly `size_of::<T>()` bytes.
+            unsafe {
+                bpf_probe_read_kernel(
+                    value.as_mut_ptr().cast(),
+                    size_of::<T>() as u32,
+                    from as *const _,
+                )
+            };
+        }
+        // SAFETY: it is zero or read, and any bytes are a `T: FromBytes`.
+        unsafe { value.assume_init() }
     }
 
     /// The pointer member `offset` bytes on, unless it is null.

@@ -109,6 +109,18 @@ impl Syscall {
     pub fn arg<const N: usize>(self) -> Option<u64> {
         self.0.read(const { layout::ARGS[N] })
     }
+
+    /// The same, or 0 where it cannot be read.
+    #[inline(always)]
+    pub fn arg_or_zero<const N: usize>(self) -> u64 {
+        self.0.read_or_zero(const { layout::ARGS[N] })
+    }
+
+    /// Reads as zeroes.
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self(KernelPtr::NULL)
+    }
 }
 
 /// Address of the instruction a user-space probe sits on.

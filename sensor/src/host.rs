@@ -6,6 +6,7 @@
 
 mod build_id;
 mod clock;
+mod conn;
 mod container;
 mod describe;
 mod directive;
@@ -21,6 +22,7 @@ mod schedule;
 mod seed;
 mod table;
 mod tracker;
+mod who;
 
 pub use clock::Clock;
 pub use directive::Directive;

@@ -91,10 +91,11 @@ impl Loader {
         for probe_config in probe_configs(config, &resolved)? {
             let mut object = load_object(config, &resolved, &probe_config)?;
             load_check(&mut object)?;
-            let loaded = Sensor::new(object, config, resolved.functions.clone())?;
+            let mut loaded = Sensor::new(object, config, resolved.functions.clone())?;
             let check = loaded.check(None)?;
             selfcheck::compare(&check)?;
             let has_registers = selfcheck::has_registers(&check);
+            loaded.set_has_registers(has_registers);
             sensor = Some(loaded);
             if has_registers {
                 break;

@@ -38,7 +38,7 @@ impl File {
             ino: inode.read(offset!(inode_ino))?,
             dev: inode.follow(offset!(inode_sb))?.read(offset!(sb_dev))?,
             generation: inode.read(offset!(inode_generation))?,
-            ctime_s: inode.read(offset!(inode_ctime)).unwrap_or(0),
+            ctime_s: inode.read_or_zero(offset!(inode_ctime)),
             size: inode.read(offset!(inode_size))?,
         })
     }

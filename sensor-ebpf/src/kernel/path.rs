@@ -16,7 +16,7 @@ const STEPS: u32 = 32;
 ///
 /// fs/d_path.c `prepend_path`: a dentry that is the root of its mount continues at the mount
 /// point; one that is its own parent ends the walk.
-#[inline(never)]
+#[inline(always)]
 pub fn walk(file: File, path: &mut Path) {
     path.truncated = 1;
     let (Some(mut dentry), Some(mut vfsmount)) = (file.dentry(), file.mount()) else {

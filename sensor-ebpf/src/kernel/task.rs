@@ -41,14 +41,14 @@ impl Task {
     /// 0 where the kernel does not say.
     #[inline(always)]
     pub fn start_ns(self) -> u64 {
-        self.0.read(offset!(task_start_boottime)).unwrap_or(0)
+        self.0.read_or_zero(offset!(task_start_boottime))
     }
 
     #[inline(always)]
     pub fn usage(self) -> Option<Usage> {
         Some(Usage {
             sum_exec_ns: self.0.read(offset!(task_sum_exec))?,
-            run_delay_ns: self.0.read(offset!(task_run_delay)).unwrap_or(0),
+            run_delay_ns: self.0.read_or_zero(offset!(task_run_delay)),
             voluntary_switches: self.0.read(offset!(task_nvcsw))?,
             minor_faults: self.0.read(offset!(task_min_flt))?,
         })
@@ -66,7 +66,7 @@ impl Task {
 
     #[inline(always)]
     pub fn exit_code(self) -> u32 {
-        self.0.read(offset!(task_exit_code)).unwrap_or(0)
+        self.0.read_or_zero(offset!(task_exit_code))
     }
 
     /// False only where the kernel says that other threads of the process live on.
@@ -109,6 +109,6 @@ impl Task {
     /// Flags of the entry code; 0 where the architecture has none.
     #[inline(always)]
     pub fn thread_status(self) -> u32 {
-        self.0.read(offset!(task_thread_status)).unwrap_or(0)
+        self.0.read_or_zero(offset!(task_thread_status))
     }
 }

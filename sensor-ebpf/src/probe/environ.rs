@@ -64,7 +64,7 @@ fn store<T>(to: &mut T, value: T) {
 ///
 /// Its stack holds `argc`, `argv[argc]`, a null, `envp[]`, a null (fs/binfmt_elf.c
 /// `create_elf_tables`).
-#[inline(never)]
+#[inline(always)]
 pub fn look(task: Task, found: &mut Candidates) {
     if try_look(task, found).is_none() {
         store(&mut found.truncated, 1);
@@ -98,7 +98,7 @@ fn try_look(task: Task, found: &mut Candidates) -> Option<()> {
 }
 
 /// Sends one [`Env`] per variable that the loader obeys, and sets the bits of all in `bits`.
-#[inline(never)]
+#[inline(always)]
 pub fn tell(found: &Candidates, role: Role, bits: &mut u32) {
     if load(&found.truncated) != 0 || load(&found.count) > CANDIDATES as u32 {
         store(bits, ENV_TRUNCATED);

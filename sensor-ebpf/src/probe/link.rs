@@ -27,7 +27,7 @@ static BLANK: LinkState = LinkState::BLANK;
 
 /// A new program starts, which ends the linking of the one before.
 #[inline(always)]
-pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
+pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) -> Option<&'static mut LinkState> {
     finish(tgid);
     #[expect(
         clippy::needless_borrows_for_generic_args,
@@ -36,13 +36,12 @@ pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
     let inserted = LINKING.insert(tgid, &BLANK, 0);
     if inserted.is_err() {
         count(Counter::StateFull);
-        return;
     }
-    if let Some(state) = linking(tgid) {
-        state.exec_ktime_ns = now();
-        state.usage = *usage;
-        state.exe = *exe;
-    }
+    let state = linking(tgid)?;
+    state.exec_ktime_ns = now();
+    state.usage = *usage;
+    state.exe = *exe;
+    Some(state)
 }
 
 /// The current task is in `mprotect(addr, len, prot)` or `pkey_mprotect`.

@@ -26,23 +26,23 @@ pub fn by_descriptor(call: Syscall) -> Option<()> {
     }
     // A descriptor that is not open fails the call.
     let Some(file) = Task::current()?.file(call.arg::<4>()?) else { return Some(()) };
-    mapped(file, Some(call))
+    mapped(file, call)
 }
 
 /// The kernel is about to map `file` for the current task, executable.
 #[inline(always)]
 pub fn by_file(file: File) -> Option<()> {
-    let call = Syscall::current();
-    match call.and_then(Syscall::number) {
+    let call = Syscall::current().unwrap_or(Syscall::none());
+    match call.number().unwrap_or(0) {
         // The executable and its interpreter: the exec record speaks for them.
-        Some(number::EXECVE | number::EXECVEAT) => Some(()),
-        Some(number::MMAP) => mapped(file, call),
-        _ => mapped(file, None),
+        number::EXECVE | number::EXECVEAT => Some(()),
+        number::MMAP => mapped(file, call),
+        _ => mapped(file, Syscall::none()),
     }
 }
 
 #[inline(always)]
-fn mapped(file: File, call: Option<Syscall>) -> Option<()> {
+fn mapped(file: File, call: Syscall) -> Option<()> {
     let tgid = current_tgid();
     if is_agent(tgid) {
         return Some(());
@@ -59,21 +59,23 @@ fn mapped(file: File, call: Option<Syscall>) -> Option<()> {
     tell(task, file, &pair, call, role_of(tgid))
 }
 
+/// What may fail comes before the record, and the walk, which is a loop, right after it begins:
+/// each state at its head is a walk of its own to the verifier.
 #[inline(always)]
-fn tell(task: Task, file: File, pair: &KnownPair, call: Option<Syscall>, role: Role) -> Option<()> {
+fn tell(task: Task, file: File, pair: &KnownPair, call: Syscall, role: Role) -> Option<()> {
+    let uid = task.uid()?;
+    let mode = file.mode()?;
     // Lost, it stays unknown and is told next time.
     let Some(mut record) = begin::<Map>(ring_for(role), role) else { return Some(()) };
+    path::walk(file, &mut record.path);
     record.exe = pair.exe;
     record.file = pair.file;
-    if let Some(call) = call {
-        record.addr = call.arg::<0>().unwrap_or(0);
-        record.len = call.arg::<1>().unwrap_or(0);
-        record.prot = call.arg::<2>().unwrap_or(0) as u32;
-        record.offset = call.arg::<5>().unwrap_or(0);
-    }
-    record.mode = u32::from(file.mode().unwrap_or(0));
-    record.uid = task.uid().unwrap_or(u32::MAX);
-    path::walk(file, &mut record.path);
+    record.addr = call.arg_or_zero::<0>();
+    record.len = call.arg_or_zero::<1>();
+    record.prot = call.arg_or_zero::<2>() as u32;
+    record.offset = call.arg_or_zero::<5>();
+    record.mode = u32::from(mode);
+    record.uid = uid;
     record.submit();
     if KNOWN.insert(pair, 1, 0).is_err() {
         count(Counter::StateFull);

@@ -3,16 +3,16 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::Role;
-use sensor_common::record::{ENV_LD_AUDIT, Exec, Exit, FileKey, Fork};
+use sensor_common::record::{ENV_LD_AUDIT, ENV_TRUNCATED, Exec, Exit, FileKey, Fork};
 
 use super::{current_tgid, environ, finish, is_agent, link, role_of, set_role};
-use crate::emit::{Slot, begin, ring_for};
+use crate::emit::{begin, ring_for};
 use crate::globals::offset;
 use crate::kernel::KernelPtr;
 use crate::kernel::file::{File, inode_key};
 use crate::kernel::path;
 use crate::kernel::task::Task;
-use crate::maps::{GUARDED, linking};
+use crate::maps::GUARDED;
 
 /// TP_PROTO(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h,
 /// 5.10 to 7.0. The parent is the current task.
@@ -69,15 +69,17 @@ fn role_of_child(parent: Role) -> Role {
     }
 }
 
+/// The order is the verifier's: loops first, while there is one state, and what may fail before the
+/// record begins.
 #[inline(always)]
 fn try_exec(task: u64, bprm: u64) -> Option<()> {
     let task = Task::new(task)?;
     let file: File = KernelPtr::new(bprm)?.follow(offset!(bprm_file))?.into();
     let exe = file.key()?;
-    let tgid = current_tgid();
     let usage = task.usage()?;
-    link::start(tgid, &exe, &usage);
-    if let Some(state) = linking(tgid) {
+    let tgid = current_tgid();
+    let mut state = link::start(tgid, &exe, &usage);
+    if let Some(state) = &mut state {
         environ::look(task, &mut state.environ);
     }
     let before = role_of(tgid);
@@ -85,17 +87,30 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     if role != before {
         set_role(tgid, role);
     }
+    let parent_tgid = task.parent()?.tgid()?;
+    let uid = task.uid()?;
+    let euid = task.euid()?;
     let Some(mut record) = begin::<Exec>(ring_for(role), role) else { return Some(()) };
+    path::walk(file, &mut record.path);
     record.exe = exe;
     record.usage = usage;
-    let filled = fill_exec(&mut record, task);
-    path::walk(file, &mut record.path);
-    if let Some(state) = linking(tgid) {
-        environ::tell(&state.environ, role, &mut record.env);
-        state.audited = u32::from(record.env & ENV_LD_AUDIT != 0);
+    record.start_ns = task.start_ns();
+    record.parent_tgid = parent_tgid;
+    record.uid = uid;
+    record.euid = euid;
+    match state {
+        Some(state) => {
+            environ::tell(&state.environ, role, &mut record.env);
+            state.audited = record.env & ENV_LD_AUDIT;
+        }
+        None => record.env = ENV_TRUNCATED,
+    }
+    if let Some(sock) = task.file(0).and_then(File::sock) {
+        // A socket of a kind without a peer leaves the fields zero.
+        let _ = sock.peer_into(&mut record.peer);
     }
     record.submit();
-    filled
+    Some(())
 }
 
 /// What the agent says of the file, and whether an sshd is above.
@@ -104,19 +119,6 @@ fn role_of_program(before: Role, exe: &FileKey) -> Role {
     // SAFETY: a u32 that is overwritten meanwhile reads as the old or the new one.
     let guarded = unsafe { GUARDED.get(inode_key(exe)) }.copied().unwrap_or(0);
     Role(guarded | before.0 & Role::BELOW_SSHD.0)
-}
-
-#[inline(always)]
-fn fill_exec(record: &mut Slot<Exec>, task: Task) -> Option<()> {
-    record.start_ns = task.start_ns();
-    if let Some(sock) = task.file(0).and_then(File::sock) {
-        // A socket of a kind without a peer leaves the fields zero.
-        let _ = sock.peer_into(&mut record.peer);
-    }
-    record.parent_tgid = task.parent()?.tgid()?;
-    record.uid = task.uid()?;
-    record.euid = task.euid()?;
-    Some(())
 }
 
 #[inline(always)]

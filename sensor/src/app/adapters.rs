@@ -48,8 +48,10 @@ fn located(found: Symbolized) -> Option<Located> {
 
 impl Slots {
     pub(super) fn new(metrics: Metrics) -> Self {
-        // The analysis asks again by itself, and looks after others meanwhile.
-        let limits = Limits { settle_tries: 1, ..Limits::default() };
+        // The analysis asks again by itself, and looks after others meanwhile. A login is over
+        // soon, and a check comes when its loader has been quiet: the second look follows at once.
+        let recheck_after = Duration::from_millis(5);
+        let limits = Limits { settle_tries: 1, recheck_after, ..Limits::default() };
         Self { verifier: Verifier::new(limits), metrics }
     }
 

@@ -6,8 +6,9 @@ use super::observe::{CheckReason, ProcessId};
 
 /// Processes waiting at once; beyond, the one due last is dropped and counted.
 const WAITING_MAX: usize = 4096;
-/// Longest that ever more seals can put a check off, in settle times.
-const PATIENCE: u64 = 20;
+/// Longest that ever more seals can put a check off, in settle times. A check that comes too early
+/// costs little and is repeated; one that comes after the verdict is late.
+const PATIENCE: u64 = 5;
 
 /// Pending checks by due time.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ mod tests {
             schedule.sealed(A, step * 5);
             schedule.pop(step * 5)
         });
-        assert_eq!(popped, Some((A, CheckReason::Sealed, 200)));
+        assert_eq!(popped, Some((A, CheckReason::Sealed, 50)));
     }
 
     #[test]

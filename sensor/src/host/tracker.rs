@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::frames::{self, Said};
-use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
+use super::conn::Conn;
+use super::frames;
+use super::observe::{Connection, ConnectionId, Lineage, ProcessId, Verdict};
 use super::table::{Proc, Table};
 use crate::event::{Exec, Frame};
 
@@ -24,33 +25,6 @@ pub(super) struct Tracker {
     connections: BTreeMap<ConnectionId, Conn>,
     by_age: BTreeSet<(u64, ConnectionId)>,
     frames_seen: bool,
-}
-
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, each true from some moment on"
-)]
-#[derive(Debug)]
-struct Conn {
-    lineage: Lineage,
-    program: Option<Arc<Program>>,
-    /// It is a connection and not a daemon's fork: it re-executed or spoke.
-    confirmed: bool,
-    peer: Option<SocketAddr>,
-    user: Option<String>,
-    attempted: Vec<Method>,
-    last_attempt: Option<Method>,
-    method: Option<Method>,
-    authenticated: bool,
-    finished_unseen: bool,
-    session: bool,
-    accepted_ktime_ns: u64,
-    partial: bool,
-    /// Latest CPU time of every process it ever had, ns.
-    usage: BTreeMap<ProcessId, u64>,
-    living: BTreeSet<ProcessId>,
-    answers: u32,
-    shown: Option<Arc<Connection>>,
 }
 
 /// What an exec meant to the connection.
@@ -345,91 +319,5 @@ impl Tracker {
         if let Some(conn) = self.connections.remove(&id) {
             self.by_age.remove(&(conn.accepted_ktime_ns, id));
         }
-    }
-}
-
-// === impl Conn ===
-
-impl Conn {
-    fn new(lineage: Lineage, accepted_ktime_ns: u64) -> Self {
-        Self {
-            lineage,
-            program: None,
-            confirmed: false,
-            peer: None,
-            user: None,
-            attempted: Vec::new(),
-            last_attempt: None,
-            method: None,
-            authenticated: false,
-            finished_unseen: false,
-            session: false,
-            accepted_ktime_ns,
-            partial: false,
-            usage: BTreeMap::new(),
-            living: BTreeSet::new(),
-            answers: 0,
-            shown: None,
-        }
-    }
-
-    fn answered(&self, said: Said) -> Option<(Method, bool)> {
-        match said {
-            Said::Answer(method, accepted) => Some((method, accepted)),
-            // These methods' own answers are not read; PAM's word on the account follows success.
-            Said::Account(true) if !self.authenticated => {
-                let late = [Method::KeyboardInteractive, Method::GssapiWithMic];
-                self.last_attempt
-                    .filter(|method| late.contains(method))
-                    .map(|method| (method, true))
-            }
-            Said::Account(false) => self.method.map(|method| (method, false)),
-            _ => None,
-        }
-    }
-
-    fn requested(&mut self, said: Said, frame: &Frame) -> Option<(Method, bool)> {
-        match said {
-            Said::User => self.user = frame.user.clone().or(self.user.take()),
-            Said::Attempt(method) => {
-                self.last_attempt = Some(method);
-                if !self.attempted.contains(&method) {
-                    self.attempted.push(method);
-                }
-            }
-            Said::KeyExport if !self.authenticated => {
-                self.finished_unseen = true;
-                // The answer may have been lost; otherwise the network child is not believed.
-                return self.last_attempt.filter(|_| self.partial).map(|method| (method, true));
-            }
-            _ => {}
-        }
-        None
-    }
-
-    fn verdict(&mut self, method: Method, accepted: bool) -> Verdict {
-        let cpu_ns = self.usage.values().fold(0_u64, |sum, ns| sum.saturating_add(*ns));
-        let earlier = self.answers;
-        self.answers = self.answers.saturating_add(1);
-        self.authenticated = accepted;
-        self.method = accepted.then_some(method);
-        Verdict { method, accepted, cpu_ns, earlier }
-    }
-
-    fn facts(&self, id: ConnectionId, watched: bool) -> Option<Connection> {
-        Some(Connection {
-            id,
-            program: self.program.clone()?,
-            peer: self.peer,
-            user: self.user.clone(),
-            attempted: self.attempted.clone(),
-            method: self.method,
-            authenticated: self.authenticated,
-            session: self.session,
-            accepted_ktime_ns: self.accepted_ktime_ns,
-            partial: self.partial,
-            finished_unseen: self.finished_unseen,
-            watched,
-        })
     }
 }

@@ -12,13 +12,23 @@ use super::report::{ProbeReport, ProbeState, Refusal};
 /// Present where the kernel has user-space probes for perf.
 const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
 
+/// Which rungs may be taken.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    /// Not these.
+    pub(super) avoid: Vec<(Hook, Mechanism)>,
+    /// Also those that tax every system call.
+    pub(super) syscall_tracepoints: bool,
+    /// Also those that need the saved user registers: they were found.
+    pub(super) has_registers: bool,
+}
+
 /// Attaches programs of one object.
 pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// Kernel functions that exist, of those in the table.
     functions: &'a [&'static str],
-    avoid: &'a [(Hook, Mechanism)],
-    syscall_tracepoints: bool,
+    policy: &'a Policy,
     /// Parsed on first use: it costs memory, and only fentry needs it.
     btf: Option<Result<Btf, String>>,
 }
@@ -27,10 +37,9 @@ impl<'a> Attacher<'a> {
     pub(super) fn new(
         ebpf: &'a mut Ebpf,
         functions: &'a [&'static str],
-        avoid: &'a [(Hook, Mechanism)],
-        syscall_tracepoints: bool,
+        policy: &'a Policy,
     ) -> Self {
-        Self { ebpf, functions, avoid, syscall_tracepoints, btf: None }
+        Self { ebpf, functions, policy, btf: None }
     }
 
     /// Takes the first rung that works.
@@ -67,11 +76,14 @@ impl<'a> Attacher<'a> {
     }
 
     fn try_rung(&mut self, hook: Hook, rung: &Rung) -> Result<(), String> {
-        if self.avoid.contains(&(hook, rung.mechanism)) {
+        if self.policy.avoid.contains(&(hook, rung.mechanism)) {
             return Err("switched off".to_owned());
         }
-        if rung.on_request && !self.syscall_tracepoints {
+        if rung.on_request && !self.policy.syscall_tracepoints {
             return Err("not asked for".to_owned());
+        }
+        if rung.needs_registers && !self.policy.has_registers {
+            return Err("this kernel's saved user registers were not found".to_owned());
         }
         for (index, attachment) in rung.programs.iter().enumerate() {
             if let Err(reason) = self.attach(attachment) {

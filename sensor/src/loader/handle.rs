@@ -12,9 +12,9 @@ use sensor_common::{Counter, Ring, Role};
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use super::attach::{Attacher, unmet};
+use super::attach::{Attacher, Policy, unmet};
 use super::functions::Libraries;
-use super::probes::{Hook, Mechanism, PROBES};
+use super::probes::PROBES;
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::selfcheck::{self, Answer};
 use super::{LoadError, LoaderConfig, fdinfo};
@@ -27,8 +27,7 @@ type PairBytes = [u8; 2 * size_of::<FileKey>()];
 pub struct Sensor {
     object: Ebpf,
     functions: Vec<&'static str>,
-    avoid: Vec<(Hook, Mechanism)>,
-    syscall_tracepoints: bool,
+    policy: Policy,
     report: Vec<ProbeReport>,
     rings: Option<Rings>,
     counters: PerCpuArray<MapData, u64>,
@@ -126,19 +125,25 @@ impl Sensor {
             check: take(&mut object, "CHECK")?,
             object,
             functions,
-            avoid: config.avoid.clone(),
-            syscall_tracepoints: config.syscall_tracepoints,
+            policy: Policy {
+                avoid: config.avoid.clone(),
+                syscall_tracepoints: config.syscall_tracepoints,
+                has_registers: false,
+            },
             report: Vec::new(),
             libraries: Libraries::default(),
         })
+    }
+
+    pub(super) fn set_has_registers(&mut self, has_registers: bool) {
+        self.policy.has_registers = has_registers;
     }
 
     /// Attaches every probe by the cheapest mechanism that loads.
     ///
     /// Errors: a hook nothing works without cannot be served.
     pub fn attach(&mut self) -> Result<(), LoadError> {
-        let mut attacher =
-            Attacher::new(&mut self.object, &self.functions, &self.avoid, self.syscall_tracepoints);
+        let mut attacher = Attacher::new(&mut self.object, &self.functions, &self.policy);
         self.report = PROBES.iter().map(|probe| attacher.climb(probe)).collect();
         for (probe, report) in PROBES.iter().zip(&self.report) {
             if let Some(reason) = unmet(probe, report) {
@@ -152,7 +157,7 @@ impl Sensor {
     /// `emitted = consumed + lost`.
     pub fn detach(&mut self) {
         self.libraries = Libraries::default();
-        let mut attacher = Attacher::new(&mut self.object, &[], &[], false);
+        let mut attacher = Attacher::new(&mut self.object, &[], &self.policy);
         for rung in PROBES.iter().flat_map(|probe| probe.rungs) {
             attacher.undo(rung.programs);
         }

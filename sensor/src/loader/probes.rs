@@ -96,6 +96,8 @@ pub struct Rung {
     pub price: &'static str,
     /// True if it is only taken where the configuration allows it.
     pub on_request: bool,
+    /// True if its programs are deaf where the saved user registers cannot be found.
+    pub needs_registers: bool,
 }
 
 /// One hook.
@@ -120,7 +122,15 @@ const fn maybe(program: &'static str, targets: &'static [&'static str]) -> Attac
 }
 
 const fn rung(mechanism: Mechanism, programs: &'static [Attachment], price: &'static str) -> Rung {
-    Rung { mechanism, programs, price, on_request: false }
+    Rung { mechanism, programs, price, on_request: false, needs_registers: false }
+}
+
+const fn with_registers(rung: Rung) -> Rung {
+    Rung { needs_registers: true, ..rung }
+}
+
+const fn on_request(rung: Rung) -> Rung {
+    Rung { on_request: true, ..with_registers(rung) }
 }
 
 /// Prices measured on Linux 6.18 (`x86_64`).
@@ -182,7 +192,7 @@ pub const PROBES: &[Probe] = &[
 /// Executable mappings, seals and the end of linking go together: one without the others tells
 /// half a story.
 const MEMORY: &[Rung] = &[
-    rung(
+    with_registers(rung(
         Mechanism::Fentry,
         &[
             on("memory_map_fentry", &["security_mmap_file"]),
@@ -191,7 +201,7 @@ const MEMORY: &[Rung] = &[
             on("memory_unmap_fentry", &["__x64_sys_munmap", "__arm64_sys_munmap"]),
         ],
         "some 20 ns per mmap, mprotect and munmap",
-    ),
+    )),
     rung(
         Mechanism::Kprobe,
         &[
@@ -201,46 +211,44 @@ const MEMORY: &[Rung] = &[
         ],
         "some 100 ns per mmap, mprotect and munmap",
     ),
-    rung(
+    with_registers(rung(
         Mechanism::RawTracepoint,
         &[on("memory_lock", &["mmap_lock_start_locking"])],
         "some 30 ns each time a process's address space is locked; more where the kernel then \
          prints the cgroup's path (5.11 to 6.13)",
-    ),
-    Rung {
-        mechanism: Mechanism::SyscallTracepoint,
-        programs: &[
+    )),
+    on_request(rung(
+        Mechanism::SyscallTracepoint,
+        &[
             on("memory_map_tracepoint", &["syscalls/sys_enter_mmap"]),
             on("memory_protect_tracepoint", &["syscalls/sys_enter_mprotect"]),
             on("memory_unmap_tracepoint", &["syscalls/sys_enter_munmap"]),
         ],
-        price: "some 50 ns on every system call of every process",
-        on_request: true,
-    },
+        "some 50 ns on every system call of every process",
+    )),
 ];
 
 const FRAMES: &[Rung] = &[
-    rung(
+    with_registers(rung(
         Mechanism::RawTracepoint,
         &[on("frame_sent", &["sock_send_length"])],
         "some 30 ns per message sent on a socket",
-    ),
-    rung(
+    )),
+    with_registers(rung(
         Mechanism::Fentry,
         &[on("frame_fentry", &["security_socket_sendmsg"])],
         "some 30 ns per message sent on a socket",
-    ),
-    rung(
+    )),
+    with_registers(rung(
         Mechanism::Kprobe,
         &[on("frame_kprobe", &["security_socket_sendmsg"])],
         "some 100 ns per message sent on a socket",
-    ),
-    Rung {
-        mechanism: Mechanism::SyscallTracepoint,
-        programs: &[on("frame_tracepoint", &["syscalls/sys_enter_write"])],
-        price: "some 50 ns on every system call of every process",
-        on_request: true,
-    },
+    )),
+    on_request(rung(
+        Mechanism::SyscallTracepoint,
+        &[on("frame_tracepoint", &["syscalls/sys_enter_write"])],
+        "some 50 ns on every system call of every process",
+    )),
 ];
 
 /// Every kernel function some rung may attach to.

@@ -10,6 +10,7 @@
     reason = "what is allowed inside a test is allowed in its helpers"
 )]
 
+mod cost;
 mod frame;
 mod function;
 mod harness;

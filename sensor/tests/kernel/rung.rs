@@ -72,9 +72,6 @@ fn memory_by(mechanism: Mechanism) {
     let seals = count(|body| matches!(body, EventBody::Seal(_)));
     assert!(seals >= 2, "{seals} seals in {events:#?}");
     same("link summaries", count(|body| matches!(body, EventBody::Link(_))), 1);
-    for stats in bench.sensor.program_stats() {
-        println!("{stats:?}");
-    }
 }
 
 fn frames_by(mechanism: Mechanism) {
