@@ -2,7 +2,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -100,7 +101,7 @@ fn a_sensor_arms_shows_itself_and_ends_with_0_when_told_to() {
     assert!(sensor.metric("halfsecond_start_to_armed_seconds").unwrap() > 0.0);
     assert!(sensor.metric("halfsecond_bpf_memory_bytes").unwrap() > 0.0);
     sensor.wait_until("it has seen an event", |sensor| {
-        let child = std::process::Command::new("true").status();
+        let child = Command::new("true").status();
         assert!(child.unwrap().success());
         sensor.metric("halfsecond_events_total{kind=\"exec\"}").unwrap_or_default() > 0.0
     });
@@ -195,4 +196,44 @@ fn a_port_for_root_exits_3() {
     let Some(command) = as_stranger(&mut command) else { return };
     let ended = run(command).expect(3);
     assert!(ended.stderr.contains("CAP_NET_BIND_SERVICE"), "{ended:#?}");
+}
+
+/// A full file system as state directory, gone at the end of the test.
+struct FullDisk(PathBuf);
+
+impl FullDisk {
+    fn mount(path: PathBuf) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&path).output();
+        if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            println!("skipped: mounting a small tmpfs needs root: {mounted:?}");
+            return None;
+        }
+        let disk = Self(path);
+        let filled = fs::write(disk.0.join("ballast"), vec![0; 128 * 1024]);
+        assert_eq!(filled.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        Some(disk)
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_counted_and_does_not_stop_the_sensor() {
+    let place = Place::new(ANY_PORT);
+    let Some(_disk) = FullDisk::mount(place.path("state")) else { return };
+    let Some(sensor) = Sensor::start(&place, Stdio::null()) else { return };
+    sensor.wait_until("the failed attempts to write are counted", |sensor| {
+        let (_, page) = sensor.get("/metrics");
+        let counts =
+            page.lines().filter(|line| line.starts_with("halfsecond_store_failures_total"));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() > 0.0
+    });
+    assert_eq!(sensor.get("/api/v1/incidents").0, 200);
+    assert_eq!(sensor.end().code(), Some(0));
 }
