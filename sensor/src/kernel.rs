@@ -4,7 +4,6 @@ pub mod btf;
 pub mod offsets;
 
 use std::fmt;
-use std::path::Path;
 
 /// Where the kernel publishes its own type information (`CONFIG_DEBUG_INFO_BTF`).
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -24,11 +23,4 @@ impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// True if tracefs is mounted: system call tracepoints need it.
-pub fn has_tracefs() -> bool {
-    ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
-        .into_iter()
-        .any(|path| Path::new(path).is_dir())
 }

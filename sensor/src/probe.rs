@@ -15,7 +15,7 @@ pub struct ProbeReport {
     pub probe: String,
     /// Rung of its ladder that is in use, e.g. `raw tracepoint`; `None` where it is not attached.
     pub mechanism: Option<String>,
-    /// What that rung costs, e.g. `below 1 us per process`.
+    /// What that rung costs, e.g. `about 1 us per new process`.
     pub price: Option<String>,
     /// Why it is not attached, or why a cheaper rung is not in use.
     pub reason: Option<String>,

@@ -141,7 +141,7 @@ pub const PROBES: &[Probe] = &[
         rungs: &[rung(
             Mechanism::RawTracepoint,
             &[on("process_fork", &["sched_process_fork"])],
-            "below 1 us per new process",
+            "about 1 us per new process",
         )],
         unseen: "which process started which",
     },
@@ -151,7 +151,7 @@ pub const PROBES: &[Probe] = &[
         rungs: &[rung(
             Mechanism::RawTracepoint,
             &[on("process_exec", &["sched_process_exec"])],
-            "a few us per new program",
+            "about 10 us per new program",
         )],
         unseen: "every new program",
     },
@@ -161,7 +161,7 @@ pub const PROBES: &[Probe] = &[
         rungs: &[rung(
             Mechanism::RawTracepoint,
             &[on("process_exit", &["sched_process_exit"])],
-            "below 1 us per process",
+            "about 1 us per process that ends",
         )],
         unseen: "the end of processes, and their CPU time",
     },
@@ -214,8 +214,8 @@ const MEMORY: &[Rung] = &[
     with_registers(rung(
         Mechanism::RawTracepoint,
         &[on("memory_lock", &["mmap_lock_start_locking"])],
-        "some 30 ns each time a process's address space is locked; more where the kernel then \
-         prints the cgroup's path (5.11 to 6.13)",
+        "about 0.1 us each time a process's address space is locked, some 50 times per new program; \
+         more where the kernel then prints the cgroup's path (5.11 to 6.13)",
     )),
     on_request(rung(
         Mechanism::SyscallTracepoint,
