@@ -94,6 +94,8 @@ kernel_offsets! {
     mm_exe_file: Required "mm_struct.exe_file";
     /// Where a new program's stack starts: `argc`, `argv` and the environment lie there.
     mm_start_stack: Optional "mm_struct.start_stack";
+    /// Where the strings of the environment end.
+    mm_env_end: Optional "mm_struct.env_end";
     /// File being executed.
     bprm_file: Required "linux_binprm.file";
     /// Table of open files.

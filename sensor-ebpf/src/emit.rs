@@ -169,6 +169,15 @@ fn cpu() -> u16 {
     (unsafe { bpf_get_smp_processor_id() }) as u16
 }
 
+/// Overwrites bytes of map memory with zeroes.
+#[inline(always)]
+pub fn wipe<const N: usize>(bytes: &mut [u8; N]) {
+    const { assert!(N <= WORDS * 8) };
+    let target = bytes.as_mut_ptr().cast();
+    // SAFETY: `target` is N bytes of a live reference and ZEROES is at least as long.
+    unsafe { bpf_probe_read_kernel(target, N as u32, (&raw const ZEROES).cast()) };
+}
+
 #[inline(always)]
 fn zero<T: Record>(entry: &mut RingBufEntry<T>) {
     const { assert!(size_of::<T>() <= WORDS * 8) };

@@ -1,7 +1,11 @@
 //! Saved user registers: of a system call in progress, and at a user-space probe.
 
+use core::ffi::c_void;
+use core::ptr::read_volatile;
+
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use aya_ebpf::programs::ProbeContext;
+use sensor_common::UNRESOLVED;
 
 use crate::globals::{config, offset};
 use crate::kernel::KernelPtr;
@@ -49,6 +53,24 @@ mod layout {
     pub const PSTATE: u32 = 33 * 8;
 }
 
+/// Where `struct pt_regs` keeps the number of the system call.
+#[inline(always)]
+fn number_offset() -> u32 {
+    #[cfg(bpf_target_arch = "x86_64")]
+    return offset!(regs_orig_ax);
+    #[cfg(bpf_target_arch = "aarch64")]
+    return offset!(regs_syscallno);
+}
+
+/// The current task's `struct pt_regs *`, of a type the verifier knows.
+#[inline(always)]
+fn trusted_regs() -> *const c_void {
+    // SAFETY: the helper has no arguments and cannot fail.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: the argument is the current task, as the helper demands.
+    (unsafe { bpf_task_pt_regs(task) }) as *const c_void
+}
+
 /// The system call the current task is in.
 #[derive(Clone, Copy)]
 pub struct Syscall(KernelPtr);
@@ -64,11 +86,7 @@ impl Syscall {
     #[inline(always)]
     pub fn current() -> Option<Self> {
         if config!(has_task_pt_regs) != 0 {
-            // SAFETY: the helper has no arguments and cannot fail.
-            let task = unsafe { bpf_get_current_task_btf() };
-            // SAFETY: the argument is the current task, as the helper demands.
-            let regs = unsafe { bpf_task_pt_regs(task) };
-            return Self::new(regs as u64);
+            return Self::new(trusted_regs() as u64);
         }
         let above = config!(pt_regs_offset);
         if above == 0 {
@@ -80,10 +98,23 @@ impl Syscall {
     /// Its number; -1 (as u32) in a page fault or another exception.
     #[inline(always)]
     pub fn number(self) -> Option<u32> {
-        #[cfg(bpf_target_arch = "x86_64")]
-        return self.0.read(offset!(regs_orig_ax));
-        #[cfg(bpf_target_arch = "aarch64")]
-        return self.0.read(offset!(regs_syscallno));
+        self.0.read(number_offset())
+    }
+
+    /// The number of the call the current task is in, without a helper to read it where the kernel
+    /// vouches for the pointer: for programs that mostly find it is none of theirs.
+    #[inline(always)]
+    pub fn current_number() -> Option<u32> {
+        let offset = number_offset();
+        if offset == UNRESOLVED {
+            return None;
+        }
+        if config!(has_task_pt_regs) == 0 {
+            return Self::current()?.number();
+        }
+        let number = trusted_regs().wrapping_byte_add(offset as usize).cast::<u32>();
+        // SAFETY: a member of a struct the verifier knows; it lets programs read those directly.
+        Some(unsafe { read_volatile(number) })
     }
 
     /// True for a 32-bit system call, whose numbers and arguments mean something else.

@@ -1,6 +1,6 @@
 //! What the programs remember between two hooks, as values of the maps.
 
-use crate::probe::environ::Candidates;
+use crate::probe::environ::Scan;
 use sensor_common::record::{FileKey, SEALS_MAX, SealAt, Usage};
 
 /// Key of `KNOWN`.
@@ -26,7 +26,7 @@ pub struct LinkState {
     /// Explicit, so that the layout has no padding.
     pub reserved: u32,
     /// Only used during the exec itself.
-    pub environ: Candidates,
+    pub environ: Scan,
     pub seals: [SealAt; SEALS_MAX],
 }
 
@@ -39,7 +39,7 @@ impl LinkState {
         overflow: 0,
         audited: 0,
         reserved: 0,
-        environ: Candidates::NONE,
+        environ: Scan::NONE,
         seals: [SealAt {
             addr: 0,
             wall_ns: 0,

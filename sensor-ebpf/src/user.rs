@@ -37,6 +37,12 @@ impl UserPtr {
         Some(unsafe { value.assume_init() })
     }
 
+    /// Fills the first `len` bytes of `into`, which the verifier must be able to bound.
+    #[inline(always)]
+    pub fn read_bytes_into<const N: usize>(self, into: &mut [u8; N], len: usize) -> Option<()> {
+        into.get_mut(..len).and_then(|into| self.read_bytes(into))
+    }
+
     /// Fills `into`, whose length the verifier must be able to bound.
     #[inline(always)]
     pub fn read_bytes(self, into: &mut [u8]) -> Option<()> {
@@ -62,8 +68,7 @@ impl UserPtr {
 /// what it knew of a number that the compiler has moved to the stack and back, so the comparison
 /// must stand right before the use.
 #[inline(always)]
-pub fn at_most<const MAX: usize>(len: u32) -> usize {
-    let mut len = u64::from(len);
+pub fn at_most<const MAX: usize>(mut len: u64) -> usize {
     // SAFETY: registers only.
     unsafe {
         asm!(

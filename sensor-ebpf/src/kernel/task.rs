@@ -89,6 +89,12 @@ impl Task {
         self.0.follow(offset!(task_mm))?.read(offset!(mm_start_stack))
     }
 
+    /// Where the strings of the environment end.
+    #[inline(always)]
+    pub fn environ_end(self) -> Option<u64> {
+        self.0.follow(offset!(task_mm))?.read(offset!(mm_env_end))
+    }
+
     /// The open file behind a descriptor.
     #[inline(always)]
     pub fn file(self, fd: u64) -> Option<File> {

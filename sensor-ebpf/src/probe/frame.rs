@@ -181,7 +181,7 @@ fn tell(frame_len: u32, frame_type: u32, payload: Option<(UserPtr, u32)>) -> Opt
 /// Copies at most the user name, and returns the bytes copied.
 #[inline(always)]
 fn user(into: &mut [u8; USER_MAX], from: UserPtr, len: u32) -> u8 {
-    let len = crate::user::at_most::<USER_MAX>(len);
+    let len = crate::user::at_most::<USER_MAX>(u64::from(len));
     let copied = into.get_mut(..len).and_then(|room| from.read_bytes(room));
     if copied.is_some() { len as u8 } else { 0 }
 }

@@ -21,12 +21,15 @@ pub fn memory_lock(_ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn try_lock() -> Option<()> {
-    let Some(call) = Syscall::current() else { return Some(()) };
-    let Some(number) = call.number() else { return Some(()) };
+    let Some(number) = Syscall::current_number() else { return Some(()) };
     // Most locks are taken by page faults and by calls of no interest.
     let is_ours =
         matches!(number, number::MMAP | number::MPROTECT | number::PKEY_MPROTECT | number::MUNMAP);
-    if !is_ours || call.is_compat() {
+    if !is_ours {
+        return Some(());
+    }
+    let call = Syscall::current()?;
+    if call.is_compat() {
         return Some(());
     }
     match number {
