@@ -174,8 +174,8 @@ impl Default for Config {
                 incident_window: Duration::from_mins(5),
             },
             limits: Limits {
-                bulk_ring_bytes: 4 * 1024 * 1024,
-                priority_ring_bytes: 1024 * 1024,
+                bulk_ring_bytes: 2 * 1024 * 1024,
+                priority_ring_bytes: 512 * 1024,
                 queue: 4096,
                 processes: 32_768,
             },

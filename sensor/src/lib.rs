@@ -14,6 +14,7 @@ pub mod detect;
 pub mod doctor;
 pub mod event;
 pub mod finding;
+pub mod heap;
 pub mod host;
 pub mod http;
 pub mod incident;

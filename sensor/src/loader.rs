@@ -63,9 +63,9 @@ impl Default for LoaderConfig {
     fn default() -> Self {
         Self {
             btf: PathBuf::from(BTF_PATH),
-            bulk_ring_bytes: 4 << 20,
-            priority_ring_bytes: 1 << 20,
-            bulk_wakeup_bytes: 1 << 20,
+            bulk_ring_bytes: 2 << 20,
+            priority_ring_bytes: 512 << 10,
+            bulk_wakeup_bytes: 512 << 10,
             link_interval: Duration::from_mins(1),
             leave_self_out: true,
             syscall_tracepoints: false,

@@ -9,7 +9,7 @@ use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
 use sensor::config::Config;
-use sensor::{log, probe};
+use sensor::{heap, log, probe};
 
 fn main() -> ExitCode {
     // Help and version end here with 0, wrong usage with 2.
@@ -27,6 +27,9 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     log::start(cli.global.level(), cli.command.default_level())?;
+    if !heap::give_back() {
+        tracing::warn!("the allocator refused its limits: memory may be held longer than needed");
+    }
     let config = Config::load(cli.global.config.as_deref());
     // Not locked: `run` hands standard output to the outputs' threads.
     let mut out = io::stdout();

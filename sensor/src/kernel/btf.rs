@@ -3,9 +3,11 @@
 //! Total on any input. Only what a question needs is looked at: one pass notes where each type
 //! starts, and names are compared where they lie. Format: Documentation/bpf/btf.rst.
 
-use std::collections::BTreeMap;
+mod functions;
 
 use thiserror::Error;
+
+pub use self::functions::{KernelFunction, excerpt};
 
 const MAGIC: u16 = 0xeb9f;
 /// Fields of the header this reader knows; later kernels may append more.
@@ -254,23 +256,6 @@ impl<'a> Btf<'a> {
             self.structs_named(name).into_iter().map(|found| found.size_or_id).collect();
         let first = *sizes.first()?;
         sizes.iter().all(|size| *size == first).then_some(first)
-    }
-
-    /// Which of `names` are functions of the kernel, by one pass.
-    pub fn functions<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
-        let mut wanted: BTreeMap<&[u8], &'n str> =
-            names.iter().map(|name| (name.as_bytes(), *name)).collect();
-        let mut found = Vec::new();
-        for id in 1..=self.starts.len() {
-            let Some(each) = self.type_at(id) else { continue };
-            if each.kind() != KIND_FUNC {
-                continue;
-            }
-            if let Some(name) = self.name(each.name).and_then(|name| wanted.remove(name)) {
-                found.push(name);
-            }
-        }
-        found
     }
 
     fn index(&mut self) -> Result<(), BtfError> {

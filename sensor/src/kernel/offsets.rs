@@ -7,7 +7,7 @@ use sensor_common::offsets::{KernelOffsets, MEMBERS, Member, Need, UNRESOLVED};
 use thiserror::Error;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::btf::{Btf, BtfError, MemberError};
+use super::btf::{Btf, BtfError, KernelFunction, MemberError};
 
 /// More is refused: the 6.18 kernel's is 5.5 MB.
 const FILE_MAX: u64 = 256 << 20;
@@ -58,7 +58,7 @@ pub struct Resolved {
     /// Size of `struct pt_regs`, bytes.
     pub pt_regs_size: Option<u32>,
     /// Those of the functions asked about that exist.
-    pub functions: Vec<&'static str>,
+    pub functions: Vec<KernelFunction>,
 }
 
 /// Resolves every member of [`MEMBERS`] and looks for `functions` in the BTF file at `path`.
@@ -126,7 +126,8 @@ mod tests {
         }
         let resolved =
             resolve_file(path, &["security_mmap_file", "no_such_function"]).expect("resolves");
-        assert_eq!(resolved.functions, ["security_mmap_file"]);
+        let names: Vec<&str> = resolved.functions.iter().map(|function| function.name).collect();
+        assert_eq!(names, ["security_mmap_file"]);
         assert!(resolved.pt_regs_size.is_some_and(|size| size >= 168));
         for (name, reason) in &resolved.missing {
             println!("{name}: {reason}");

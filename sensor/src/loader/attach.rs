@@ -5,12 +5,13 @@ use std::path::Path;
 
 use aya::programs::uprobe::{UProbe, UProbeScope};
 use aya::programs::{Program, ProgramError};
-use aya::{Btf, Ebpf};
+use aya::{Btf, Ebpf, Endianness};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::error::{reason, uprobe_reason, with_sources};
 use super::probes::{Attachment, Hook, Mechanism, Need, Probe, Rung};
 use super::report::{ProbeReport, ProbeState, Refusal};
+use crate::kernel::btf::{KernelFunction, excerpt};
 
 /// Present where the kernel has user-space probes for perf.
 const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
@@ -33,16 +34,16 @@ pub(super) struct Policy {
 pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     /// Kernel functions that exist, of those in the table.
-    functions: &'a [&'static str],
+    functions: &'a [KernelFunction],
     policy: &'a Policy,
-    /// Parsed on first use: it costs memory, and only fentry needs it.
+    /// Of those functions only. Made on first use: only fentry needs it.
     btf: Option<Result<Btf, String>>,
 }
 
 impl<'a> Attacher<'a> {
     pub(super) fn new(
         ebpf: &'a mut Ebpf,
-        functions: &'a [&'static str],
+        functions: &'a [KernelFunction],
         policy: &'a Policy,
     ) -> Self {
         Self { ebpf, functions, policy, btf: None }
@@ -121,12 +122,12 @@ impl<'a> Attacher<'a> {
             self.ebpf.program(attachment.program),
             Some(Program::FEntry(_) | Program::KProbe(_))
         );
-        let functions = self.functions;
+        let exists = |target| self.functions.iter().any(|function| function.name == target);
         let targets: Vec<&str> = attachment
             .targets
             .iter()
             .copied()
-            .filter(|target| !needs_function || functions.contains(target))
+            .filter(|target| !needs_function || exists(*target))
             .collect();
         if targets.is_empty() && !attachment.targets.is_empty() {
             return Err(format!("no kernel function {}", attachment.targets.join(" or ")));
@@ -152,7 +153,10 @@ impl<'a> Attacher<'a> {
     }
 
     fn parse_btf(&mut self) {
-        self.btf.get_or_insert_with(|| Btf::from_sys_fs().map_err(|error| with_sources(&error)));
+        self.btf.get_or_insert_with(|| {
+            Btf::parse(&excerpt(self.functions), Endianness::default())
+                .map_err(|error| with_sources(&error))
+        });
     }
 }
 

@@ -18,6 +18,7 @@ use super::probes::PROBES;
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::selfcheck::{self, Answer};
 use super::{LoadError, LoaderConfig, fdinfo};
+use crate::kernel::btf::KernelFunction;
 use crate::source::Rings;
 
 type InodeBytes = [u8; size_of::<InodeKey>()];
@@ -26,7 +27,7 @@ type PairBytes = [u8; 2 * size_of::<FileKey>()];
 /// The loaded kernel side. Dropped, everything is detached.
 pub struct Sensor {
     object: Ebpf,
-    functions: Vec<&'static str>,
+    functions: Vec<KernelFunction>,
     policy: Policy,
     report: Vec<ProbeReport>,
     rings: Option<Rings>,
@@ -111,7 +112,7 @@ impl Sensor {
     pub(super) fn new(
         mut object: Ebpf,
         config: &LoaderConfig,
-        functions: Vec<&'static str>,
+        functions: Vec<KernelFunction>,
     ) -> Result<Self, LoadError> {
         let bulk: RingBuf<MapData> = take(&mut object, "BULK")?;
         let priority: RingBuf<MapData> = take(&mut object, "PRIORITY")?;

@@ -221,7 +221,23 @@ fn functions_are_found_by_name() {
     builder.add("security_mmap_file", KIND_FUNC, proto, &[]);
     let bytes = builder.build();
     let btf = Btf::parse(&bytes).expect("parses");
-    assert_eq!(btf.functions(&["security_mmap_file", "other"]), ["security_mmap_file"]);
+    let found = btf.functions(&["security_mmap_file", "other"]);
+    assert_eq!(found, [KernelFunction { name: "security_mmap_file", id: proto + 1 }]);
+}
+
+#[test]
+fn an_excerpt_keeps_names_and_ids_and_nothing_else() {
+    let wanted = [
+        KernelFunction { name: "security_mmap_file", id: 70_001 },
+        KernelFunction { name: "do_exit", id: 3 },
+    ];
+    let bytes = excerpt(&wanted);
+    let own = Btf::parse(&bytes).expect("parses");
+    assert_eq!(own.unread(), None);
+    assert_eq!(own.len(), 70_001);
+    assert_eq!(own.functions(&["do_exit", "security_mmap_file"]), [wanted[1], wanted[0]]);
+    assert!(aya::Btf::parse(&bytes, aya::Endianness::default()).is_ok());
+    assert_eq!(Btf::parse(&excerpt(&[])).expect("parses").len(), 0);
 }
 
 #[test]
