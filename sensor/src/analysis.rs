@@ -147,6 +147,12 @@ impl Analysis {
         std::mem::take(&mut self.notes)
     }
 
+    /// Why baselines could not be written at the last attempt; `None` if they were.
+    #[must_use]
+    pub fn store_failure(&self) -> Option<&str> {
+        self.baselines.failure()
+    }
+
     /// The incidents: what is open, and what is to be saved.
     pub fn incidents(&mut self) -> &mut Incidents {
         &mut self.incidents

@@ -39,7 +39,10 @@ const REQUESTS: usize = 1024;
 /// Runs every station until the sensor is told to stop.
 pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let Surroundings { config, metrics, incidents, status, mut stop } = around;
-    let store = open_store(&config.state_dir);
+    let store = {
+        let dir = config.state_dir.clone();
+        blocking(move || open_store(&dir)).await?
+    };
     let (kernel, rings) = {
         let config = config.clone();
         blocking(move || Kernel::load(&config)).await??
@@ -47,7 +50,12 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let kernel = Arc::new(kernel);
     let places = Box::new(Places::default());
     let mut host = Pipeline::new(&config, Clock::now(), Box::new(Procfs), places);
-    host.start(Clock::ktime_ns());
+    // Reads /proc of every process.
+    let mut host = blocking(move || {
+        host.start(Clock::ktime_ns());
+        host
+    })
+    .await?;
     // Roles first, so that nothing of a guarded program is missed from the first record on; the
     // program of the function probes is loaded with the others.
     let (functions, roles): (Vec<_>, Vec<_>) = host

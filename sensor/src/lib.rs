@@ -28,4 +28,5 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod symbol;
+pub mod trouble;
 pub mod verify;

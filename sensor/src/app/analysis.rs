@@ -19,12 +19,16 @@ use crate::incident::{IncidentStore, IncidentUpdate, Reason};
 use crate::metrics::{Metrics, SEVERITIES, severity_label};
 use crate::sink::Incidents;
 use crate::status::Status;
+use crate::trouble::{Troubles, Turn, chain};
 
 use super::adapters::Slots;
 use super::incidents::{Kept, open_store};
 
 /// Label of the channel's metric.
 const QUEUE: &str = "analysis";
+/// What is kept in files of the state directory.
+const INCIDENTS: &str = "incidents";
+const BASELINES: &str = "baselines";
 
 enum Work {
     Seen(Box<Observation>),
@@ -61,6 +65,7 @@ struct Worker {
     requests: mpsc::Sender<Directive>,
     status: Arc<Status>,
     told: Tally,
+    troubles: Troubles,
 }
 
 // === impl Intake ===
@@ -106,8 +111,17 @@ impl AnalysisThread {
         let Self { config, host, store, metrics, outputs, requests, status } = self;
         let analysis = Analysis::new(&config, host, store, Box::new(Slots::new(metrics.clone())));
         let told = analysis.tally();
-        let mut worker =
-            Worker { analysis, incidents: None, config, metrics, outputs, requests, status, told };
+        let mut worker = Worker {
+            analysis,
+            incidents: None,
+            config,
+            metrics,
+            outputs,
+            requests,
+            status,
+            told,
+            troubles: Troubles::default(),
+        };
         worker.open_incidents();
         let thread = thread::Builder::new()
             .name("analysis".to_owned())
@@ -148,7 +162,13 @@ impl Worker {
         }
         self.analysis.flush();
         self.save_incidents();
-        info!("the analysis has ended; everything is written");
+        self.tell_baselines();
+        let unwritten: Vec<_> = self.troubles.now().map(|(what, _)| what).collect();
+        if unwritten.is_empty() {
+            info!("the analysis has ended; everything is written");
+        } else {
+            warn!(unwritten = unwritten.join(", "), "the analysis has ended; not all is written");
+        }
     }
 
     fn until_due(&self, flush_at: u64) -> Duration {
@@ -164,6 +184,7 @@ impl Worker {
             super::tell_opened(&note);
         }
         self.save_incidents();
+        self.tell_baselines();
         self.tell_tally();
     }
 
@@ -231,16 +252,31 @@ impl Worker {
             self.open_incidents();
         }
         let Some(store) = self.incidents.clone() else { return };
-        if let Err(error) = self.analysis.incidents().save(|entries| store.put(entries).map(|_| ()))
-        {
-            self.store_failed("write", &error);
+        match self.analysis.incidents().save(|entries| store.put(entries).map(|_| ())) {
+            Ok(()) => self.tell_turn(INCIDENTS, Ok(())),
+            Err(error) => self.store_failed("write", &error),
         }
     }
 
     /// The incidents stay in memory and are tried again at the next flush.
-    fn store_failed(&self, operation: &str, error: &crate::incident::StoreError) {
+    fn store_failed(&mut self, operation: &str, error: &crate::incident::StoreError) {
         self.metrics.store_failures.with_label_values(&[operation]).inc();
-        warn!(operation, %error, "incidents cannot be kept for now");
+        self.tell_turn(INCIDENTS, Err(chain(error)));
+    }
+
+    fn tell_baselines(&mut self) {
+        let outcome = self.analysis.store_failure().map_or(Ok(()), |reason| Err(reason.to_owned()));
+        self.tell_turn(BASELINES, outcome);
+    }
+
+    fn tell_turn(&mut self, what: &'static str, outcome: Result<(), String>) {
+        match self.troubles.note(what, outcome) {
+            Some(Turn::Fails { reason }) => {
+                warn!(what, reason, "cannot be written for now: kept in memory, tried again");
+            }
+            Some(Turn::Works) => info!(what, "written again"),
+            None => {}
+        }
     }
 
     fn tell_open(&mut self) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::store::{Opened, Store, StoreTally};
 use super::subject::Baseline;
+use crate::trouble::chain;
 
 /// Baselines held in memory; the least recently used ones are read again when needed.
 const RESIDENT_MAX: usize = 1024;
@@ -20,6 +21,8 @@ pub struct Baselines {
     uses: u64,
     lost: u64,
     skipped: u32,
+    /// Why the last attempt to write failed.
+    failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,7 @@ impl Baselines {
     #[must_use]
     pub fn new(store: Store) -> Self {
         let resident = BTreeMap::new();
-        Self { resident, store, uses: 0, lost: 0, skipped: 0 }
+        Self { resident, store, uses: 0, lost: 0, skipped: 0, failure: None }
     }
 
     /// A subject's baseline; an empty one if it was never seen.
@@ -83,8 +86,15 @@ impl Baselines {
         if changes.is_empty() {
             return None;
         }
-        // A failure is counted by the store; everything stays marked and is tried again.
-        let reopened = self.store.write(&changes).ok()?;
+        // After a failure everything stays marked and is tried again.
+        let reopened = match self.store.write(&changes) {
+            Ok(reopened) => reopened,
+            Err(error) => {
+                self.failure = Some(chain(&error));
+                return None;
+            }
+        };
+        self.failure = None;
         let fresh = matches!(reopened, Some(Opened::SetAside { .. }));
         for resident in self.resident.values_mut() {
             if fresh {
@@ -97,6 +107,11 @@ impl Baselines {
             self.skipped = 0;
         }
         reopened.filter(|opened| *opened != Opened::Ready)
+    }
+
+    /// Why the last attempt to write failed; `None` if it did not.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Counts of the store.

@@ -8,10 +8,11 @@ use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, Endianness};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::error::{reason, uprobe_reason, with_sources};
+use super::error::{reason, uprobe_reason};
 use super::probes::{Attachment, Hook, Mechanism, Need, Probe, Rung};
 use super::report::{ProbeReport, ProbeState, Refusal};
 use crate::kernel::btf::{KernelFunction, excerpt};
+use crate::trouble::chain;
 
 /// Present where the kernel has user-space probes for perf.
 const UPROBE_PMU: &str = "/sys/bus/event_source/devices/uprobe";
@@ -155,7 +156,7 @@ impl<'a> Attacher<'a> {
     fn parse_btf(&mut self) {
         self.btf.get_or_insert_with(|| {
             Btf::parse(&excerpt(self.functions), Endianness::default())
-                .map_err(|error| with_sources(&error))
+                .map_err(|error| chain(&error))
         });
     }
 }

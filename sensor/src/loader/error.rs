@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::probes::Hook;
 use crate::kernel::offsets::OffsetsError;
+use crate::trouble::chain;
 
 /// Lines of a verifier's log that are worth showing.
 const LOG_LINES: usize = 4;
@@ -102,7 +103,7 @@ pub(super) fn reason(error: &ProgramError) -> String {
             }
         }
         ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
-        other => with_sources(other),
+        other => chain(other),
     }
 }
 
@@ -121,19 +122,4 @@ pub(super) fn uprobe_reason(error: &ProgramError) -> String {
         }
         _ => reason,
     }
-}
-
-/// An error and its causes, on one line.
-pub(super) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -15,6 +15,7 @@ use super::link_map::{Entry, LinkMaps};
 use super::maps::Vma;
 use super::process::{FileKey, Process};
 use super::report::{Gap, Linkage, ModuleRef};
+use crate::trouble::chain;
 
 /// A file that was read, with the identity it had then.
 #[derive(Debug)]
@@ -282,12 +283,4 @@ fn is_mapped(process: &Process, own: &Vma, base: u64, load: &Segment) -> bool {
     process.maps.find(addr).is_some_and(|vma| {
         vma.same_file(own) && vma.offset.wrapping_add(addr - vma.start) == load.offset
     })
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }

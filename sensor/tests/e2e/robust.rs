@@ -123,11 +123,14 @@ fn disk_that_fills_up_and_empties_again_loses_no_learning() {
         .scrape_until("failures of the store", |scrape| store_failures(scrape) > 0.0)
         .unwrap();
     println!("while full: {:?}", failed.show("halfsecond_store_failures_total"));
+    let told = sensor.agent().wait_for_log("cannot be written for now", PATIENCE).unwrap();
+    assert!(told.contains("No space left on device"), "{told}");
     fs::remove_file(&filler).unwrap();
     crate::lab::wait_until("every login in the store", PATIENCE, || {
         Ok((crate::crash::logins_stored(&inside)? >= 4).then_some(()))
     })
     .unwrap();
+    sensor.agent().wait_for_log("written again", PATIENCE).unwrap();
     sensor.stop().unwrap().must_be_quiet().unwrap();
 }
 
