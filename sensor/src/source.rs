@@ -10,13 +10,17 @@ use sensor_common::Ring;
 use serde::Serialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::decode::{DecodeError, decode};
 use crate::event::Event;
 
 /// Records taken from one ring before the other has its turn.
 const TURN: usize = 8192;
+
+/// Least time between two looks at the rings. What is written meanwhile wakes nobody: the kernel
+/// tells of a record only when all before it were read.
+const REST: Duration = Duration::from_millis(1);
 
 /// Records read and refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -122,6 +126,10 @@ pub struct Source {
     bulk_ready: AsyncFd<OwnedFd>,
     priority_ready: AsyncFd<OwnedFd>,
     timer: Interval,
+    /// Not before this are the rings looked at again.
+    rested: Instant,
+    /// Something has told of records that were not read yet.
+    due: bool,
 }
 
 impl Source {
@@ -134,6 +142,8 @@ impl Source {
             priority_ready: readiness(&rings.priority)?,
             rings,
             timer,
+            rested: Instant::now(),
+            due: true,
         })
     }
 
@@ -146,12 +156,20 @@ impl Source {
     /// Dropping the future loses nothing.
     pub async fn next_batch(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         loop {
+            if !self.due {
+                self.wait().await?;
+                self.due = true;
+            }
+            tokio::time::sleep_until(self.rested).await;
             let before = events.len();
-            self.rings.drain(events);
+            self.due = self.rings.drain(events);
+            self.rested = Instant::now();
+            if !self.due {
+                self.rested += REST;
+            }
             if events.len() > before {
                 return Ok(());
             }
-            self.wait().await?;
         }
     }
 

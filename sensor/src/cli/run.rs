@@ -47,9 +47,12 @@ pub struct Surroundings {
 ///
 /// The listener and the outputs are open before the stations start: a port in use or a state
 /// directory that cannot be written is told before any probe is attached.
-pub fn run<F>(config: Config, stations: impl FnOnce(Surroundings) -> F) -> Result<Exit, Failure>
+pub fn run<F>(
+    config: Config,
+    stations: impl FnOnce(Surroundings) -> F + Send + 'static,
+) -> Result<Exit, Failure>
 where
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     let started = Instant::now();
     let runtime = runtime::Builder::new_multi_thread()
@@ -57,7 +60,11 @@ where
         .enable_all()
         .build()
         .map_err(|source| internal("cannot start the runtime", source))?;
-    let ended = runtime.block_on(around(started, config, stations));
+    // As a task, so that the worker that waits for the rings also reads them: another thread, that
+    // of `block_on` for one, would have to be woken for each record.
+    let ended = runtime
+        .block_on(runtime.spawn(around(started, config, stations)))
+        .unwrap_or_else(|error| Err(internal("a station has panicked", error)));
     // An HTTP request that waits for the disk must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended.map(|()| Exit::Success)
@@ -213,7 +220,7 @@ mod tests {
         // A port that was free a moment ago.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         config.http.listen = Some(free);
-        let ended = run(config, |around| async move {
+        let ended = run(config, move |around| async move {
             let ask = || spawn_blocking(move || client::get(free, "/readyz").unwrap().status);
             assert_eq!(ask().await.unwrap(), 503);
             around.status.armed(Vec::new());

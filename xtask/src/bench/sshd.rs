@@ -34,10 +34,13 @@ impl Server {
         fs::create_dir_all("/run/sshd")?;
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let shown = folder.display();
+        // With that level bash does not take itself for one started by sshd, and does not read a
+        // .bashrc: what a person has in there (here once 60 programs) is not what a login costs.
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {shown}/host\nPidFile none\n\
              AuthorizedKeysFile {shown}/client.pub\nPermitRootLogin prohibit-password\n\
-             PasswordAuthentication no\nStrictModes no\nUsePAM yes\nMaxStartups 100\n"
+             PasswordAuthentication no\nStrictModes no\nUsePAM yes\nMaxStartups 100\n\
+             SetEnv SHLVL=2\n"
         );
         fs::write(folder.join("sshd_config"), config)?;
         let sshd = sh::which("sshd").context("sshd is not installed")?;
