@@ -19,6 +19,7 @@ use crate::metrics::{KernelReading, Metrics};
 use crate::probe::{ProbeReport, loader_config};
 use crate::source::{Rings, SourceStats};
 use crate::symbol::find_symbol_offset;
+use crate::trouble::chain;
 
 /// The loaded kernel side, shared by the source task and the scrapes.
 #[derive(Debug)]
@@ -96,22 +97,11 @@ impl Kernel {
 /// A kernel that cannot be used is the host's, not the user's, fault: exit code 3.
 #[expect(clippy::needless_pass_by_value, reason = "used as `map_err(load_failure)`")]
 pub(super) fn load_failure(error: LoadError) -> Failure {
-    Failure::Unsupported(with_causes(&error))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        told.push_str(": ");
-        told.push_str(&source.to_string());
-        cause = source.source();
-    }
-    told
+    Failure::Unsupported(chain(&error))
 }
 
 fn carry_out(sensor: &mut Sensor, directive: &Directive) -> Result<(), String> {
-    let told = |error: loader::MapWriteError| with_causes(&error);
+    let told = |error: loader::MapWriteError| chain(&error);
     match directive {
         Directive::Guard { inode, role } => sensor.guard_inode(*inode, *role).map_err(told),
         Directive::SetRole { tgid, role } => sensor.set_process_role(*tgid, *role).map_err(told),
@@ -144,7 +134,7 @@ fn watch(
             sites.push(FunctionSite { symbol: symbol.clone(), offset: offset.0 });
         }
     }
-    let watched = sensor.attach_functions(library, &sites).map_err(|error| with_causes(&error))?;
+    let watched = sensor.attach_functions(library, &sites).map_err(|error| chain(&error))?;
     for function in watched {
         match function {
             Ok(function) => {

@@ -1,12 +1,13 @@
 //! A small imitation of a machine for tests: processes, files and sshd logins as the kernel side
 //! would report them. Addresses hold their module's number, so that they can be located.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+mod fake;
 
-use super::outside::{Locate, Outside, Stat};
-use super::{Clock, Located, ModuleId};
+use std::path::{Path, PathBuf};
+
+pub(crate) use self::fake::{Fake, build};
+use super::Clock;
+use super::outside::Stat;
 use crate::event::{
     Caller, Env, Event, EventBody, Exec, Exit, FileKey, Fork, Frame, Link, Map, Role, Seal, SealAt,
     Usage, WalkedPath,
@@ -15,109 +16,12 @@ use crate::event::{
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SSHD: Role = Role(Role::GUARDED.0 | Role::SSHD.0);
 pub(crate) const BELOW: Role = Role(Role::GUARDED.0 | Role::SSHD.0 | Role::BELOW_SSHD.0);
+/// Addresses from one module to the next.
 const MODULE_SIZE: u64 = 1 << 24;
 pub(crate) const LISTENER: u32 = 100;
 
 pub(crate) fn clock() -> Clock {
     Clock { wall_minus_monotonic_ns: 1_700_000_000_000_000_000, boot_minus_monotonic_ns: 0 }
-}
-
-/// What is shared with the fakes that the pipeline owns.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    pub(crate) processes: BTreeMap<u32, (Stat, PathBuf)>,
-    pub(crate) cmdlines: BTreeMap<u32, Vec<String>>,
-    pub(crate) cgroups: BTreeMap<u32, String>,
-    pub(crate) libraries: BTreeMap<u32, Vec<PathBuf>>,
-    /// Path → inode; also what builds the module's number.
-    pub(crate) files: BTreeMap<PathBuf, u64>,
-    symbols: BTreeMap<u64, String>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Fake(pub(crate) Arc<Mutex<Shared>>);
-
-impl Fake {
-    fn with<T>(&self, get: impl FnOnce(&mut Shared) -> T) -> T {
-        get(&mut self.0.lock().unwrap())
-    }
-}
-
-impl Shared {
-    pub(crate) fn inode(&mut self, path: &Path) -> u64 {
-        let next = self.files.len() as u64 + 1;
-        *self.files.entry(path.to_owned()).or_insert(next)
-    }
-
-    pub(crate) fn file(&mut self, path: &Path) -> FileKey {
-        FileKey { ino: self.inode(path), dev: 0x800_0001, generation: 0, ctime_s: 1, size: 4096 }
-    }
-}
-
-/// Build-id of the file with this inode.
-pub(crate) fn build(inode: u64) -> String {
-    format!("{inode:04x}{inode:036x}")
-}
-
-impl Outside for Fake {
-    fn processes(&self) -> Vec<u32> {
-        self.with(|shared| shared.processes.keys().copied().collect())
-    }
-
-    fn stat(&self, tgid: u32) -> Option<Stat> {
-        self.with(|shared| shared.processes.get(&tgid).map(|(stat, _)| *stat))
-    }
-
-    fn exe(&self, tgid: u32) -> Option<(PathBuf, FileKey)> {
-        self.with(|shared| {
-            let path = shared.processes.get(&tgid)?.1.clone();
-            let file = shared.file(&path);
-            Some((path, file))
-        })
-    }
-
-    fn cmdline(&self, tgid: u32) -> Vec<String> {
-        self.with(|shared| shared.cmdlines.get(&tgid).cloned().unwrap_or_default())
-    }
-
-    fn cgroup(&self, tgid: u32) -> Option<String> {
-        self.with(|shared| shared.cgroups.get(&tgid).cloned())
-    }
-
-    fn libraries(&self, tgid: u32) -> Vec<(PathBuf, FileKey)> {
-        self.with(|shared| {
-            let paths = shared.libraries.get(&tgid).cloned().unwrap_or_default();
-            paths.into_iter().map(|path| (path.clone(), shared.file(&path))).collect()
-        })
-    }
-
-    fn file(&self, path: &Path) -> Option<FileKey> {
-        self.with(|shared| shared.files.contains_key(path).then(|| shared.file(path)))
-    }
-
-    fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> Option<String> {
-        Some(build(file.ino))
-    }
-}
-
-impl Locate for Fake {
-    fn locate(&mut self, _tgid: u32, addresses: &[u64]) -> Vec<Option<Located>> {
-        self.with(|shared| {
-            addresses
-                .iter()
-                .map(|address| {
-                    let inode = address / MODULE_SIZE;
-                    let path = shared.files.iter().find(|(_, known)| **known == inode)?.0;
-                    let path = path.to_string_lossy().into_owned();
-                    Some(Located {
-                        module: ModuleId { path, build: build(inode) },
-                        offset: address % MODULE_SIZE,
-                        symbol: shared.symbols.get(address).map(|name| (name.clone(), 0)),
-                    })
-                })
-                .collect()
-        })
-    }
 }
 
 /// The machine: makes events and keeps time.

@@ -1,0 +1,108 @@
+//! The imitated machine as `/proc` and the processes' maps would show it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::MODULE_SIZE;
+use crate::event::FileKey;
+use crate::host::outside::{Locate, Outside, Stat};
+use crate::host::{Located, ModuleId};
+
+/// What is shared with the fakes that the pipeline owns.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) processes: BTreeMap<u32, (Stat, PathBuf)>,
+    pub(crate) cmdlines: BTreeMap<u32, Vec<String>>,
+    pub(crate) cgroups: BTreeMap<u32, String>,
+    pub(crate) libraries: BTreeMap<u32, Vec<PathBuf>>,
+    /// Path → inode; also what builds the module's number.
+    pub(crate) files: BTreeMap<PathBuf, u64>,
+    pub(super) symbols: BTreeMap<u64, String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake(pub(crate) Arc<Mutex<Shared>>);
+
+impl Fake {
+    pub(super) fn with<T>(&self, get: impl FnOnce(&mut Shared) -> T) -> T {
+        get(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Shared {
+    pub(crate) fn inode(&mut self, path: &Path) -> u64 {
+        let next = self.files.len() as u64 + 1;
+        *self.files.entry(path.to_owned()).or_insert(next)
+    }
+
+    pub(crate) fn file(&mut self, path: &Path) -> FileKey {
+        FileKey { ino: self.inode(path), dev: 0x800_0001, generation: 0, ctime_s: 1, size: 4096 }
+    }
+}
+
+/// Build-id of the file with this inode.
+pub(crate) fn build(inode: u64) -> String {
+    format!("{inode:04x}{inode:036x}")
+}
+
+impl Outside for Fake {
+    fn processes(&self) -> Vec<u32> {
+        self.with(|shared| shared.processes.keys().copied().collect())
+    }
+
+    fn stat(&self, tgid: u32) -> Option<Stat> {
+        self.with(|shared| shared.processes.get(&tgid).map(|(stat, _)| *stat))
+    }
+
+    fn exe(&self, tgid: u32) -> Option<(PathBuf, FileKey)> {
+        self.with(|shared| {
+            let path = shared.processes.get(&tgid)?.1.clone();
+            let file = shared.file(&path);
+            Some((path, file))
+        })
+    }
+
+    fn cmdline(&self, tgid: u32) -> Vec<String> {
+        self.with(|shared| shared.cmdlines.get(&tgid).cloned().unwrap_or_default())
+    }
+
+    fn cgroup(&self, tgid: u32) -> Option<String> {
+        self.with(|shared| shared.cgroups.get(&tgid).cloned())
+    }
+
+    fn libraries(&self, tgid: u32) -> Vec<(PathBuf, FileKey)> {
+        self.with(|shared| {
+            let paths = shared.libraries.get(&tgid).cloned().unwrap_or_default();
+            paths.into_iter().map(|path| (path.clone(), shared.file(&path))).collect()
+        })
+    }
+
+    fn file(&self, path: &Path) -> Option<FileKey> {
+        self.with(|shared| shared.files.contains_key(path).then(|| shared.file(path)))
+    }
+
+    fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> Option<String> {
+        Some(build(file.ino))
+    }
+}
+
+impl Locate for Fake {
+    fn locate(&mut self, _tgid: u32, addresses: &[u64]) -> Vec<Option<Located>> {
+        self.with(|shared| {
+            addresses
+                .iter()
+                .map(|address| {
+                    let inode = address / MODULE_SIZE;
+                    let path = shared.files.iter().find(|(_, known)| **known == inode)?.0;
+                    let path = path.to_string_lossy().into_owned();
+                    Some(Located {
+                        module: ModuleId { path, build: build(inode) },
+                        offset: address % MODULE_SIZE,
+                        symbol: shared.symbols.get(address).map(|name| (name.clone(), 0)),
+                    })
+                })
+                .collect()
+        })
+    }
+}
