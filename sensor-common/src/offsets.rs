@@ -118,12 +118,20 @@ kernel_offsets! {
     inode_mode: Required "inode.i_mode";
     /// Superblock.
     inode_sb: Required "inode.i_sb";
+    /// Owner.
+    inode_uid: Optional "inode.i_uid";
+    /// Hard links; 0 where the last name is gone.
+    inode_nlink: Optional "inode.i_nlink";
     /// Generation, tells a reused inode number.
     inode_generation: Required "inode.i_generation";
     /// Size in bytes.
     inode_size: Required "inode.i_size";
     /// Change time, whole seconds.
     inode_ctime: Optional "inode.i_ctime_sec" | "inode.__i_ctime" | "inode.i_ctime";
+    /// Modification time, whole seconds.
+    inode_mtime: Optional "inode.i_mtime_sec" | "inode.__i_mtime" | "inode.i_mtime";
+    /// Kind of file system (linux/magic.h).
+    sb_magic: Optional "super_block.s_magic";
     /// Device number, `MKDEV` form (major << 20 | minor).
     sb_dev: Required "super_block.s_dev";
     /// Parent directory.

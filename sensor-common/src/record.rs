@@ -19,6 +19,9 @@ pub const ENV_MAX: usize = 256;
 /// [`Frame::verdict`] of a frame that carries none.
 pub const NO_VERDICT: u32 = u32::MAX;
 
+/// A number that the kernel did not tell.
+pub const UNKNOWN: u32 = u32::MAX;
+
 /// What a record is. On the wire a u16: an unknown one is an error that decode counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u16)]
@@ -265,8 +268,14 @@ pub struct Map {
     pub mode: u32,
     /// Owner of the mapping process.
     pub uid: u32,
-    /// Explicit, so that the layout has no padding.
-    pub reserved: u32,
+    /// Owner of the file, or [`UNKNOWN`].
+    pub owner: u32,
+    /// The file's change of content, seconds since the epoch; 0 where the kernel does not say.
+    pub mtime_s: u64,
+    /// Names the file has, or [`UNKNOWN`]; 0 for one that was deleted or never had any.
+    pub links: u32,
+    /// Kind of file system (include/uapi/linux/magic.h); 0 where the kernel does not say.
+    pub fs_magic: u32,
     /// The mapped file's path.
     pub path: Path,
 }
@@ -429,7 +438,7 @@ const _: () = {
     assert!(size_of::<Fork>() == 80);
     assert!(size_of::<Exec>() == 32 + 32 + 32 + 8 + 16 + 24 + 520);
     assert!(size_of::<Exit>() == 72);
-    assert!(size_of::<Map>() == 32 + 64 + 24 + 16 + 520);
+    assert!(size_of::<Map>() == 32 + 64 + 24 + 32 + 520);
     assert!(size_of::<SealAt>() == 32);
     assert!(size_of::<Link>() == 32 + 32 + 16 + SEALS_MAX * 32);
     assert!(size_of::<Seal>() == 80);

@@ -26,6 +26,12 @@ impl KernelPtr {
         (address != 0).then_some(Self(address))
     }
 
+    /// Any address, null included: for what is read with [`KernelPtr::read_or_zero`] only.
+    #[inline(always)]
+    pub fn from_raw(address: u64) -> Self {
+        Self(address)
+    }
+
     /// The value `offset` bytes on; `None` where the member is unknown or cannot be read.
     #[inline(always)]
     pub fn read<T: FromBytes>(self, offset: u32) -> Option<T> {

@@ -11,7 +11,7 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, Fork, Frame, Link, Map, Seal, WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, Link, Map, Seal, WalkedPath,
 };
 
 const AF_INET: u16 = 2;
@@ -148,6 +148,12 @@ fn map(wire: &record::Map) -> Result<Map, DecodeError> {
         prot: wire.prot,
         mode: wire.mode,
         uid: wire.uid,
+        facts: FileFacts {
+            owner: told(wire.owner),
+            links: told(wire.links),
+            mtime_s: known(wire.mtime_s),
+            fs_magic: (wire.fs_magic != 0).then_some(wire.fs_magic),
+        },
     })
 }
 
@@ -199,6 +205,10 @@ fn env(wire: &record::Env) -> Result<Env, DecodeError> {
 
 fn known(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
+}
+
+fn told(value: u32) -> Option<u32> {
+    (value != record::UNKNOWN).then_some(value)
 }
 
 /// Turns the components, deepest first, into a path from the root.
@@ -358,7 +368,7 @@ mod tests {
             kind in 1u16..10,
             seed in proptest::collection::vec(any::<u8>(), 1400),
         ) {
-            let sizes = [0, 80, 664, 72, 656, 1360, 80, 144, 80, 296];
+            let sizes = [0, 80, 664, 72, 672, 1360, 80, 144, 80, 296];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

@@ -9,6 +9,7 @@ mod foreign_caller;
 mod got_redirected;
 pub(crate) mod judge;
 mod library_unexpected;
+mod library_writable_path;
 mod link_time_shift;
 mod preauth_exec;
 mod preload_env;
@@ -69,6 +70,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(preload_env::PreloadEnv),
         Box::new(library_unexpected::LibraryUnexpected),
+        Box::new(library_writable_path::LibraryWritablePath),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(got_redirected::GotRedirected),
         Box::new(foreign_caller::ForeignCaller),

@@ -146,6 +146,21 @@ pub struct Map {
     pub mode: u32,
     /// Real user id of the process.
     pub uid: u32,
+    /// What else the kernel knows of the file.
+    pub facts: FileFacts,
+}
+
+/// A file as its inode describes it; `None` where the kernel does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Owner.
+    pub owner: Option<u32>,
+    /// Names it has; 0 for one that was deleted or never had any.
+    pub links: Option<u32>,
+    /// Last change of its content, seconds since the epoch.
+    pub mtime_s: Option<u64>,
+    /// Kind of file system (include/uapi/linux/magic.h).
+    pub fs_magic: Option<u32>,
 }
 
 /// See [`sensor_common::record::Link`].

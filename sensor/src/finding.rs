@@ -54,6 +54,24 @@ pub struct ProcessRef {
     pub pod: Option<String>,
 }
 
+/// Who else decides about code that a process has mapped, the worst that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exposure {
+    /// Memory that never was a file on a disk.
+    Memory,
+    /// A file whose last name was gone when it was mapped: nobody can look at it any more.
+    Deleted,
+    /// A file that every user can write.
+    WritableByAll,
+    /// A directory in which every user can put files.
+    AnyonesDirectory,
+    /// Its owner is neither root nor the user of the process.
+    ForeignOwner,
+    /// None of these.
+    Ordinary,
+}
+
 /// One piece of evidence: `kind` plus its own keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -96,6 +114,19 @@ pub enum Evidence {
         build_id: Option<String>,
         /// Device and inode, `major:minor:inode`.
         inode: String,
+    },
+    /// The file of the library before it, as its inode described it when it was mapped.
+    File {
+        /// Who else decides about it.
+        exposure: Exposure,
+        /// Permissions, octal.
+        mode: String,
+        /// Owner's user id.
+        owner: Option<u32>,
+        /// Names it had.
+        links: Option<u32>,
+        /// Last change of its content.
+        modified: Option<Timestamp>,
     },
     /// A measured time against its baseline.
     Timing {
@@ -186,4 +217,21 @@ pub struct Finding {
     pub attack: Vec<String>,
     /// A package upgrade, a known tool, an operator's approval.
     pub explained_by: Option<String>,
+}
+
+// === impl Exposure ===
+
+impl Exposure {
+    /// The clause that ends "… mapped FILE, which …".
+    #[must_use]
+    pub fn clause(self) -> &'static str {
+        match self {
+            Self::Memory => "which lies in memory only",
+            Self::Deleted => "whose last name was gone by then",
+            Self::WritableByAll => "which every user can write to",
+            Self::AnyonesDirectory => "from a directory in which every user can put files",
+            Self::ForeignOwner => "which belongs to another user",
+            Self::Ordinary => "as usual",
+        }
+    }
 }

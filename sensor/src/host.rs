@@ -16,6 +16,7 @@ mod link;
 mod observe;
 mod outside;
 mod pipeline;
+mod place;
 mod procfs;
 mod programs;
 mod schedule;
@@ -33,6 +34,7 @@ pub use observe::{
 };
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};
+pub use place::Placed;
 pub use procfs::Procfs;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `struct file` and its inode.
 
-use sensor_common::record::{FileKey, InodeKey};
+use sensor_common::UNRESOLVED;
+use sensor_common::record::{FileKey, InodeKey, UNKNOWN};
 
 use super::KernelPtr;
 use super::sock::Sock;
@@ -12,6 +13,14 @@ const S_IFSOCK: u16 = 0o140_000;
 /// A `struct file *`.
 #[derive(Clone, Copy)]
 pub struct File(KernelPtr);
+
+/// As [`sensor_common::record::Map`] has them.
+pub struct Facts {
+    pub owner: u32,
+    pub links: u32,
+    pub mtime_s: u64,
+    pub fs_magic: u32,
+}
 
 impl From<KernelPtr> for File {
     #[inline(always)]
@@ -48,6 +57,21 @@ impl File {
         self.inode()?.read(offset!(inode_mode))
     }
 
+    /// What else the inode says. Called after [`File::key`] has succeeded, so the inode is there,
+    /// and no branch is needed on it.
+    #[inline(always)]
+    pub fn facts(self) -> Facts {
+        let inode = self.inode().unwrap_or(KernelPtr::NULL);
+        let superblock = KernelPtr::from_raw(inode.read_or_zero(offset!(inode_sb)));
+        Facts {
+            owner: number(inode, offset!(inode_uid)),
+            links: number(inode, offset!(inode_nlink)),
+            mtime_s: inode.read_or_zero(offset!(inode_mtime)),
+            // The kernel's field is wider than any number in use.
+            fs_magic: superblock.read_or_zero::<u64>(offset!(sb_magic)) as u32,
+        }
+    }
+
     #[inline(always)]
     pub fn dentry(self) -> Option<KernelPtr> {
         self.0.follow(offset!(file_dentry))
@@ -68,6 +92,12 @@ impl File {
         let socket = self.0.follow(offset!(file_private_data))?;
         socket.follow(offset!(socket_sk)).map(Sock::from)
     }
+}
+
+/// A number that may be 0, or [`UNKNOWN`] on a kernel without it.
+#[inline(always)]
+fn number(inode: KernelPtr, offset: u32) -> u32 {
+    if offset == UNRESOLVED { UNKNOWN } else { inode.read_or_zero(offset) }
 }
 
 /// The part of a file's identity by which programs are guarded.

@@ -76,6 +76,11 @@ fn tell(task: Task, file: File, pair: &KnownPair, call: Syscall, role: Role) -> 
     record.offset = call.arg_or_zero::<5>();
     record.mode = u32::from(mode);
     record.uid = uid;
+    let facts = file.facts();
+    record.owner = facts.owner;
+    record.links = facts.links;
+    record.mtime_s = facts.mtime_s;
+    record.fs_magic = facts.fs_magic;
     record.submit();
     if KNOWN.insert(pair, 1, 0).is_err() {
         count(Counter::StateFull);

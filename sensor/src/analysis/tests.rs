@@ -3,6 +3,7 @@
 mod hooks;
 mod keeping;
 mod normal;
+mod places;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

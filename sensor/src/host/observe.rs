@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::place::Placed;
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;
 
@@ -172,6 +173,8 @@ pub struct Library {
     pub file: FileKey,
     /// Mapped while the program was being linked (so no input can have asked for it).
     pub during_link: bool,
+    /// Where it lies, and who else decides about it.
+    pub placed: Placed,
 }
 
 /// One module's part in a start.

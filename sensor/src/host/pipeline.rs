@@ -6,6 +6,7 @@ use super::guard::Guards;
 use super::link;
 use super::observe::{Body, Called, Library, Observation, ProcessId, Variable};
 use super::outside::{Locate, Outside};
+use super::place::Placed;
 use super::programs::{Programs, walked};
 use super::schedule::Schedule;
 use super::table::{Proc, Table};
@@ -256,7 +257,8 @@ impl Pipeline {
             let inode = InodeKey { ino: map.file.ino, dev: map.file.dev, reserved: 0 };
             self.attach(at.tgid, path, inode);
         }
-        let library = Library { module, file: map.file, during_link };
+        let placed = Placed::of(map, &module.path);
+        let library = Library { module, file: map.file, during_link, placed };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
     }
 

@@ -9,8 +9,8 @@ pub(crate) use self::fake::{Fake, build};
 use super::Clock;
 use super::outside::Stat;
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, FileKey, Fork, Frame, Link, Map, Role, Seal, SealAt,
-    Usage, WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, Link, Map, Role,
+    Seal, SealAt, Usage, WalkedPath,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -64,7 +64,7 @@ pub(crate) const SSHD_PATH: &str = "/usr/sbin/sshd";
 pub(crate) const SESSION_PATH: &str = "/usr/lib/openssh/sshd-session";
 pub(crate) const AUTH_PATH: &str = "/usr/lib/openssh/sshd-auth";
 pub(crate) const LZMA: &str = "/usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1";
-pub(crate) const EVIL: &str = "/tmp/lab/liblzma.so.5.4.1";
+pub(crate) const EVIL: &str = "/opt/lab/liblzma.so.5.4.1";
 pub(crate) const CRYPTO: &str = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
 
 impl Login {
@@ -220,6 +220,19 @@ impl World {
 
     /// Reports the pair only once, as the kernel side does.
     pub(crate) fn map(&mut self, tgid: u32, exe: &str, path: &Path, role: Role) {
+        let facts = FileFacts { owner: Some(0), links: Some(1), ..FileFacts::default() };
+        self.map_file(tgid, exe, path, role, (0o755, 0, facts));
+    }
+
+    /// The same with permissions, the mapping user, and what the inode says.
+    pub(crate) fn map_file(
+        &mut self,
+        tgid: u32,
+        exe: &str,
+        path: &Path,
+        role: Role,
+        (mode, uid, facts): (u32, u32, FileFacts),
+    ) {
         let (exe, file) = self.fake.with(|shared| (shared.file(Path::new(exe)), shared.file(path)));
         if self.mapped.contains(&(exe.ino, file.ino)) {
             return;
@@ -233,8 +246,9 @@ impl World {
             len: 4096,
             offset: 0,
             prot: 5,
-            mode: 0o100_755,
-            uid: 0,
+            mode: 0o100_000 | mode,
+            uid,
+            facts,
         };
         self.push(tgid, role, EventBody::Map(Box::new(map)));
     }

@@ -66,9 +66,10 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::Environment { name, value } => ["environment", name, value, ""],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
-        Evidence::Connection { .. } | Evidence::Repeated { .. } | Evidence::Note { .. } => {
-            return None;
-        }
+        Evidence::File { .. }
+        | Evidence::Connection { .. }
+        | Evidence::Repeated { .. }
+        | Evidence::Note { .. } => return None,
     };
     let mut text = String::new();
     for part in parts {

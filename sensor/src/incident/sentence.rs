@@ -122,7 +122,7 @@ fn sentence(
         }
         Evidence::Library { path: file, .. } => {
             // Other detectors add it to identify the module they speak of.
-            let how = mapped(&finding.detector)?;
+            let how = mapped(finding)?;
             format!("{subject} mapped {}, {how}", modules.library(file))
         }
         Evidence::Timing { .. } => timing(evidence, method(finding), who, modules)?,
@@ -137,7 +137,9 @@ fn sentence(
             format!("{subject} executed {}{}{before}", path(file), command(cmdline))
         }
         Evidence::Note { text } => opened(&clause(text)),
-        Evidence::Connection { .. } | Evidence::Repeated { .. } => return None,
+        Evidence::File { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
+            return None;
+        }
     })
 }
 
@@ -186,11 +188,15 @@ pub(super) fn unit(metric: &str) -> &'static str {
 }
 
 /// What is wrong with a mapping, for the detectors of mappings.
-pub(super) fn mapped(detector: &str) -> Option<&'static str> {
-    Some(match detector {
+pub(super) fn mapped(finding: &Finding) -> Option<&'static str> {
+    let placed = finding.evidence.iter().find_map(|evidence| match evidence {
+        Evidence::File { exposure, .. } => Some(exposure.clause()),
+        _ => None,
+    });
+    Some(match finding.detector.as_str() {
         "library_unexpected" => "which was not there while learning",
         "library_unowned" => "which no package owns as it is",
-        "library_writable_path" => "which others can write to",
+        "library_writable_path" => placed.unwrap_or("which others can write to"),
         "module_unlinked" => "which the loader does not know of",
         "dlopen_unexpected" => "which was not loaded at run time while learning",
         _ => return None,

@@ -38,10 +38,11 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Slot { .. } => 0,
         Evidence::Caller { .. } => 1,
         Evidence::Exec { .. } => 2,
-        Evidence::Library { .. } if mapped(&finding.detector).is_some() => 3,
+        Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
         Evidence::Environment { .. } => 5,
         Evidence::Library { .. }
+        | Evidence::File { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => 6,
@@ -70,7 +71,7 @@ fn headline(finding: &Finding) -> String {
             format!("{exe} executed {} before authentication", path(file))
         }
         Evidence::Exec { path: file, .. } => format!("{exe} executed {}", path(file)),
-        Evidence::Library { path: file, .. } => match mapped(&finding.detector) {
+        Evidence::Library { path: file, .. } => match mapped(finding) {
             Some(how) => format!("{exe} mapped {}, {how}", path(file)),
             None => clause(&finding.title),
         },
@@ -78,9 +79,10 @@ fn headline(finding: &Finding) -> String {
         Evidence::Environment { name: variable, .. } => {
             format!("{} was set for {exe}", name(variable))
         }
-        Evidence::Note { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
-            clause(&finding.title)
-        }
+        Evidence::File { .. }
+        | Evidence::Note { .. }
+        | Evidence::Connection { .. }
+        | Evidence::Repeated { .. } => clause(&finding.title),
     }
 }
 

@@ -16,6 +16,7 @@ mod function;
 mod harness;
 mod loss;
 mod memory;
+mod place;
 mod process;
 mod refusal;
 mod role;

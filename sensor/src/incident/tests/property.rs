@@ -11,7 +11,7 @@ use proptest::prelude::{
 
 use super::super::limit::count;
 use super::{WINDOW, incidents};
-use crate::finding::{Evidence, Family, Finding, ProcessRef, Severity};
+use crate::finding::{Evidence, Exposure, Family, Finding, ProcessRef, Severity};
 use crate::host::{Lineage, ProcessId};
 use crate::incident::{Entry, Incident, Incidents};
 
@@ -49,6 +49,13 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             path,
             build_id,
             inode: String::new()
+        }),
+        (text(), option::of(any::<u32>())).prop_map(|(mode, owner)| Evidence::File {
+            exposure: Exposure::Memory,
+            mode,
+            owner,
+            links: owner,
+            modified: None
         }),
         (text(), any::<f64>(), any::<f64>(), option::of(text()), option::of(any::<f64>()))
             .prop_map(|(metric, seconds, baseline_seconds, module, module_seconds)| {
