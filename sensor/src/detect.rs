@@ -3,6 +3,7 @@
 //! A detector sees one observation at a time with the baseline as it was before it, keeps only
 //! small bounded state of its own, and knows no clock but the observation's.
 
+mod audit_unrequested;
 mod auth_cpu_shift;
 mod check;
 mod foreign_caller;
@@ -16,7 +17,9 @@ mod preload_env;
 mod streak;
 pub(crate) mod timing;
 
-pub use check::{Category, CheckFailed, CheckReport, Mismatch, NoCheck, Place, SlotCheck};
+pub use check::{
+    Category, CheckFailed, CheckReport, Mismatch, NoCheck, Place, SlotCheck, UnrequestedAudit,
+};
 
 use std::sync::Arc;
 
@@ -72,6 +75,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_writable_path::LibraryWritablePath),
         Box::new(link_time_shift::LinkTimeShift::default()),
+        Box::new(audit_unrequested::AuditUnrequested),
         Box::new(got_redirected::GotRedirected),
         Box::new(foreign_caller::ForeignCaller),
         Box::new(preauth_exec::PreauthExec),

@@ -128,6 +128,17 @@ pub enum Evidence {
         /// Last change of its content.
         modified: Option<Timestamp>,
     },
+    /// The loader's audit interface is in use though nobody asked for it.
+    Audit {
+        /// Libraries the loader calls back.
+        count: u32,
+        /// Where its callback for bound functions leads, `module+offset`.
+        callback: String,
+        /// Path of the module it leads into; empty where there is none.
+        callback_module: String,
+        /// Build-id of that module, hex.
+        callback_build_id: Option<String>,
+    },
     /// A measured time against its baseline.
     Timing {
         /// What was measured, e.g. `link_cpu`, `auth_cpu`.

@@ -6,6 +6,7 @@
 //! memory of the process. Nothing is executed, attached or mapped in the process; all that is read
 //! from it or its files is treated as hostile.
 
+mod audit;
 mod auxv;
 mod budget;
 mod bytes;
@@ -25,6 +26,7 @@ pub(crate) mod process;
 mod report;
 mod resolve;
 mod scope;
+mod target;
 
 use std::thread;
 use std::time::Duration;
@@ -41,7 +43,9 @@ use self::process::Process;
 pub use self::elf::ElfError;
 pub use self::error::VerifyError;
 pub use self::process::list_processes;
-pub use self::report::{Category, Gap, Linkage, ModuleRef, Report, SlotKind, SlotMismatch, Target};
+pub use self::report::{
+    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, SlotKind, SlotMismatch, Target,
+};
 
 /// How often a process is looked at again while its loader is at work.
 const SETTLE_TRIES: u32 = 3;
@@ -181,9 +185,11 @@ impl Verifier {
         if !process.is_same() || process.read_u64(linked.debug).is_err() {
             return Err(VerifyError::Gone { pid });
         }
+        let audit = audit::look(&process, &linked, &layout)?;
         let preloads = plan.scopes.preloads.iter();
         let preloads = preloads.filter_map(|at| layout.modules.get(*at)?.module_ref()).collect();
-        Ok(Report::checked(&process, &layout, comparison, preloads, gaps))
+        let report = Report::checked(&process, &layout, comparison, preloads, gaps);
+        Ok(Report { audit, ..report })
     }
 }
 
@@ -214,6 +220,7 @@ impl Report {
             settled: true,
             linkage,
             preloads: Vec::new(),
+            audit: None,
         }
     }
 
@@ -294,6 +301,7 @@ mod tests {
             settled,
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
+            audit: None,
         }
     }
 

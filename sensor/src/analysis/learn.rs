@@ -337,5 +337,6 @@ fn lesson(program: &Program, time: Timestamp, what: What) -> Lesson {
 }
 
 fn dirty(report: &CheckReport) -> bool {
-    report.mismatches.iter().any(|mismatch| mismatch.category != Category::FileChanged)
+    report.audit.is_some()
+        || report.mismatches.iter().any(|mismatch| mismatch.category != Category::FileChanged)
 }

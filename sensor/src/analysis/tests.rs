@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::detect::{Category, CheckReport, Mismatch, Place};
+use crate::detect::{Category, CheckReport, Mismatch, Place, UnrequestedAudit};
 use crate::event::Event;
 use crate::finding::{Family, Severity};
 use crate::host::testing::{
@@ -20,8 +20,8 @@ use crate::host::testing::{
 use crate::host::{ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};
 
-/// Processes to report of, what to report, and whether they are still in motion.
-type Answers = (Vec<u32>, Vec<Mismatch>, bool);
+/// Processes to report of, what to report, whether they are still in motion, and who is audited.
+type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>);
 
 /// Answers a check with mismatches where the process has the hooking library.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +32,11 @@ impl SlotCheck for Slots {
         let state = self.0.lock().unwrap();
         let mismatches = if state.0.contains(&process.tgid) { state.1.clone() } else { Vec::new() };
         let settled = !state.2;
-        Ok(CheckReport { slots_checked: 472, settled, mismatches, ..CheckReport::default() })
+        let module = ModuleId { path: EVIL.to_owned(), build: "ab".to_owned() };
+        let callback = Place { module: Some(module), offset: Some(16), ..Place::default() };
+        let audit = (state.3 == Some(process.tgid))
+            .then_some(UnrequestedAudit { count: 1, callback: Some(callback) });
+        Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..CheckReport::default() })
     }
 }
 

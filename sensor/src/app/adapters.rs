@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{major, minor};
 
-use crate::detect::{Category, CheckFailed, CheckReport, Mismatch, Place, SlotCheck};
+use crate::detect::{
+    Category, CheckFailed, CheckReport, Mismatch, Place, SlotCheck, UnrequestedAudit,
+};
 use crate::event::FileKey;
 use crate::host::{Clock, Locate, Located, ModuleId, Outside, ProcessId, Procfs};
 use crate::metrics::Metrics;
 use crate::symbol::{AddressSpace, Symbolized, Symbolizer};
-use crate::verify::{self, Limits, ModuleRef, Report, SlotMismatch, Target, Verifier, VerifyError};
+use crate::verify::{
+    self, Audit, Limits, ModuleRef, Report, SlotMismatch, Target, Verifier, VerifyError,
+};
 
 /// Finds addresses through the maps of live processes.
 #[derive(Debug, Default)]
@@ -96,6 +100,7 @@ impl SlotCheck for Slots {
             settled: report.settled,
             mismatches: report.mismatches.into_iter().map(mismatch).collect(),
             gaps: report.gaps.iter().map(ToString::to_string).collect(),
+            audit: report.audit.filter(|audit| audit.requested.is_none()).map(unrequested),
         })
     }
 }
@@ -103,6 +108,11 @@ impl SlotCheck for Slots {
 fn same_process(process: ProcessId) -> Result<(), CheckFailed> {
     let same = Procfs.stat(process.tgid).is_some_and(|now| now.start_ticks == process.start_ticks);
     if same { Ok(()) } else { Err(CheckFailed::Gone) }
+}
+
+fn unrequested(audit: Audit) -> UnrequestedAudit {
+    let callback = audit.callbacks.into_iter().next().map(place);
+    UnrequestedAudit { count: audit.count, callback }
 }
 
 fn mismatch(found: SlotMismatch) -> Mismatch {

@@ -1,4 +1,5 @@
-//! `halfsecond scan`: one check of the linkage slots of every process, without daemon and eBPF.
+//! `halfsecond scan`: one check of the linkage slots and of the loader's audit state of every
+//! process, without daemon and eBPF.
 
 mod found;
 mod show;
@@ -47,11 +48,12 @@ pub fn scan(global: &Global, args: &ScanArgs, out: &mut impl Write) -> Result<Ex
         {
             refused.get_or_insert(error);
         }
-        let Some(findings) = findings else { return };
-        if global.json && written.is_ok() {
-            written = line(out, &findings);
+        for findings in &findings {
+            if global.json && written.is_ok() {
+                written = line(out, findings);
+            }
         }
-        found.push(findings);
+        found.extend(findings);
     });
     progress.clear();
     if let Some(error) = refused {

@@ -21,6 +21,17 @@ pub struct CheckReport {
     pub mismatches: Vec<Mismatch>,
     /// What was not covered, one sentence each.
     pub gaps: Vec<String>,
+    /// rtld-audit, where it is active and was found not to have been asked for.
+    pub audit: Option<UnrequestedAudit>,
+}
+
+/// The loader calls somebody back, and nobody asked for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnrequestedAudit {
+    /// Libraries the loader counts.
+    pub count: u32,
+    /// Where the first callback for bound functions leads.
+    pub callback: Option<Place>,
 }
 
 /// One slot that leads elsewhere.
@@ -106,6 +117,31 @@ impl CheckReport {
 // === impl Place ===
 
 impl Place {
+    /// `module+offset`, or the bare address.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match (&self.module, self.offset) {
+            (Some(module), Some(offset)) => format!("{}+{offset:#x}", module.name()),
+            _ => format!("{:#x}", self.address),
+        }
+    }
+
+    /// File name of the module, else what the kernel calls the memory.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        match (&self.module, &self.memory) {
+            (Some(module), _) => module.name().to_owned(),
+            (None, Some(memory)) => memory.clone(),
+            (None, None) => format!("{:#x}", self.address),
+        }
+    }
+
+    /// The same with the module's whole path.
+    #[must_use]
+    pub fn owner_path(&self) -> String {
+        self.module.as_ref().map_or_else(|| self.owner(), |module| module.path.clone())
+    }
+
     fn leads_somewhere(&self) -> bool {
         self.module.is_some() || self.memory.as_deref().is_some_and(|memory| memory != "unmapped")
     }

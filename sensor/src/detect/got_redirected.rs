@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::check::{Category, CheckReport, Mismatch, Place};
+use super::check::{Category, CheckReport, Mismatch};
 use super::{Detector, Draft, World};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, ModuleId, Observation};
@@ -58,7 +58,7 @@ impl Detector for GotRedirected {
 fn title(seen: &Observation, first: &Mismatch, slots: usize) -> String {
     let program = seen.process.program.name();
     let function = first.symbol.as_deref().unwrap_or("an import");
-    let owner = owner(&first.actual);
+    let owner = first.actual.owner();
     let more = match slots {
         1 => String::new(),
         n => format!(" and {} more", n - 1),
@@ -99,9 +99,9 @@ fn slot(mismatch: &Mismatch) -> Evidence {
         slot: format!("{:#x}", mismatch.slot),
         slot_kind: mismatch.kind.clone(),
         symbol,
-        expected: place(&mismatch.expected),
-        actual: place(&mismatch.actual),
-        actual_module: owner_path(&mismatch.actual),
+        expected: mismatch.expected.shown(),
+        actual: mismatch.actual.shown(),
+        actual_module: mismatch.actual.owner_path(),
         actual_build_id: mismatch
             .actual
             .module
@@ -115,29 +115,10 @@ fn slot(mismatch: &Mismatch) -> Evidence {
 fn object(slots: &[&Mismatch]) -> String {
     let mut names: Vec<String> = slots
         .iter()
-        .map(|m| format!("{}>{}", m.symbol.as_deref().unwrap_or(""), owner_path(&m.actual)))
+        .map(|m| format!("{}>{}", m.symbol.as_deref().unwrap_or(""), m.actual.owner_path()))
         .collect();
     names.sort_unstable();
     names.dedup();
     names.truncate(SLOTS_TOLD);
     names.join(" ")
-}
-
-fn place(place: &Place) -> String {
-    match (&place.module, place.offset) {
-        (Some(module), Some(offset)) => format!("{}+{offset:#x}", module.name()),
-        _ => format!("{:#x}", place.address),
-    }
-}
-
-fn owner(place: &Place) -> String {
-    match (&place.module, &place.memory) {
-        (Some(module), _) => module.name().to_owned(),
-        (None, Some(memory)) => memory.clone(),
-        (None, None) => format!("{:#x}", place.address),
-    }
-}
-
-fn owner_path(place: &Place) -> String {
-    place.module.as_ref().map_or_else(|| owner(place), |module| module.path.clone())
 }

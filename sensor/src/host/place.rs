@@ -5,7 +5,7 @@ use crate::finding::Exposure;
 
 /// Directories in which every user may create files.
 const ANYONES: [&str; 4] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/run/lock/"];
-/// What the kernel calls memory that only looks like a file: memfd, SysV segments, shared
+/// What the kernel calls memory that only looks like a file: memfd, `SysV` segments, shared
 /// anonymous memory, huge pages (mm/memfd.c, ipc/shm.c, mm/shmem.c, fs/hugetlbfs/inode.c).
 const MEMORY: [&str; 4] = ["/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"];
 const OTHERS_WRITE: u32 = 0o002;

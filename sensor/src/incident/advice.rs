@@ -149,6 +149,7 @@ fn suspect(evidence: &Evidence) -> Option<&str> {
         Evidence::Slot { actual_module, .. } => actual_module,
         Evidence::Caller { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
+        Evidence::Audit { callback_module, .. } => callback_module,
         Evidence::Timing { module, .. } => module.as_ref()?,
         _ => return None,
     };

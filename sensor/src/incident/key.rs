@@ -58,6 +58,7 @@ fn object(evidence: &Evidence) -> Option<String> {
             ["slot", module, symbol, actual]
         }
         Evidence::Caller { function, caller_module, .. } => ["caller", function, caller_module, ""],
+        Evidence::Audit { callback_module, .. } => ["audit", callback_module, "", ""],
         Evidence::Library { path, build_id, .. } => {
             ["library", build_id.as_deref().unwrap_or(path), "", ""]
         }

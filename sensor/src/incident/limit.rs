@@ -149,6 +149,10 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
         Evidence::Library { path, build_id, inode } => {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }
+        Evidence::Audit { callback, callback_module, callback_build_id, .. } => {
+            let texts = [callback, callback_module].into_iter().chain(callback_build_id);
+            texts.for_each(|text| shorten(text, room));
+        }
         Evidence::File { mode, .. } => shorten(mode, room),
         Evidence::Timing {
             metric,

@@ -120,6 +120,14 @@ fn sentence(
             };
             format!("{} was called from {}{when}; {before}", symbol(function), place(caller, more))
         }
+        Evidence::Audit { callback, callback_module, .. } => {
+            let more = modules.introduce(callback_module);
+            let who =
+                if callback.is_empty() { "somebody".to_owned() } else { place(callback, more) };
+            format!(
+                "{subject}'s loader calls back {who} for auditing that nobody had asked for{when}"
+            )
+        }
         Evidence::Library { path: file, .. } => {
             // Other detectors add it to identify the module they speak of.
             let how = mapped(finding)?;
@@ -248,6 +256,9 @@ impl Modules {
                     (actual_module, id)
                 }
                 Evidence::Library { path, build_id: Some(id), .. } => (path, id),
+                Evidence::Audit { callback_module, callback_build_id: Some(id), .. } => {
+                    (callback_module, id)
+                }
                 _ => continue,
             };
             build_ids.entry(base(module).to_owned()).or_insert_with(|| id.clone());

@@ -36,7 +36,7 @@ pub(super) fn lead(findings: &[Finding]) -> Option<&Finding> {
 fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } => 0,
-        Evidence::Caller { .. } => 1,
+        Evidence::Audit { .. } | Evidence::Caller { .. } => 1,
         Evidence::Exec { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
@@ -66,6 +66,10 @@ fn headline(finding: &Finding) -> String {
         Evidence::Caller { function, .. } => {
             let owner = owner(evidence).unwrap_or_default();
             format!("{} calls {} in {exe}", name(owner), symbol(function))
+        }
+        Evidence::Audit { .. } => {
+            let owner = owner(evidence).unwrap_or_default();
+            format!("{} is called back by {exe}'s loader, unrequested", name(owner))
         }
         Evidence::Exec { path: file, .. } if finding.detector == "preauth_exec" => {
             format!("{exe} executed {} before authentication", path(file))
@@ -120,6 +124,8 @@ fn owner(evidence: &Evidence) -> Option<&str> {
         }
         Evidence::Slot { actual_module, .. } => Some(base(actual_module)),
         Evidence::Caller { caller_module, .. } => Some(base(caller_module)),
+        Evidence::Audit { callback_module, .. } if callback_module.is_empty() => Some("somebody"),
+        Evidence::Audit { callback_module, .. } => Some(base(callback_module)),
         _ => None,
     }
 }

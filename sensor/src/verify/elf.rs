@@ -4,6 +4,7 @@
 //! in the file bytes of one `PT_LOAD`, and every size is checked before memory is taken for it.
 
 mod abi;
+mod audit;
 mod dynamic;
 mod hash;
 mod note;
@@ -17,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+pub(crate) use self::abi::{DT_AUDIT, DT_DEPAUDIT};
 pub(crate) use self::dynamic::Dynamic;
 pub(crate) use self::hash::SymbolName;
 pub(crate) use self::reloc::Slot;
@@ -116,6 +118,8 @@ pub(crate) struct ElfFile {
     pub(crate) fde_starts: Vec<u64>,
     /// Addresses of exported plain functions, ascending; only for files with IFUNCs.
     pub(crate) exported_functions: Vec<u64>,
+    /// Address of a glibc loader's `_dl_naudit`.
+    pub(crate) audit_count: Option<u64>,
 }
 
 // === impl ReadAt ===
@@ -270,6 +274,7 @@ impl ElfFile {
         let referenced = slots.iter().map(|slot| slot.symbol).max().unwrap_or(0);
         let symbols = SymbolTable::read(source, &headers, &dynamic, referenced)?;
         reloc::read_lazy_words(source, &headers, &mut slots);
+        let audit_count = audit::find(source, &headers, &dynamic, &symbols);
         let mut file = Self {
             headers,
             dynamic,
@@ -277,6 +282,7 @@ impl ElfFile {
             slots,
             fde_starts: Vec::new(),
             exported_functions: Vec::new(),
+            audit_count,
         };
         if file.has_ifuncs() {
             file.fde_starts = unwind::read_fde_starts(source, &file.headers).unwrap_or_default();

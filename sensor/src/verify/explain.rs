@@ -8,8 +8,9 @@ use super::elf::{Binding, SlotKind, SymbolName};
 use super::ifunc::{self, Vdso};
 use super::live_scope::LiveScopes;
 use super::process::Process;
-use super::report::{Category, Linkage, ModuleRef, SlotMismatch, Target};
+use super::report::{Category, Linkage, SlotMismatch, Target};
 use super::resolve::{Resolver, Want, want_of};
+use super::target;
 
 /// What is to be made of a slot that does not hold what was planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,40 +249,7 @@ impl<'a> Explainer<'a> {
         self.target(base.wrapping_add(resolver))
     }
 
-    /// Names an address by module, offset and nearest dynamic symbol, else by its memory.
-    pub(crate) fn target(&self, addr: u64) -> Target {
-        let mut target = Target::bare(addr);
-        if addr == 0 {
-            return target;
-        }
-        let Some((at, vaddr)) = self.resolver.layout.module_at(addr) else {
-            self.name_memory(&mut target);
-            return target;
-        };
-        let module = self.resolver.layout.modules.get(at);
-        target.module = module.and_then(super::layout::Module::module_ref);
-        target.offset = Some(vaddr);
-        if let Some(object) = module.and_then(|module| module.object())
-            && let Some((name, distance)) = object.elf.nearest_symbol(vaddr)
-        {
-            (target.symbol, target.symbol_offset) = (Some(printable(name)), Some(distance));
-        }
-        target
-    }
-
-    /// A file that is no module keeps its name; other memory is told by name and permissions.
-    fn name_memory(&self, target: &mut Target) {
-        let Some(vma) = self.process.maps.find(target.addr) else {
-            target.memory = Some("unmapped".to_owned());
-            return;
-        };
-        if vma.is_file() {
-            let metadata = self.process.stat_file(vma);
-            let dev = metadata.map_or(0, |metadata| std::os::unix::fs::MetadataExt::dev(&metadata));
-            let path = vma.path.to_string();
-            target.module = Some(ModuleRef { path, dev, ino: vma.ino, build_id: None });
-            target.offset = Some(vma.offset.wrapping_add(target.addr - vma.start));
-        }
-        target.memory = Some(vma.describe());
+    fn target(&self, addr: u64) -> Target {
+        target::name(self.process, self.resolver.layout, addr)
     }
 }

@@ -115,6 +115,13 @@ impl Process {
         Vec::new()
     }
 
+    /// The environment it was started with, as it is now; cut at `limit` bytes.
+    pub(crate) fn environ(&self, limit: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(format!("/proc/{}/environ", self.pid))?.take(limit).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// `stat` of the file an area maps, by the kernel's own reference to it.
     pub(crate) fn stat_file(&self, vma: &Vma) -> io::Result<Metadata> {
         match fs::metadata(self.map_file(vma)) {

@@ -35,6 +35,29 @@ pub struct Report {
     /// Modules that come before the program's own needs in the search order (`LD_PRELOAD`,
     /// `/etc/ld.so.preload`): they interpose legitimately, which is worth knowing.
     pub preloads: Vec<ModuleRef>,
+    /// rtld-audit, where it is active and the loader shows it (glibc 2.35 and later).
+    pub audit: Option<Audit>,
+}
+
+/// rtld-audit in a process: somebody is called back for what its loader does.
+#[derive(Serialize, Clone, Debug)]
+pub struct Audit {
+    /// Audit libraries the loader counts (`_dl_naudit`).
+    pub count: u32,
+    /// Where the callbacks lead that may answer with another function (`la_symbind`).
+    pub callbacks: Vec<Target>,
+    /// Who asked for it; none, where nobody did.
+    pub requested: Option<AuditRequest>,
+}
+
+/// How auditing is asked for.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditRequest {
+    /// `LD_AUDIT` in the environment.
+    Environment,
+    /// `DT_AUDIT` or `DT_DEPAUDIT` of the program itself.
+    Program,
 }
 
 /// Which loader linked a process.

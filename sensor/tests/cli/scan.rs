@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
 
-const SUMMARY: [&str; 17] = [
+const SUMMARY: [&str; 18] = [
+    "audit_unrequested",
     "checked",
     "denied",
     "failed",

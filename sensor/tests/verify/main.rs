@@ -11,6 +11,7 @@
 )]
 
 mod attacks;
+mod audit;
 mod benign;
 mod fixture;
 mod machine;

@@ -167,3 +167,21 @@ fn a_start_that_serves_nobody_joins_the_next_of_its_program() {
     start(&mut bench);
     assert_eq!(bench.incident().severity, Severity::Critical);
 }
+
+#[test]
+fn an_audit_that_nobody_asked_for_is_critical_in_sshd() {
+    let mut bench = Bench::new();
+    bench.learn(Tree::V9);
+    let next = bench.world.fresh() + 1;
+    bench.slots.0.lock().unwrap().3 = Some(next);
+    bench.login(&Login::new("publickey"));
+    assert_eq!(bench.fired(), ["audit_unrequested"]);
+    let incident = bench.incident();
+    assert_eq!(incident.severity, Severity::Critical);
+    assert!(
+        incident.story.contains("for auditing that nobody had asked for"),
+        "{}",
+        incident.story
+    );
+    assert!(incident.title.contains("liblzma.so.5.4.1"), "{}", incident.title);
+}

@@ -9,7 +9,7 @@ use super::who::Who;
 use crate::cli::Exit;
 use crate::doctor::missing_capabilities;
 use crate::finding::Evidence;
-use crate::verify::{Category, Linkage, Report, SlotMismatch, VerifyError};
+use crate::verify::{Audit, Category, Linkage, Report, SlotMismatch, VerifyError};
 
 /// Failures told one by one; the rest is only counted.
 const FAILURES_MAX: usize = 20;
@@ -41,6 +41,8 @@ pub(super) struct Tally {
     pub(super) checked: u64,
     pub(super) with_findings: u64,
     pub(super) mismatches: u64,
+    /// Processes whose loader calls somebody back unrequested.
+    pub(super) audited: u64,
     pub(super) slots: u64,
     /// Without slots a loader wrote: static programs.
     pub(super) without_loader: u64,
@@ -63,18 +65,31 @@ pub(super) struct Tally {
     pub(super) with_preloads: u64,
 }
 
+// === impl Findings ===
+
+impl Findings {
+    fn new(report: &Report, detector: &'static str, evidence: Vec<Evidence>) -> Self {
+        Self {
+            kind: "process",
+            who: Who::read(report.pid),
+            detector,
+            slots_checked: report.slots_checked,
+            settled: report.settled,
+            evidence,
+            gaps: report.gaps.iter().map(ToString::to_string).collect(),
+            preloads: report.preloads.iter().map(|module| module.path.clone()).collect(),
+        }
+    }
+}
+
 // === impl Tally ===
 
 impl Tally {
     /// Adds the outcome of one process to the account.
-    pub(super) fn add(
-        &mut self,
-        pid: u32,
-        outcome: &Result<Report, VerifyError>,
-    ) -> Option<Findings> {
+    pub(super) fn add(&mut self, pid: u32, outcome: &Result<Report, VerifyError>) -> Vec<Findings> {
         match outcome {
             Ok(report) => return self.add_report(report),
-            Err(VerifyError::NoMemory { .. }) => return None,
+            Err(VerifyError::NoMemory { .. }) => return Vec::new(),
             Err(VerifyError::Gone { .. }) => self.gone += 1,
             Err(VerifyError::Permission { capability, .. }) => {
                 self.denied += 1;
@@ -88,10 +103,10 @@ impl Tally {
             }
         }
         self.seen += 1;
-        None
+        Vec::new()
     }
 
-    fn add_report(&mut self, report: &Report) -> Option<Findings> {
+    fn add_report(&mut self, report: &Report) -> Vec<Findings> {
         self.seen += 1;
         match report.linkage {
             Linkage::Glibc | Linkage::Musl => self.checked += 1,
@@ -104,21 +119,18 @@ impl Tally {
         let (changed, deviating): (Vec<_>, Vec<_>) =
             report.mismatches.iter().partition(|one| one.category == Category::FileChanged);
         self.file_changed += count(&changed);
-        if deviating.is_empty() {
-            return None;
-        }
-        self.with_findings += 1;
         self.mismatches += count(&deviating);
-        Some(Findings {
-            kind: "process",
-            who: Who::read(report.pid),
-            detector: "got_redirected",
-            slots_checked: report.slots_checked,
-            settled: report.settled,
-            evidence: deviating.into_iter().map(evidence).collect(),
-            gaps: report.gaps.iter().map(ToString::to_string).collect(),
-            preloads: report.preloads.iter().map(|module| module.path.clone()).collect(),
-        })
+        let mut found = Vec::new();
+        if !deviating.is_empty() {
+            let evidence = deviating.into_iter().map(evidence).collect();
+            found.push(Findings::new(report, "got_redirected", evidence));
+        }
+        if let Some(audit) = report.audit.as_ref().filter(|audit| audit.requested.is_none()) {
+            self.audited += 1;
+            found.push(Findings::new(report, "audit_unrequested", vec![audited(audit)]));
+        }
+        self.with_findings += u64::from(!found.is_empty());
+        found
     }
 
     fn add_gaps(&mut self, report: &Report) {
@@ -159,6 +171,7 @@ impl Tally {
             "checked": self.checked,
             "with_findings": self.with_findings,
             "mismatches": self.mismatches,
+            "audit_unrequested": self.audited,
             "slots_checked": self.slots,
             "without_loader": self.without_loader,
             "not_covered": self.not_covered,
@@ -191,6 +204,17 @@ fn told(pid: u32, error: &VerifyError) -> String {
         cause = error.source();
     }
     text
+}
+
+fn audited(audit: &Audit) -> Evidence {
+    let callback = audit.callbacks.first();
+    let module = callback.and_then(|callback| callback.module.as_ref());
+    Evidence::Audit {
+        count: audit.count,
+        callback: callback.map(ToString::to_string).unwrap_or_default(),
+        callback_module: module.map(|module| module.path.clone()).unwrap_or_default(),
+        callback_build_id: module.and_then(|module| module.build_id.clone()),
+    }
 }
 
 fn evidence(mismatch: &SlotMismatch) -> Evidence {
@@ -253,6 +277,7 @@ mod tests {
             settled: true,
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
+            audit: None,
         }
     }
 
@@ -264,8 +289,8 @@ mod tests {
     #[test]
     fn a_redirected_slot_is_a_finding_with_the_keys_of_the_interface() {
         let mut tally = Tally::default();
-        let findings = tally.add(7, &Ok(report(7, Some(Category::Redirected)))).unwrap();
-        let json = serde_json::to_value(&findings).unwrap();
+        let findings = tally.add(7, &Ok(report(7, Some(Category::Redirected))));
+        let json = serde_json::to_value(&findings[0]).unwrap();
         assert_eq!(json["kind"], "process");
         assert_eq!(json["pid"], 7);
         assert_eq!(json["detector"], "got_redirected");
@@ -278,19 +303,37 @@ mod tests {
     }
 
     #[test]
+    fn an_unrequested_audit_is_a_finding_and_a_requested_one_is_none() {
+        let mut tally = Tally::default();
+        let mut seen = report(7, Some(Category::Redirected));
+        let callback = seen.mismatches[0].actual.clone();
+        seen.mismatches.clear();
+        seen.audit = Some(Audit { count: 1, callbacks: vec![callback], requested: None });
+        let findings = tally.add(7, &Ok(seen.clone()));
+        assert_eq!(findings[0].detector, "audit_unrequested");
+        let json = serde_json::to_value(&findings[0]).unwrap();
+        assert_eq!(json["evidence"][0]["callback"], "liblzma.so.5+0x10");
+        assert_eq!((tally.exit(), tally.audited), (Exit::Findings, 1));
+        if let Some(audit) = &mut seen.audit {
+            audit.requested = Some(crate::verify::AuditRequest::Environment);
+        }
+        assert!(tally.add(8, &Ok(seen)).is_empty());
+    }
+
+    #[test]
     fn a_file_written_since_the_start_is_told_and_no_finding() {
         let mut tally = Tally::default();
-        assert!(tally.add(7, &Ok(report(7, Some(Category::FileChanged)))).is_none());
+        assert!(tally.add(7, &Ok(report(7, Some(Category::FileChanged)))).is_empty());
         assert_eq!((tally.exit(), tally.file_changed), (Exit::Success, 1));
     }
 
     #[test]
     fn only_a_scan_that_read_nothing_lacks_privilege() {
         let mut tally = Tally::default();
-        assert!(tally.add(7, &denied(7)).is_none());
+        assert!(tally.add(7, &denied(7)).is_empty());
         assert_eq!(tally.exit(), Exit::Unsupported);
         assert_eq!(tally.summary()["needed_capabilities"], json!(["CAP_SYS_PTRACE"]));
-        assert!(tally.add(8, &Ok(report(8, None))).is_none());
+        assert!(tally.add(8, &Ok(report(8, None))).is_empty());
         assert_eq!(tally.exit(), Exit::Success);
         assert_eq!(tally.summary()["denied"], 1);
     }
@@ -298,7 +341,7 @@ mod tests {
     #[test]
     fn kernel_threads_are_no_processes_and_failures_are_bounded() {
         let mut tally = Tally::default();
-        assert!(tally.add(2, &Err(VerifyError::NoMemory { pid: 2 })).is_none());
+        assert!(tally.add(2, &Err(VerifyError::NoMemory { pid: 2 })).is_empty());
         for pid in 10..100 {
             tally.add(pid, &Err(VerifyError::Malformed { pid, what: "maps text" }));
         }

@@ -18,6 +18,9 @@ pub(super) fn text(
     let verdict = match (tally.mismatches, tally.checked) {
         (1, _) => (Tone::Bad, "1 slot leads elsewhere.".to_owned()),
         (2.., _) => (Tone::Bad, format!("{} slots lead elsewhere.", tally.mismatches)),
+        (0, _) if tally.audited > 0 => {
+            (Tone::Bad, "A loader calls back somebody for auditing unrequested.".to_owned())
+        }
         (0, 0) => (Tone::Warn, "Nothing was checked.".to_owned()),
         (0, _) => (Tone::Good, "No slot leads elsewhere.".to_owned()),
     };
@@ -44,6 +47,12 @@ fn write_findings(out: &mut impl Write, findings: &Findings, style: Style) -> io
     rows.extend(findings.preloads.iter().map(|path| row("  preloads", path)));
     style.table(out, &rows)?;
     for evidence in &findings.evidence {
+        if let Evidence::Audit { callback, callback_module, .. } = evidence {
+            let text = "  The loader calls back for auditing, which nobody asked for";
+            writeln!(out, "{}", style.paint(Tone::Bold, text))?;
+            style
+                .table(out, &[row("    leads to", callback), row("    module", callback_module)])?;
+        }
         let Evidence::Slot { module, slot, slot_kind, symbol, expected, actual, .. } = evidence
         else {
             continue;
@@ -69,6 +78,7 @@ fn account(tally: &Tally) -> Vec<Vec<(Tone, String)>> {
         ("processes", tally.seen, true),
         ("checked", tally.checked, true),
         ("slots compared", tally.slots, true),
+        ("audited by the loader unrequested", tally.audited, false),
         ("static, no slots", tally.without_loader, false),
         ("not covered: 32-bit or unknown loader", tally.not_covered, false),
         ("slots whose file changed since the start", tally.file_changed, false),

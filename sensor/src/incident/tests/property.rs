@@ -50,6 +50,9 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             build_id,
             inode: String::new()
         }),
+        (text(), text(), option::of(text())).prop_map(|(callback, callback_module, id)| {
+            Evidence::Audit { count: 1, callback, callback_module, callback_build_id: id }
+        }),
         (text(), option::of(any::<u32>())).prop_map(|(mode, owner)| Evidence::File {
             exposure: Exposure::Memory,
             mode,
