@@ -44,11 +44,13 @@ pub enum Kind {
     Caller = 8,
     /// [`Env`]
     Env = 9,
+    /// [`Sample`]
+    Sample = 10,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Frame,
         Self::Caller,
         Self::Env,
+        Self::Sample,
     ];
 
     /// The kind with this wire number.
@@ -385,6 +388,16 @@ pub struct Env {
     pub text: [u8; ENV_MAX],
 }
 
+/// A guarded process was found running somewhere, a millisecond of CPU time after the last time.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Sample {
+    /// The process.
+    pub header: Header,
+    /// Where, in user space.
+    pub ip: u64,
+}
+
 /// The offsets tried out: what the kernel side reads of the agent itself. Not sent through a ring
 /// but left in the map `CHECK`.
 #[repr(C)]
@@ -444,6 +457,7 @@ const _: () = {
     assert!(size_of::<Seal>() == 80);
     assert!(size_of::<Frame>() == 32 + 32 + 16 + USER_MAX);
     assert!(size_of::<Caller>() == 80);
+    assert!(size_of::<Sample>() == 40);
     assert!(size_of::<Env>() == 40 + ENV_MAX);
     assert!(size_of::<SelfCheck>() == 16 + 16 + 64 + 8 + 520);
     assert!(core::mem::offset_of!(Header, kind) == 24);

@@ -9,6 +9,7 @@ mod link;
 mod mapping;
 mod memory;
 mod process;
+mod sample;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use sensor_common::{Counter, Role};

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::programs::{PerfEventContext, ProbeContext};
 use sensor_common::UNRESOLVED;
 
 use crate::globals::{config, offset};
@@ -159,6 +159,17 @@ impl Syscall {
 pub fn probed_address(ctx: &ProbeContext) -> u64 {
     // SAFETY: the context of a uprobe is a `struct pt_regs`.
     let regs = unsafe { &*ctx.regs };
+    #[cfg(bpf_target_arch = "x86_64")]
+    return regs.rip;
+    #[cfg(bpf_target_arch = "aarch64")]
+    return regs.pc;
+}
+
+/// Address of the instruction that a sampling clock interrupted.
+#[inline(always)]
+pub fn interrupted_address(ctx: &PerfEventContext) -> u64 {
+    // SAFETY: the context of a perf event starts with the registers.
+    let regs = unsafe { &(*ctx.ctx).regs };
     #[cfg(bpf_target_arch = "x86_64")]
     return regs.rip;
     #[cfg(bpf_target_arch = "aarch64")]

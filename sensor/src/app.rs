@@ -58,10 +58,8 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     .await?;
     // Roles first, so that nothing of a guarded program is missed from the first record on; the
     // program of the function probes is loaded with the others.
-    let (functions, roles): (Vec<_>, Vec<_>) = host
-        .directives()
-        .into_iter()
-        .partition(|directive| matches!(directive, Directive::AttachFunctions { .. }));
+    let (functions, roles): (Vec<_>, Vec<_>) =
+        host.directives().into_iter().partition(Directive::needs_probes);
     kernel.apply(roles);
     let attached = Arc::clone(&kernel);
     let probes = blocking(move || {

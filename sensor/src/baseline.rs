@@ -10,4 +10,4 @@ pub(crate) use keep::Changed;
 pub use samples::{Samples, Summary};
 pub use store::{Opened, Store, StoreError, StoreTally, read_subjects};
 pub use subject::{Baseline, Callers, Seen};
-pub(crate) use subject::{START_UP, share_key};
+pub(crate) use subject::{CONSTRUCTORS, START_UP, share_key};

@@ -11,7 +11,8 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, Link, Map, Seal, WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, Link, Map, Sample, Seal,
+    WalkedPath,
 };
 
 const AF_INET: u16 = 2;
@@ -97,6 +98,7 @@ fn body(kind: Kind, bytes: &[u8]) -> Result<EventBody, DecodeError> {
         Kind::Frame => EventBody::Frame(frame(&record(kind, bytes)?)?),
         Kind::Caller => EventBody::Caller(caller(&record(kind, bytes)?)),
         Kind::Env => EventBody::Env(env(&record(kind, bytes)?)?),
+        Kind::Sample => EventBody::Sample(Sample { ip: record::<record::Sample>(kind, bytes)?.ip }),
     })
 }
 
@@ -356,7 +358,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u16..12, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
+        fn no_bytes_panic(kind in 0u16..13, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
             if let Some(at) = bytes.get_mut(24..26) {
                 at.copy_from_slice(&kind.to_ne_bytes());
             }
@@ -365,10 +367,10 @@ mod tests {
 
         #[test]
         fn no_content_of_a_right_length_panics(
-            kind in 1u16..10,
+            kind in 1u16..11,
             seed in proptest::collection::vec(any::<u8>(), 1400),
         ) {
-            let sizes = [0, 80, 664, 72, 672, 1360, 80, 144, 80, 296];
+            let sizes = [0, 80, 664, 72, 672, 1360, 80, 144, 80, 296, 40];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

@@ -50,6 +50,8 @@ pub enum EventBody {
     Caller(Caller),
     /// A loader variable stood in the new program's environment.
     Env(Env),
+    /// A guarded process was found running at this address.
+    Sample(Sample),
 }
 
 impl EventBody {
@@ -65,8 +67,16 @@ impl EventBody {
             Self::Frame(_) => Kind::Frame,
             Self::Caller(_) => Kind::Caller,
             Self::Env(_) => Kind::Env,
+            Self::Sample(_) => Kind::Sample,
         }
     }
+}
+
+/// See [`sensor_common::record::Sample`].
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Address in user space.
+    pub ip: u64,
 }
 
 /// See [`sensor_common::record::Fork`].

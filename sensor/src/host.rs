@@ -7,6 +7,7 @@
 mod build_id;
 mod clock;
 mod conn;
+mod constructors;
 mod container;
 mod describe;
 mod directive;
@@ -28,9 +29,9 @@ mod who;
 pub use clock::Clock;
 pub use directive::Directive;
 pub use observe::{
-    Body, Called, CheckReason, Connection, ConnectionId, Library, Lineage, LinkTiming, Located,
-    Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Variable, Verdict,
-    inode_text, seconds,
+    Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
+    Located, Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Variable,
+    Verdict, inode_text, seconds,
 };
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};

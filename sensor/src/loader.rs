@@ -8,6 +8,7 @@ mod functions;
 mod handle;
 pub mod probes;
 mod report;
+mod sampling;
 mod selfcheck;
 mod site;
 

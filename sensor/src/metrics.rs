@@ -213,6 +213,7 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Frame => "frame",
         Kind::Caller => "caller",
         Kind::Env => "env",
+        Kind::Sample => "sample",
     }
 }
 

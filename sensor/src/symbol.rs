@@ -200,6 +200,13 @@ pub fn find_symbol_offset(file: &File, name: &str) -> Result<Option<FileOffset>,
     Ok(offset.map(|(offset, _)| FileOffset(offset)))
 }
 
+/// Where a program's own code begins; `None` if that is not in its code.
+pub fn find_entry_offset(file: &File) -> Result<Option<FileOffset>, ElfError> {
+    let headers = Headers::read(file)?;
+    let entry = Some(headers.entry).filter(|vaddr| headers.is_text(*vaddr));
+    Ok(entry.and_then(|vaddr| headers.file_offset(vaddr)).map(|(offset, _)| FileOffset(offset)))
+}
+
 /// GNU build-id of a file in hex, if it has one.
 pub fn build_id(file: &File) -> Result<Option<String>, ElfError> {
     Ok(Headers::read(file)?.build_id)

@@ -92,6 +92,8 @@ enum What {
         timing: LinkTiming,
         exe: FileKey,
     },
+    /// CPU time of a guarded program's constructors, ns.
+    Constructors(u64),
     Auth {
         method: Method,
         cpu_ns: u64,
@@ -142,6 +144,9 @@ impl Learner {
             // A start that mostly slept says little about CPU.
             Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
                 own(What::Link { timing: timing.clone(), exe: program.file })
+            }
+            Body::Constructed(took) if drafts.is_empty() && !took.blocked => {
+                own(What::Constructors(took.cpu_ns))
             }
             Body::Verdict(verdict) if verdict.accepted && verdict.earlier == 0 => {
                 match &seen.connection {
@@ -238,6 +243,7 @@ impl Learner {
             What::Refused { .. } => return,
             What::Start
             | What::Link { .. }
+            | What::Constructors(_)
             | What::Auth { .. }
             | What::Caller { known: true, .. } => count,
             _ => Changed::Learned,
@@ -252,6 +258,7 @@ impl Learner {
             What::Variable(name) => baseline.add_variable(&name),
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
             What::Helper(path) => baseline.add_helper(&path),
+            What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
             What::Link { timing, exe } => {
                 baseline.add_link(&timing, lesson.guarded);

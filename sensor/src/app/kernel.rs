@@ -18,7 +18,7 @@ use crate::loader::{self, FunctionSite, LoadError, Loader, Sensor};
 use crate::metrics::{KernelReading, Metrics};
 use crate::probe::{ProbeReport, loader_config};
 use crate::source::{Rings, SourceStats};
-use crate::symbol::find_symbol_offset;
+use crate::symbol::{find_entry_offset, find_symbol_offset};
 use crate::trouble::chain;
 
 /// The loaded kernel side, shared by the source task and the scrapes.
@@ -110,6 +110,16 @@ fn carry_out(sensor: &mut Sensor, directive: &Directive) -> Result<(), String> {
             let inode = InodeKey { ino: exe.ino, dev: exe.dev, reserved: 0 };
             sensor.set_link_limit(inode, Some(*limit_ns)).map_err(told)
         }
+        Directive::SampleProcess { tgid } => sensor.sample_process(*tgid),
+        Directive::StopSampling { tgid } => sensor.stop_sampling(*tgid),
+        Directive::AttachEntry { tgid, path, inode } => {
+            let program = open_library(*tgid, path, *inode)
+                .ok_or_else(|| format!("{} is not to be had any more", path.display()))?;
+            let offset = find_entry_offset(&program).map_err(|error| error.to_string())?;
+            let Some(offset) = offset else { return Ok(()) };
+            let site = FunctionSite { symbol: "(entry)".to_owned(), offset: offset.0 };
+            attach_sites(sensor, &program, path, &[site])
+        }
         Directive::AttachFunctions { tgid, path, inode, symbols } => {
             let library = open_library(*tgid, path, *inode)
                 .ok_or_else(|| format!("{} is not to be had any more", path.display()))?;
@@ -134,7 +144,16 @@ fn watch(
             sites.push(FunctionSite { symbol: symbol.clone(), offset: offset.0 });
         }
     }
-    let watched = sensor.attach_functions(library, &sites).map_err(|error| chain(&error))?;
+    attach_sites(sensor, library, shown, &sites)
+}
+
+fn attach_sites(
+    sensor: &mut Sensor,
+    library: &File,
+    shown: &Path,
+    sites: &[FunctionSite],
+) -> Result<(), String> {
+    let watched = sensor.attach_functions(library, sites).map_err(|error| chain(&error))?;
     for function in watched {
         match function {
             Ok(function) => {

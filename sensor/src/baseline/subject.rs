@@ -68,6 +68,8 @@ pub struct Callers {
 
 /// Key of the first stretch of a start, which is not one module's alone.
 pub(crate) const START_UP: &str = "(start-up)";
+/// Key of the stretch after the last seal: all constructors together.
+pub(crate) const CONSTRUCTORS: &str = "(constructors)";
 
 // === impl Baseline ===
 
@@ -165,6 +167,11 @@ impl Baseline {
                 samples.add(share.cpu_ns, SHARE_SAMPLES);
             }
         }
+    }
+
+    /// Accepts the CPU time of all constructors.
+    pub fn add_constructors(&mut self, cpu_ns: u64) {
+        self.shares.entry(CONSTRUCTORS.to_owned()).or_default().add(cpu_ns, SHARE_SAMPLES);
     }
 
     /// Accepts the CPU time of a successful authentication.

@@ -1,7 +1,10 @@
-//! `link_time_shift`: the CPU time of linking a program leaves its baseline.
+//! `link_time_shift`: the CPU time of linking a program, or of its libraries' constructors, leaves
+//! its baseline.
 //!
-//! Blind to code that runs after the last seal (constructors) and, for programs without a
-//! baseline, to everything.
+//! Blind to constructors of programs that are not guarded and, for programs without a baseline, to
+//! everything.
+
+mod constructors;
 
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ const UNGUARDED_RECENT: u32 = 3;
 pub(super) struct LinkTimeShift {
     runs: Streaks,
     gross: Streaks,
+    constructors: Streaks,
 }
 
 // === impl LinkTimeShift ===
@@ -35,6 +39,9 @@ impl Detector for LinkTimeShift {
     }
 
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
+        if let Body::Constructed(took) = &seen.body {
+            out.extend(constructors::judge(self.id(), seen, took, world, &mut self.constructors));
+        }
         let Body::Linked(timing) = &seen.body else { return };
         let wanted = u64::from(world.learning.observations);
         let Some(usual) = world.own.link.summary().filter(|usual| usual.count >= wanted) else {

@@ -35,6 +35,25 @@ pub enum Directive {
         /// Wall less run-queue delay from exec to the last seal, ns.
         limit_ns: u64,
     },
+    /// Tell when this guarded program is entered, its constructors having run.
+    AttachEntry {
+        /// A process that runs it.
+        tgid: u32,
+        /// Its path as the host sees it.
+        path: PathBuf,
+        /// What the path must lead to.
+        inode: InodeKey,
+    },
+    /// Sample where this process is busy.
+    SampleProcess {
+        /// The process.
+        tgid: u32,
+    },
+    /// Enough of that.
+    StopSampling {
+        /// The process.
+        tgid: u32,
+    },
     /// Watch the callers of functions in this library.
     AttachFunctions {
         /// A process that has it mapped: `/proc/TGID/map_files` or `/proc/TGID/root` leads to it.
@@ -46,4 +65,17 @@ pub enum Directive {
         /// Symbols it may export.
         symbols: Vec<String>,
     },
+}
+
+// === impl Directive ===
+
+impl Directive {
+    /// It can be carried out only once the probes are loaded.
+    #[must_use]
+    pub fn needs_probes(&self) -> bool {
+        matches!(
+            self,
+            Self::AttachFunctions { .. } | Self::AttachEntry { .. } | Self::SampleProcess { .. }
+        )
+    }
 }

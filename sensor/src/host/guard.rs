@@ -57,6 +57,11 @@ impl Guards {
         names().filter(|name| found.ends_with(name.as_str())).max().cloned().unwrap_or(found)
     }
 
+    /// A function of that very name is watched.
+    pub(super) fn is_function(&self, name: &str) -> bool {
+        self.functions.iter().any(|function| function.symbol == name)
+    }
+
     /// Watched functions that the library at `path` may export.
     pub(super) fn symbols(&self, path: &Path) -> Vec<String> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {

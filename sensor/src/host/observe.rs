@@ -146,6 +146,8 @@ pub enum Body {
     Library(Library),
     /// Linking is over.
     Linked(LinkTiming),
+    /// The constructors of a guarded program's libraries have run.
+    Constructed(Constructed),
     /// A guarded process has settled: its slots should be checked now.
     CheckDue(CheckReason),
     /// The check of a [`Body::CheckDue`]; made by the analysis, never by the host station.
@@ -206,6 +208,19 @@ pub struct LinkTiming {
     pub shares: Vec<ModuleShare>,
     /// Seals that found no room in the record: shares are missing at the end.
     pub overflow: u32,
+}
+
+/// See [`Body::Constructed`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Constructed {
+    /// Wall time, ns.
+    pub wall_ns: u64,
+    /// Wall time less run-queue delay, ns: CPU time, unless `blocked`.
+    pub cpu_ns: u64,
+    /// The task slept meanwhile.
+    pub blocked: bool,
+    /// Where it was found busy, most often first, where it was sampled.
+    pub modules: Vec<(ModuleId, u32)>,
 }
 
 /// Why a check is due.

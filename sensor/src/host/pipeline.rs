@@ -1,6 +1,7 @@
 //! The station itself: one method per kind of event.
 
 use super::clock::Clock;
+use super::constructors::Constructors;
 use super::directive::Directive;
 use super::guard::Guards;
 use super::link;
@@ -39,7 +40,7 @@ pub struct Tally {
 /// The host station.
 pub struct Pipeline {
     pub(super) outside: Box<dyn Outside + Send>,
-    locate: Box<dyn Locate + Send>,
+    pub(super) locate: Box<dyn Locate + Send>,
     pub(super) clock: Clock,
     pub(super) guards: Guards,
     gross_ns: u64,
@@ -47,6 +48,7 @@ pub struct Pipeline {
     pub(super) programs: Programs,
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
+    pub(super) constructors: Constructors,
     pub(super) directives: Vec<Directive>,
     pub(super) strangers: u64,
     callers_unknown: u64,
@@ -73,6 +75,7 @@ impl Pipeline {
             programs: Programs::default(),
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
+            constructors: Constructors::default(),
             directives: Vec::new(),
             strangers: 0,
             callers_unknown: 0,
@@ -95,11 +98,13 @@ impl Pipeline {
             EventBody::Frame(frame) => self.on_frame(at, &frame, out),
             EventBody::Caller(caller) => self.on_caller(at, &caller, out),
             EventBody::Env(env) => self.on_env(at, &env, out),
+            EventBody::Sample(sample) => self.on_sample(at, sample),
         }
     }
 
     /// Tells the time: emits the checks that are due.
     pub fn tick(&mut self, now_ktime_ns: u64, out: &mut impl FnMut(Observation)) {
+        self.constructors_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
             if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
@@ -110,7 +115,7 @@ impl Pipeline {
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.schedule.next_due()
+        self.schedule.next_due().into_iter().chain(self.constructors.next_due()).min()
     }
 
     /// Records were lost before the next event.
@@ -164,6 +169,7 @@ impl Pipeline {
             self.table.insert(proc);
             self.tracker.forked(&mut self.table, id, at.ktime_ns);
         }
+        self.constructors_over(id);
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
@@ -176,6 +182,7 @@ impl Pipeline {
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
             self.learn_details(id);
         }
+        self.constructors_start(id, at, exec);
         let serves = self.serves(id, exec);
         let executed = self.tracker.executed(&mut self.table, id, exec, serves);
         self.correct_role(id, at, exec, role, executed.left);
@@ -224,6 +231,7 @@ impl Pipeline {
     pub(super) fn finish(&mut self, id: ProcessId, now_ns: u64, out: &mut impl FnMut(Observation)) {
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let told = proc.guarded() || proc.connection.is_some();
+        self.constructors_over(id);
         self.schedule.forget(id);
         if told {
             self.emit(id, now_ns, Body::Ended, out);
@@ -275,6 +283,7 @@ impl Pipeline {
         } else {
             Vec::new()
         };
+        self.constructors_linked(id, at, link);
         let timing = link::timing(link, modules);
         self.emit(id, at.ktime_ns, Body::Linked(timing), out);
     }
@@ -314,6 +323,9 @@ impl Pipeline {
             self.callers_unknown += 1;
             return;
         };
+        if self.constructors_entered(id, at, (caller, &function), out) {
+            return;
+        }
         self.callers_unknown += u64::from(returns.is_none());
         self.learn_details(id);
         let name = match function.symbol {

@@ -19,6 +19,7 @@ impl Pipeline {
         for (path, role) in guarded {
             if let Some(file) = self.outside.file(&path) {
                 self.directives.push(Directive::Guard { inode: inode(&file), role });
+                self.constructors_watch(std::process::id(), path, inode(&file));
             }
         }
         let mut found: BTreeMap<(u64, u32), Stat> = BTreeMap::new();

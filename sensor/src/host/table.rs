@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::constructors::Start;
 use super::container::Container;
 use super::observe::{ConnectionId, Process, ProcessId, Program};
 
@@ -32,6 +33,8 @@ pub(super) struct Proc {
     pub(super) inherited: Arc<[String]>,
     /// Between exec and the end of linking.
     pub(super) linking: bool,
+    /// A guarded program's start until its entry.
+    pub(super) start: Option<Box<Start>>,
     pub(super) ended: bool,
     /// What observations share; dropped when something in it changes.
     pub(super) shown: Option<Arc<Process>>,
@@ -74,6 +77,7 @@ impl Proc {
             variables: Arc::default(),
             inherited: Arc::default(),
             linking: false,
+            start: None,
             ended: false,
             shown: None,
         }
@@ -87,6 +91,7 @@ impl Proc {
             born_ktime_ns,
             container_read: false,
             linking: false,
+            start: None,
             ended: false,
             connection: None,
             shown: None,

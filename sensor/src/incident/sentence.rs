@@ -167,6 +167,8 @@ fn timing(
     let (took, usual) = (seconds(*took), seconds(*baseline_seconds));
     let mut text = if metric.starts_with("link") {
         format!("{} took {took}{unit} instead of {usual}", who.linking)
+    } else if metric.starts_with("constructor") {
+        format!("its libraries' constructors took {took}{unit} instead of {usual}")
     } else if metric.starts_with("auth") {
         let by = method.map(|method| format!(" by {}", name(method))).unwrap_or_default();
         format!("authentication{by} cost {took}{unit} (usual {usual})")

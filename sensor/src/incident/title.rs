@@ -99,6 +99,8 @@ fn timing(finding: &Finding, evidence: &Evidence, exe: &str) -> String {
     };
     let what = if metric.starts_with("link") {
         format!("Linking of {exe}")
+    } else if metric.starts_with("constructor") {
+        format!("Constructors in {exe}")
     } else if metric.starts_with("auth") {
         let by = method(finding).map(|method| format!(" by {}", name(method))).unwrap_or_default();
         format!("Authentication{by} in {exe}")

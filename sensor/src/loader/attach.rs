@@ -177,6 +177,7 @@ fn load(
     let loaded = match program {
         Program::RawTracePoint(program) => program.load(),
         Program::TracePoint(program) => program.load(),
+        Program::PerfEvent(program) => program.load(),
         Program::KProbe(program) => program.load(),
         Program::UProbe(_) if !Path::new(UPROBE_PMU).exists() => {
             return Err("the kernel has no user-space probes (CONFIG_UPROBE_EVENTS)".to_owned());
@@ -232,6 +233,7 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
         Program::KProbe(program) => program.unload(),
         Program::FEntry(program) => program.unload(),
         Program::UProbe(program) => program.unload(),
+        Program::PerfEvent(program) => program.unload(),
         _ => Ok(()),
     }
 }

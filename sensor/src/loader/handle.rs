@@ -16,6 +16,7 @@ use super::attach::{Attacher, Policy, unmet};
 use super::functions::Libraries;
 use super::probes::PROBES;
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
+use super::sampling::Sampled;
 use super::selfcheck::{self, Answer};
 use super::{LoadError, LoaderConfig, fdinfo};
 use crate::kernel::btf::KernelFunction;
@@ -38,6 +39,7 @@ pub struct Sensor {
     limits: HashMap<MapData, InodeBytes, u64>,
     check: Array<MapData, Answer>,
     libraries: Libraries,
+    sampled: Sampled,
 }
 
 /// The kernel refused a map operation.
@@ -133,6 +135,7 @@ impl Sensor {
             },
             report: Vec::new(),
             libraries: Libraries::default(),
+            sampled: Sampled::default(),
         })
     }
 
@@ -158,6 +161,7 @@ impl Sensor {
     /// `emitted = consumed + lost`.
     pub fn detach(&mut self) {
         self.libraries = Libraries::default();
+        self.sampled = Sampled::default();
         let mut attacher = Attacher::new(&mut self.object, &[], &self.policy);
         for rung in PROBES.iter().flat_map(|probe| probe.rungs) {
             attacher.undo(rung.programs);
@@ -177,6 +181,10 @@ impl Sensor {
 
     pub(super) fn functions_mut(&mut self) -> (&mut Ebpf, &mut Libraries) {
         (&mut self.object, &mut self.libraries)
+    }
+
+    pub(super) fn sampling_mut(&mut self) -> (&mut Ebpf, &mut Sampled) {
+        (&mut self.object, &mut self.sampled)
     }
 
     pub(super) fn libraries(&self) -> &Libraries {

@@ -21,6 +21,8 @@ pub enum Hook {
     Frames,
     /// Entries of guarded functions.
     Functions,
+    /// Where a guarded program's start is busy.
+    Samples,
 }
 
 impl fmt::Display for Hook {
@@ -32,6 +34,7 @@ impl fmt::Display for Hook {
             Self::Memory => "memory",
             Self::Frames => "frames",
             Self::Functions => "functions",
+            Self::Samples => "samples",
         })
     }
 }
@@ -50,6 +53,8 @@ pub enum Mechanism {
     SyscallTracepoint,
     /// A breakpoint in a library.
     Uprobe,
+    /// A clock of the CPU.
+    PerfEvent,
 }
 
 impl fmt::Display for Mechanism {
@@ -60,6 +65,7 @@ impl fmt::Display for Mechanism {
             Self::Kprobe => "kprobe",
             Self::SyscallTracepoint => "syscall tracepoint",
             Self::Uprobe => "uprobe",
+            Self::PerfEvent => "perf event",
         })
     }
 }
@@ -186,6 +192,16 @@ pub const PROBES: &[Probe] = &[
             "1 to 5 us per call of a guarded function, in guarded programs and in others",
         )],
         unseen: "who calls the guarded functions",
+    },
+    Probe {
+        hook: Hook::Samples,
+        need: Need::Optional,
+        rungs: &[rung(
+            Mechanism::PerfEvent,
+            &[on("sample", &[])],
+            "nothing, but while a guarded program's constructors take longer than 3 ms",
+        )],
+        unseen: "which library's constructor made a guarded program start slowly",
     },
 ];
 

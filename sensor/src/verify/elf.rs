@@ -97,6 +97,8 @@ pub(crate) struct Headers {
     /// `PT_GNU_RELRO` as (vaddr, memory size).
     pub(crate) relro: Option<(u64, u64)>,
     pub(crate) has_interpreter: bool,
+    /// Where the program itself begins (`e_entry`).
+    pub(crate) entry: u64,
     /// `.note.gnu.build-id` in hex.
     pub(crate) build_id: Option<String>,
     /// `PT_GNU_EH_FRAME` as (vaddr, file size).
@@ -168,6 +170,7 @@ impl Headers {
             dynamic: None,
             relro: None,
             has_interpreter: false,
+            entry: u64_at(&head, 24).ok_or_else(malformed)?,
             build_id: None,
             eh_frame_hdr: None,
             sections: (section_table, section_count),

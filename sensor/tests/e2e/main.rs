@@ -3,6 +3,7 @@
 #[path = "../lab/lab.rs"]
 mod lab;
 
+mod blame;
 mod clean;
 mod crash;
 mod fixture;

@@ -21,3 +21,4 @@ mod process;
 mod refusal;
 mod role;
 mod rung;
+mod sample;

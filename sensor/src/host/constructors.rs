@@ -1,0 +1,235 @@
+//! Library constructors of guarded programs: what runs between the last seal and the program's own
+//! entry (glibc elf/dl-init.c `_dl_init`), how long it takes, and in which module.
+//!
+//! The time costs one breakpoint at the program's entry. Who takes it is asked only where it takes
+//! long: then the process is sampled until it enters its program.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+
+use super::directive::Directive;
+use super::observe::{Body, Constructed, Located, ModuleId, Observation, ProcessId};
+use super::pipeline::{At, Pipeline};
+use crate::event::{Caller, Exec, InodeKey, Link, Sample, SealAt, Usage};
+
+/// Constructors that are still at work after this time are looked at, ns. Usual ones take less than
+/// a millisecond.
+const PATIENCE_NS: u64 = 3_000_000;
+/// Longest that one process is sampled, ns.
+const SAMPLED_NS: u64 = 2_000_000_000;
+/// Programs whose entry is watched.
+const PROGRAMS_MAX: usize = 1024;
+/// Processes waiting at once; beyond, a start is not looked at.
+const WAITING_MAX: usize = 256;
+/// Modules counted of one start.
+const MODULES_MAX: usize = 32;
+
+/// A guarded process from its exec to its entry.
+#[derive(Clone, Debug)]
+pub(super) struct Start {
+    exec_ktime_ns: u64,
+    usage: Usage,
+    sealed: Option<SealAt>,
+    sampled: bool,
+    modules: Vec<(ModuleId, u32)>,
+}
+
+/// Which programs' entries are seen, and which starts are to be looked at when.
+#[derive(Debug, Default)]
+pub(super) struct Constructors {
+    asked: HashSet<InodeKey>,
+    entered: HashSet<InodeKey>,
+    /// Due at this time: begin, or end where it has begun. Each wait is of one length, so both
+    /// queues are in order.
+    begin: VecDeque<(u64, ProcessId)>,
+    end: VecDeque<(u64, ProcessId)>,
+}
+
+// === impl Start ===
+
+impl Start {
+    fn new(ktime_ns: u64, usage: Usage) -> Self {
+        Self { exec_ktime_ns: ktime_ns, usage, sealed: None, sampled: false, modules: Vec::new() }
+    }
+
+    /// From the last seal to now; `None` where no seal is known.
+    fn constructed(self, ktime_ns: u64, usage: &Usage) -> Option<Constructed> {
+        let sealed = self.sealed?;
+        let sealed_at = self.exec_ktime_ns.saturating_add(sealed.wall_ns);
+        let wall_ns = ktime_ns.saturating_sub(sealed_at);
+        let delay = usage.run_delay_ns.saturating_sub(self.usage.run_delay_ns);
+        let switches = usage.voluntary_switches.saturating_sub(self.usage.voluntary_switches);
+        let mut modules = self.modules;
+        modules.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Some(Constructed {
+            wall_ns,
+            cpu_ns: wall_ns.saturating_sub(delay.saturating_sub(sealed.run_delay_ns)),
+            blocked: switches != u64::from(sealed.voluntary_switches),
+            modules,
+        })
+    }
+}
+
+// === impl Constructors ===
+
+impl Constructors {
+    /// When something is to begin or to end next, ns.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        let due = |queue: &VecDeque<(u64, ProcessId)>| queue.front().map(|(due, _)| *due);
+        due(&self.begin).into_iter().chain(due(&self.end)).min()
+    }
+}
+
+fn pop(queue: &mut VecDeque<(u64, ProcessId)>, now_ns: u64) -> Option<ProcessId> {
+    queue.pop_front_if(|(due, _)| *due <= now_ns).map(|(_, process)| process)
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// A guarded program starts.
+    pub(super) fn constructors_start(&mut self, id: ProcessId, at: At, exec: &Exec) {
+        let inode = InodeKey { ino: exec.exe.ino, dev: exec.exe.dev, reserved: 0 };
+        let Some(proc) = self.table.get_mut(id) else { return };
+        let Some(program) = proc.program.as_ref().filter(|program| program.guarded()) else {
+            return;
+        };
+        proc.start = Some(Box::new(Start::new(at.ktime_ns, exec.usage)));
+        let path = program.module.path.clone().into();
+        self.constructors_watch(at.tgid, path, inode);
+    }
+
+    /// Asks for the entry of a guarded program, once per file.
+    pub(super) fn constructors_watch(&mut self, tgid: u32, path: PathBuf, inode: InodeKey) {
+        let asked = &mut self.constructors.asked;
+        if asked.len() < PROGRAMS_MAX && asked.insert(inode) {
+            self.directives.push(Directive::AttachEntry { tgid, path, inode });
+        }
+    }
+
+    /// Its libraries are linked: constructors come next.
+    pub(super) fn constructors_linked(&mut self, id: ProcessId, at: At, link: &Link) {
+        let inode = InodeKey { ino: link.exe.ino, dev: link.exe.dev, reserved: 0 };
+        let Some(start) = self.table.get_mut(id).and_then(|proc| proc.start.as_mut()) else {
+            return;
+        };
+        start.exec_ktime_ns = link.exec_ktime_ns;
+        start.sealed = link.seals.last().copied();
+        // Where the entry is not seen, nothing would end it.
+        let constructors = &mut self.constructors;
+        if constructors.entered.contains(&inode) && constructors.begin.len() < WAITING_MAX {
+            constructors.begin.push_back((at.ktime_ns.saturating_add(PATIENCE_NS), id));
+        }
+    }
+
+    /// The clock found it at an address.
+    pub(super) fn on_sample(&mut self, at: At, sample: Sample) {
+        let Some(id) = self.find(at) else { return };
+        if self.table.get(id).is_none_or(|proc| proc.start.is_none()) {
+            return;
+        }
+        let found = self.locate.locate(at.tgid, &[sample.ip]).into_iter().next().flatten();
+        let Some(Located { module, .. }) = found else { return };
+        let Some(start) = self.table.get_mut(id).and_then(|proc| proc.start.as_mut()) else {
+            return;
+        };
+        if let Some((_, count)) = start.modules.iter_mut().find(|(known, _)| *known == module) {
+            *count += 1;
+        } else if start.modules.len() < MODULES_MAX {
+            start.modules.push((module, 1));
+        }
+    }
+
+    /// The caller of a function may be nobody: the kernel starts a program at its entry. True if it
+    /// was that.
+    pub(super) fn constructors_entered(
+        &mut self,
+        id: ProcessId,
+        at: At,
+        (caller, function): (&Caller, &Located),
+        out: &mut impl FnMut(Observation),
+    ) -> bool {
+        let Some(proc) = self.table.get_mut(id) else { return false };
+        let Some(program) = proc.program.clone() else { return false };
+        let own = program.module.same_file(&function.module);
+        let named = function
+            .symbol
+            .as_ref()
+            .is_some_and(|(name, at)| *at == 0 && self.guards.is_function(name));
+        if !own || named {
+            return false;
+        }
+        let inode = InodeKey { ino: program.file.ino, dev: program.file.dev, reserved: 0 };
+        if self.constructors.entered.len() < PROGRAMS_MAX {
+            self.constructors.entered.insert(inode);
+        }
+        if let Some(start) = self.constructors_over(id)
+            && let Some(constructed) = start.constructed(at.ktime_ns, &caller.usage)
+        {
+            self.learn_details(id);
+            self.emit(id, at.ktime_ns, Body::Constructed(constructed), out);
+        }
+        true
+    }
+
+    /// The start is over, one way or another.
+    pub(super) fn constructors_over(&mut self, id: ProcessId) -> Option<Start> {
+        let start = *self.table.get_mut(id)?.start.take()?;
+        if start.sampled {
+            self.directives.push(Directive::StopSampling { tgid: id.tgid });
+        }
+        Some(start)
+    }
+
+    /// Begins and ends what is due.
+    pub(super) fn constructors_tick(&mut self, now_ns: u64) {
+        while let Some(id) = pop(&mut self.constructors.begin, now_ns) {
+            let proc = self.table.get_mut(id).filter(|proc| !proc.ended);
+            let Some(start) = proc.and_then(|proc| proc.start.as_mut()) else { continue };
+            start.sampled = true;
+            self.directives.push(Directive::SampleProcess { tgid: id.tgid });
+            self.constructors.end.push_back((now_ns.saturating_add(SAMPLED_NS), id));
+        }
+        while let Some(id) = pop(&mut self.constructors.end, now_ns) {
+            let start = self.table.get_mut(id).and_then(|proc| proc.start.as_mut());
+            if let Some(start) = start.filter(|start| start.sampled) {
+                start.sampled = false;
+                self.directives.push(Directive::StopSampling { tgid: id.tgid });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(run_delay_ns: u64, voluntary_switches: u64) -> Usage {
+        Usage { run_delay_ns, voluntary_switches, ..Usage::default() }
+    }
+
+    fn sealed(run_delay_ns: u64) -> Start {
+        let mut start = Start::new(1_000, usage(50, 7));
+        start.sealed = Some(SealAt { wall_ns: 4_000, run_delay_ns, ..SealAt::default() });
+        start
+    }
+
+    #[test]
+    fn constructors_take_what_lies_between_the_last_seal_and_the_entry() {
+        let took = sealed(100).constructed(9_000, &usage(50 + 100 + 500, 7)).unwrap();
+        assert_eq!((took.wall_ns, took.cpu_ns, took.blocked), (4_000, 3_500, false));
+        let slept = sealed(100).constructed(9_000, &usage(150, 8)).unwrap();
+        assert!(slept.blocked);
+    }
+
+    #[test]
+    fn without_a_seal_nothing_is_known() {
+        assert_eq!(Start::new(0, Usage::default()).constructed(9, &Usage::default()), None);
+    }
+
+    #[test]
+    fn clocks_that_run_backwards_give_zero() {
+        let took = sealed(u64::MAX).constructed(0, &Usage::default()).unwrap();
+        assert_eq!((took.wall_ns, took.cpu_ns), (0, 0));
+    }
+}
