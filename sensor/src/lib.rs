@@ -23,6 +23,7 @@ pub mod loader;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod package;
 pub mod probe;
 pub mod sink;
 pub mod source;
