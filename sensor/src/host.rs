@@ -30,8 +30,8 @@ pub use clock::Clock;
 pub use directive::Directive;
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
-    Located, Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Variable,
-    Verdict, inode_text, seconds,
+    Located, Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Traced,
+    Variable, Verdict, inode_text, seconds,
 };
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod notify;
 pub mod package;
 pub mod probe;
+pub mod provenance;
 pub mod sink;
 pub mod source;
 pub mod status;

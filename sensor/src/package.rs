@@ -12,6 +12,7 @@ mod dpkg;
 mod error;
 mod index;
 mod lines;
+mod origin;
 mod os_release;
 mod owned;
 mod path;
@@ -32,6 +33,7 @@ use self::lines::Budget;
 use self::root::Stamp;
 
 pub use self::error::PackageError;
+pub use self::origin::{Content, Origin, Owner};
 pub use self::owned::{Distro, Manager, Owned, Verdict};
 pub use self::root::{Root, RootKey};
 

@@ -144,6 +144,8 @@ pub enum Body {
     Started,
     /// A file was mapped executable by a program that has not mapped it before.
     Library(Library),
+    /// Where a library came from; made by the provenance station, after [`Body::Library`].
+    Traced(Traced),
     /// Linking is over.
     Linked(LinkTiming),
     /// The constructors of a guarded program's libraries have run.
@@ -177,6 +179,15 @@ pub struct Library {
     pub during_link: bool,
     /// Where it lies, and who else decides about it.
     pub placed: Placed,
+}
+
+/// See [`Body::Traced`].
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The library.
+    pub library: Library,
+    /// Its package, and whether it is what the package brought.
+    pub origin: Arc<crate::package::Origin>,
 }
 
 /// One module's part in a start.

@@ -1,0 +1,40 @@
+//! Where the file that a process has mapped is to be found: below which root, by which path.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::event::FileKey;
+use crate::package::Root;
+
+/// A file below a root.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) root: Arc<Root>,
+    /// Absolute, below that root.
+    pub(super) path: PathBuf,
+}
+
+/// Finds the file with this identity: below the process's own root, and below the host's.
+///
+/// `shown` is the path as the kernel walked it, to the root of the process's mounts; in a chroot it
+/// holds the way to the chroot as well. The process may be gone, and the path may lead elsewhere by
+/// now: then there is no answer.
+pub(super) fn find(host: &Arc<Root>, tgid: u32, shown: &Path, file: &FileKey) -> Option<Place> {
+    let own = Root::of_process(tgid).ok().filter(|root| root.key() != host.key()).map(Arc::new);
+    let chroot = fs::read_link(format!("/proc/{tgid}/root")).ok();
+    let inside = chroot.as_deref().and_then(|root| shown.strip_prefix(root).ok());
+    let inside = inside.map(|path| Path::new("/").join(path));
+    let candidates = [
+        own.as_ref().zip(inside).map(|(root, path)| (root, path)),
+        own.as_ref().map(|root| (root, shown.to_owned())),
+        Some((host, shown.to_owned())),
+    ];
+    candidates.into_iter().flatten().find_map(|(root, path)| {
+        let place = root.open(&path).ok()?;
+        let metadata = place.metadata().ok()?;
+        let same = metadata.ino() == file.ino && metadata.size() == file.size;
+        same.then(|| Place { root: Arc::clone(root), path })
+    })
+}

@@ -1,0 +1,113 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use super::*;
+use crate::event::FileKey;
+use crate::host::testing::{World, clock};
+use crate::host::{Library, Pipeline, Placed, Traced};
+use crate::package::{Content, Origin, Owner};
+
+/// An observation of a library as this process would map it.
+fn mapped(path: &Path) -> Observation {
+    let mut world = World::new();
+    let config = crate::config::Config::default();
+    let fake = world.fake.clone();
+    let mut station = Pipeline::new(&config, clock(), Box::new(fake.clone()), Box::new(fake));
+    let tgid = std::process::id();
+    world.fork(1, tgid, crate::event::Role::NONE);
+    world.exec(tgid, 1, "/usr/bin/env", crate::event::Role::NONE, 0);
+    world.map(tgid, "/usr/bin/env", path, crate::event::Role::NONE);
+    let mut seen = Vec::new();
+    for event in world.take() {
+        station.on_event(event, &mut |one| seen.push(one));
+    }
+    let mut library = seen.pop().expect("a mapping");
+    let metadata = fs::metadata(path).expect("stat");
+    if let Body::Library(Library { file, .. }) = &mut library.body {
+        *file = FileKey { ino: metadata.ino(), size: metadata.len(), ..FileKey::default() };
+    }
+    library
+}
+
+fn station() -> (Provenance, Receiver<Observation>) {
+    let (send, found) = channel();
+    let station = Provenance::start(Box::new(move |seen| send.send(seen).unwrap())).unwrap();
+    (station, found)
+}
+
+fn origin(found: &Receiver<Observation>) -> Arc<Origin> {
+    let seen = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
+    let Body::Traced(Traced { origin, .. }) = seen.body else { panic!("{:?}", seen.body) };
+    origin
+}
+
+/// A library of a package on this machine; says so where there is none.
+fn packaged() -> Option<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let libc = maps.lines().find_map(|line| {
+        let path = line.split_ascii_whitespace().nth(5)?;
+        path.contains("/libc.so").then(|| PathBuf::from(path))
+    });
+    let database = Path::new("/var/lib/dpkg/status").exists();
+    let found = libc.filter(|_| database);
+    if found.is_none() {
+        println!("not tried: no libc of a dpkg package in this process");
+    }
+    found
+}
+
+#[test]
+fn a_library_of_the_distribution_is_its_packages_and_unchanged() {
+    let Some(libc) = packaged() else { return };
+    let (station, found) = station();
+    for _ in 0..2 {
+        station.look(&mapped(&libc));
+        let origin = origin(&found);
+        let package = origin.package().expect("a package");
+        assert_eq!(package.package, "libc6", "{origin:?}");
+        assert_eq!(origin.content, Content::Matches, "{origin:?}");
+    }
+    assert_eq!(station.tally(), Tally { dropped: 0, answered: 2 });
+}
+
+#[test]
+fn a_file_that_nobody_installed_is_nobodys() {
+    if packaged().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libx.so");
+    fs::write(&path, "x").unwrap();
+    let (station, found) = station();
+    station.look(&mapped(&path));
+    assert_eq!(origin(&found).owner, Owner::Nobody);
+}
+
+#[test]
+fn a_file_that_is_gone_or_another_by_now_is_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libx.so");
+    fs::write(&path, "x").unwrap();
+    let seen = mapped(&path);
+    fs::remove_file(&path).unwrap();
+    let (station, found) = station();
+    station.look(&seen);
+    assert!(matches!(origin(&found).owner, Owner::Unknown(_)));
+    fs::write(&path, "another").unwrap();
+    station.look(&seen);
+    assert!(matches!(origin(&found).owner, Owner::Unknown(_)));
+}
+
+#[test]
+fn what_is_no_library_is_not_asked_about() {
+    let (station, found) = station();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libx.so");
+    fs::write(&path, "x").unwrap();
+    station.look(&Observation { body: Body::Started, ..mapped(&path) });
+    drop(station);
+    assert!(found.recv_timeout(Duration::from_secs(5)).is_err());
+}
