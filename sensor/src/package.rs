@@ -42,6 +42,9 @@ const MANAGERS: [Manager; 3] = [Manager::Dpkg, Manager::Apk, Manager::Rpm];
 /// write theirs many times during one upgrade.
 const REST: Duration = Duration::from_secs(2);
 const REST_FACTOR: u32 = 20;
+/// What one question may cost beyond that: the records of a few packages are read.
+const RECORD_BYTES: u64 = 256 << 20;
+const RECORD_TIME: Duration = Duration::from_secs(2);
 
 /// Bounds of [`Packages`].
 #[derive(Clone, Copy, Debug)]
@@ -139,8 +142,8 @@ impl Default for Bounds {
         Self {
             roots: 4096,
             bytes: 16 << 20,
-            read_bytes: 1 << 30,
-            read_time: Duration::from_secs(20),
+            read_bytes: 512 << 20,
+            read_time: Duration::from_secs(10),
             changes: 4096,
         }
     }
@@ -169,7 +172,7 @@ impl Packages {
     pub fn owner(&mut self, root: &Root, path: &Path) -> Result<Option<Owned>, PackageError> {
         self.refresh(root)?;
         let Some(view) = self.views.get(&root.key()) else { return Err(PackageError::NoDatabase) };
-        let budget = Budget::new(self.bounds.read_bytes, self.bounds.read_time);
+        let budget = Budget::new(RECORD_BYTES, RECORD_TIME);
         let path = plain(root, path);
         let mut error = None;
         for slot in &view.slots {

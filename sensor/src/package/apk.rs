@@ -14,6 +14,8 @@ use super::{Built, PackageError, Record, full};
 /// apk 2, and apk 3 on a merged `/usr`.
 const INSTALLED: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
 const MAX_INSTALLED: u64 = 256 << 20;
+/// A stanza with three hundred thousand files.
+const MAX_STANZA: u64 = 32 << 20;
 
 /// What one line of a stanza says. Others (`C:`, `T:`, `D:`, `a:`…) are not needed.
 enum Line<'a> {
@@ -111,7 +113,7 @@ pub(super) fn record(
     let path = Path::new(INSTALLED[0]);
     let Some(mut file) = open(root)? else { return Ok(None) };
     file.seek(SeekFrom::Start(stanza)).map_err(|error| PackageError::io(path, error))?;
-    find(Lines::new(file, path, MAX_INSTALLED, 0)?, &package.name, aliases, canonical)
+    find(Lines::new(file, path, MAX_STANZA, 0)?, &package.name, aliases, canonical)
 }
 
 /// Looks for a file in the stanza that begins with the first line.

@@ -60,13 +60,24 @@ impl Root {
         Self::open_dir(Path::new("/"), ResolveFlags::empty())
     }
 
-    /// The root of a process, through `/proc/PID/root`; its mounts are not crossed, so that a
-    /// container cannot have the sensor wait for a file system of its own making.
-    pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::open_dir(Path::new(&format!("/proc/{pid}/root")), ResolveFlags::NO_XDEV)
+    /// The host's root, where the sensor is in a container: an open `/proc/1/root`, for example.
+    pub fn host_from_fd(dir: OwnedFd) -> io::Result<Self> {
+        Self::new(File::from(dir), ResolveFlags::empty())
     }
 
-    /// The root an open directory is; its mounts are not crossed.
+    /// The root of a process, through `/proc/PID/root`. One whose root is the host's, in whatever
+    /// mount namespace, gets the host's as the sensor sees it.
+    pub fn of_process(pid: u32, host: &Self) -> io::Result<Self> {
+        let path = format!("/proc/{pid}/root");
+        let root = Self::open_dir(Path::new(&path), ResolveFlags::NO_XDEV)?;
+        if root.key != host.key {
+            return Ok(root);
+        }
+        Ok(Self { dir: host.dir.try_clone()?, ..*host })
+    }
+
+    /// The root of a container, an open directory. Its mounts are not crossed, so that it cannot
+    /// have the sensor wait for a file system of its own making.
     pub fn from_fd(dir: OwnedFd) -> io::Result<Self> {
         Self::new(File::from(dir), ResolveFlags::NO_XDEV)
     }
@@ -317,7 +328,13 @@ mod tests {
         let root = Root::from_fd(OwnedFd::from(File::open("/").unwrap())).unwrap();
         let error = root.open(Path::new("/proc/version")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::XDEV.raw_os_error()));
-        assert!(Root::host().unwrap().open(Path::new("/proc/version")).is_ok());
+        let host = Root::host().unwrap();
+        assert!(host.open(Path::new("/proc/version")).is_ok());
+        let own = Root::of_process(std::process::id(), &host).unwrap();
+        assert!(own.open(Path::new("/proc/version")).is_ok(), "its root is the host's");
+        let folder = tempfile::tempdir().unwrap();
+        let other = Root::of_process(std::process::id(), &self::root(folder.path())).unwrap();
+        assert!(other.open(Path::new("/proc/version")).is_err(), "its root is not that host's");
     }
 
     #[test]

@@ -223,6 +223,65 @@ fn roots_are_forgotten_before_memory_runs_out() {
     assert_eq!((held.roots, held.indexes, held.paths), (3, 3, 3));
 }
 
+/// An overlay, taken down when dropped.
+struct Overlay(TempDir);
+
+impl Overlay {
+    /// An overlay over `lower`; `None`, said why, where none can be mounted.
+    fn mount(lower: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["upper", "work", "merged"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let place = folder.path().display();
+        let options =
+            format!("lowerdir={},upperdir={place}/upper,workdir={place}/work", lower.display());
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(folder.path().join("merged"));
+        let output = mount.output().unwrap();
+        if !output.status.success() {
+            println!("skipped: no overlay: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(Self(folder))
+    }
+
+    fn merged(&self) -> PathBuf {
+        self.0.path().join("merged")
+    }
+
+    fn root(&self) -> Root {
+        Root::from_fd(OwnedFd::from(File::open(self.merged()).unwrap())).unwrap()
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.merged()).status();
+    }
+}
+
+#[test]
+fn containers_of_one_image_share_their_index_until_one_is_changed() {
+    let image = Fixture::new();
+    image.write("var/lib/dpkg/status", "Package: a\nArchitecture: all\nVersion: 1\n");
+    image.write("var/lib/dpkg/info/a.list", "/lib/a.so\n");
+    let Some(one) = Overlay::mount(image.folder.path()) else { return };
+    let Some(other) = Overlay::mount(image.folder.path()) else { return };
+    let Some(hostile) = Overlay::mount(image.folder.path()) else { return };
+    // Asked first, so that what it says could be believed of the others.
+    fs::write(hostile.merged().join("var/lib/dpkg/info/a.list"), "/nothing\n").unwrap();
+    let mut packages = Packages::default();
+    let path = Path::new("/lib/a.so");
+    assert_eq!(packages.owner(&hostile.root(), path).unwrap(), None);
+    for container in [&one, &other] {
+        let owned = packages.owner(&container.root(), path).unwrap().expect("an owner");
+        assert_eq!(owned.package, "a");
+    }
+    let held = packages.held();
+    assert_eq!((held.roots, held.indexes), (3, 2), "{held:?}");
+}
+
 #[test]
 fn an_image_without_packages_is_no_place_without_owners() {
     let fixture = Fixture::new();

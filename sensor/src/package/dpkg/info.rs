@@ -15,10 +15,12 @@ use super::super::lines::{Budget, Lines};
 use super::super::path::Aliases;
 use super::super::root::Root;
 use super::control::field;
-use super::{INFO, MAX_STATUS, STATUS, STATUS_D};
+use super::{INFO, STATUS, STATUS_D};
 
 /// A list of a million files.
 const MAX_LIST: u64 = 64 << 20;
+/// A stanza with ten thousand configuration files.
+const MAX_STANZA: u64 = 1 << 20;
 
 /// Hands over every path the package names, in dpkg's spelling. Directories that are followed by
 /// their content are left out.
@@ -170,7 +172,7 @@ fn conffile(
     let fail = |error| PackageError::io(path, error);
     let Some(mut file) = root.find(path)? else { return Ok((false, None)) };
     file.seek(SeekFrom::Start(stanza)).map_err(fail)?;
-    let mut lines = Lines::new(file, path, MAX_STATUS, 0)?;
+    let mut lines = Lines::new(file, path, MAX_STANZA, 0)?;
     let (mut own, mut inside) = (false, false);
     while let Some(line) = lines.next()? {
         match field(line) {
