@@ -22,7 +22,8 @@ pub(super) struct Place {
 /// holds the way to the chroot as well. The process may be gone, and the path may lead elsewhere by
 /// now: then there is no answer.
 pub(super) fn find(host: &Arc<Root>, tgid: u32, shown: &Path, file: &FileKey) -> Option<Place> {
-    let own = Root::of_process(tgid).ok().filter(|root| root.key() != host.key()).map(Arc::new);
+    let own =
+        Root::of_process(tgid, host).ok().filter(|root| root.key() != host.key()).map(Arc::new);
     let chroot = fs::read_link(format!("/proc/{tgid}/root")).ok();
     let inside = chroot.as_deref().and_then(|root| shown.strip_prefix(root).ok());
     let inside = inside.map(|path| Path::new("/").join(path));

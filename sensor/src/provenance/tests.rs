@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::event::FileKey;
 use crate::host::testing::{World, clock};
-use crate::host::{Library, Pipeline, Placed, Traced};
+use crate::host::{Library, Pipeline, Traced};
 use crate::package::{Content, Origin, Owner};
 
 /// An observation of a library as this process would map it.
