@@ -58,6 +58,8 @@ pub(crate) struct Draft {
     pub(crate) program: Arc<Program>,
     /// When the evidence was taken, if later than the observation.
     pub(crate) ktime_ns: Option<u64>,
+    /// What accounts for it: a known tool.
+    pub(crate) explained_by: Option<String>,
 }
 
 /// One line of the design's table.

@@ -10,6 +10,7 @@ mod conn;
 mod container;
 mod describe;
 mod directive;
+mod environ;
 mod frames;
 mod guard;
 mod link;
@@ -17,25 +18,29 @@ mod observe;
 mod outside;
 mod pipeline;
 mod place;
+mod preload;
 mod procfs;
 mod programs;
+mod root;
 mod schedule;
 mod seed;
 mod table;
 mod tracker;
+mod variable;
 mod who;
 
 pub use clock::Clock;
 pub use directive::Directive;
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Library, Lineage, LinkTiming, Located,
-    Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Variable, Verdict,
-    inode_text, seconds,
+    Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Verdict, inode_text,
+    seconds,
 };
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;
 pub use procfs::Procfs;
+pub use variable::{FoundLibrary, Ownership, Preloaded, Variable};
 
 #[cfg(test)]
 pub(crate) mod testing;
