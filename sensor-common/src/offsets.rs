@@ -49,7 +49,8 @@ pub struct Member {
     pub name: &'static str,
     /// Whether start-up may go on without it.
     pub need: Need,
-    /// `struct.member[.member…]`, newest name first; anonymous structs and unions are searched.
+    /// `struct.member[.member…]`, newest name first; anonymous structs and unions are searched. With
+    /// `#bit` at the end, the member may be a bit field and the offset is in bits.
     pub paths: &'static [&'static str],
 }
 
@@ -94,10 +95,14 @@ kernel_offsets! {
     mm_exe_file: Required "mm_struct.exe_file";
     /// Where a new program's stack starts: `argc`, `argv` and the environment lie there.
     mm_start_stack: Optional "mm_struct.start_stack";
+    /// Where the strings of the environment start.
+    mm_env_start: Optional "mm_struct.env_start";
     /// Where the strings of the environment end.
     mm_env_end: Optional "mm_struct.env_end";
     /// File being executed.
     bprm_file: Required "linux_binprm.file";
+    /// 1 if the program runs with more rights than who started it (`AT_SECURE`). In bits.
+    bprm_secureexec: Optional "linux_binprm.secureexec#bit";
     /// Table of open files.
     files_fdt: Optional "files_struct.fdt";
     /// Array of `struct file *`.

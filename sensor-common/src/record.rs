@@ -227,8 +227,9 @@ pub struct Exec {
     pub uid: u32,
     /// Effective user id.
     pub euid: u32,
-    /// [`Env`] bits: which loader variables the environment holds.
-    pub env: u32,
+    /// 1 if the program runs with more rights than who started it (`AT_SECURE`), so its loader
+    /// ignores most of its environment.
+    pub secure: u32,
     /// Peer of the TCP socket at descriptor 0, where there is one: sshd re-executes itself so.
     pub peer: Peer,
     /// The executable's path.
@@ -380,7 +381,7 @@ pub struct Caller {
 pub struct Env {
     /// The process.
     pub header: Header,
-    /// One of the `ENV_*` bits.
+    /// One of the `ENV_*` bits; [`ENV_TRUNCATED`] where there may be more that was not seen.
     pub variable: u32,
     /// Bytes used of `text`.
     pub len: u32,
@@ -438,7 +439,9 @@ pub const ENV_LD_LIBRARY_PATH: u32 = 1 << 2;
 pub const ENV_GLIBC_TUNABLES: u32 = 1 << 3;
 /// `LD_DEBUG`, `LD_PROFILE`, `LD_BIND_NOT` and other switches that change how linking runs.
 pub const ENV_LD_OTHER: u32 = 1 << 4;
-/// The environment was longer than the scan's bound.
+/// `GCONV_PATH`: where glibc's iconv looks for code to load.
+pub const ENV_GCONV_PATH: u32 = 1 << 5;
+/// In [`Env::variable`], with no text: the environment could not be looked at to its end.
 pub const ENV_TRUNCATED: u32 = 1 << 31;
 
 const _: () = {

@@ -36,9 +36,9 @@ macro_rules! records {
                 &mut self.header
             }
         })*
-        /// The largest record, words.
+        /// The largest record, and the largest room to be wiped, words.
         const WORDS: usize = {
-            let mut most = 0;
+            let mut most = size_of::<crate::probe::environ::Scan>();
             $(if size_of::<record::$name>() > most {
                 most = size_of::<record::$name>();
             })*
@@ -169,13 +169,15 @@ fn cpu() -> u16 {
     (unsafe { bpf_get_smp_processor_id() }) as u16
 }
 
-/// Overwrites bytes of map memory with zeroes.
+/// Overwrites the first `len` bytes of map memory, which the verifier must be able to bound, with
+/// zeroes.
 #[inline(always)]
-pub fn wipe<const N: usize>(bytes: &mut [u8; N]) {
+pub fn wipe<const N: usize>(bytes: &mut [u8; N], len: usize) {
     const { assert!(N <= WORDS * 8) };
+    let Some(bytes) = bytes.get_mut(..len) else { return };
     let target = bytes.as_mut_ptr().cast();
-    // SAFETY: `target` is N bytes of a live reference and ZEROES is at least as long.
-    unsafe { bpf_probe_read_kernel(target, N as u32, (&raw const ZEROES).cast()) };
+    // SAFETY: `target` is `len` bytes of a live reference and ZEROES is at least as long.
+    unsafe { bpf_probe_read_kernel(target, bytes.len() as u32, (&raw const ZEROES).cast()) };
 }
 
 #[inline(always)]

@@ -1,10 +1,11 @@
 //! Every map, with the reason for its size. The loader may override the sizes of the rings.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use sensor_common::counters::COUNTERS as COUNTER_COUNT;
 use sensor_common::record::{InodeKey, SelfCheck};
 
+use crate::probe::environ::Scan;
 use crate::state::{FrameKey, FrameState, KnownPair, LinkState};
 
 /// Ordinary processes' records. A `make -j` makes some 2000 records a second of 700 bytes; the
@@ -37,6 +38,14 @@ pub static KNOWN: LruHashMap<KnownPair, u8> = LruHashMap::with_max_entries(16384
 /// programs, which stay until they fork or end: the least recently used give way.
 #[map]
 pub static LINKING: LruHashMap<u32, LinkState> = LruHashMap::with_max_entries(512, 0);
+
+/// Room to look at a new program's environment, per CPU.
+#[map]
+pub static ENVIRON: PerCpuArray<Scan> = PerCpuArray::with_max_entries(1, 0);
+
+/// `process_environ`, which hands over to itself. Filled in by the agent.
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Executables → link CPU time, ns, above which a summary is always sent. Written by the agent.
 #[map]

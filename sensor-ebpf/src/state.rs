@@ -1,6 +1,5 @@
 //! What the programs remember between two hooks, as values of the maps.
 
-use crate::probe::environ::Scan;
 use sensor_common::record::{FileKey, SEALS_MAX, SealAt, Usage};
 
 /// Key of `KNOWN`.
@@ -25,8 +24,6 @@ pub struct LinkState {
     pub audited: u32,
     /// Explicit, so that the layout has no padding.
     pub reserved: u32,
-    /// Only used during the exec itself.
-    pub environ: Scan,
     pub seals: [SealAt; SEALS_MAX],
 }
 
@@ -39,7 +36,6 @@ impl LinkState {
         overflow: 0,
         audited: 0,
         reserved: 0,
-        environ: Scan::NONE,
         seals: [SealAt {
             addr: 0,
             wall_ns: 0,

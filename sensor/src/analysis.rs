@@ -5,6 +5,7 @@
 mod family;
 mod hold;
 mod learn;
+mod origins;
 mod recheck;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::incident::{IncidentUpdate, Incidents};
 use family::Families;
 use hold::Hold;
 use learn::Learner;
+use origins::Origins;
 use recheck::Rechecks;
 
 /// What the analysis counts of itself.
@@ -55,6 +57,7 @@ pub struct Analysis {
     families: Families,
     hold: Hold,
     learner: Learner,
+    origins: Origins,
     rechecks: Rechecks,
     directives: Vec<Directive>,
     notes: Vec<Opened>,
@@ -89,6 +92,7 @@ impl Analysis {
             families: Families::default(),
             hold: Hold::default(),
             learner: Learner::new(config.learning, config.detect),
+            origins: Origins::new(),
             rechecks: Rechecks::new(config.detect.settle),
             directives: Vec::new(),
             notes: Vec::new(),
@@ -196,6 +200,9 @@ impl Analysis {
         if matches!(seen.body, Body::CheckDue(_)) && !self.check(&mut seen, tries) {
             return;
         }
+        if let Body::Traced(traced) = &seen.body {
+            self.origins.note(traced);
+        }
         let own = seen.process.program.subject.clone();
         let login = seen.connection.as_ref().map(|connection| connection.program.subject.clone());
         self.baselines.get(&own);
@@ -245,12 +252,13 @@ impl Analysis {
         }
     }
 
-    fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {
+    fn report(&mut self, seen: &Observation, mut draft: Draft, updates: &mut Vec<IncidentUpdate>) {
         if let Some((_, count)) =
             self.tally.findings.iter_mut().find(|(id, _)| *id == draft.detector)
         {
             *count += 1;
         }
+        self.origins.add_to(&mut draft.evidence);
         self.found.push((draft.detector, draft.severity));
         let (lineage, served) = (lineage(seen, &draft), seen.connection.is_some());
         let finding = finding(&self.host, seen, draft);
@@ -313,7 +321,7 @@ fn finding(host: &str, seen: &Observation, draft: Draft) -> Finding {
         subject: draft.program.subject.clone(),
         evidence,
         attack: draft.attack.iter().map(|id| (*id).to_owned()).collect(),
-        explained_by: None,
+        explained_by: draft.explained_by,
     }
 }
 

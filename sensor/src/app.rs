@@ -21,8 +21,9 @@ use crate::cli::Failure;
 use crate::cli::run::Surroundings;
 use crate::config::host_name;
 use crate::event::Event;
-use crate::host::{Clock, Directive, Pipeline, Procfs};
+use crate::host::{Clock, Directive, Observation, Pipeline, Procfs};
 use crate::metrics::Metrics;
+use crate::provenance::Provenance;
 use crate::source::{Source, SourceStats};
 
 use self::adapters::Places;
@@ -81,9 +82,11 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         status: Arc::clone(&status),
     };
     let (intake, analysis) = thread.start()?;
+    let provenance = if config.provenance { start_provenance(&intake) } else { None };
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
     status.armed(probes);
-    let mut line = Line { host, intake, kernel, metrics, told: SourceStats::default() };
+    let told = SourceStats::default();
+    let mut line = Line { host, intake, provenance, kernel, metrics, told };
     let ended = line.run(source, wanted, &mut stop).await;
     // Dropping the line ends the analysis, which writes what it has learned.
     drop(line);
@@ -97,6 +100,8 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
 struct Line {
     host: Pipeline,
     intake: Intake,
+    /// Asked about every library; none where it is switched off or has no thread.
+    provenance: Option<Provenance>,
     kernel: Arc<Kernel>,
     metrics: Metrics,
     /// What the metrics have been told of the source.
@@ -131,18 +136,21 @@ impl Line {
                     return Ok(());
                 }
             }
-            let Self { host, intake, .. } = self;
-            host.tick(Clock::ktime_ns(), &mut |seen| intake.offer(seen));
+            let Self { host, intake, provenance, .. } = self;
+            host.tick(Clock::ktime_ns(), &mut |seen| pass(provenance.as_ref(), intake, seen));
             self.kernel.apply(self.host.directives());
             self.metrics.processes.set(i64::try_from(self.host.tally().processes).unwrap_or(0));
         }
     }
 
     fn take(&mut self, events: &mut Vec<Event>) {
-        let Self { host, intake, metrics, .. } = self;
+        let Self { host, intake, provenance, metrics, .. } = self;
         for event in events.drain(..) {
             metrics.count_event(&event.body);
-            host.on_event(event, &mut |seen| intake.offer(seen));
+            host.on_event(event, &mut |seen| pass(provenance.as_ref(), intake, seen));
+        }
+        if let Some(provenance) = provenance {
+            metrics.tell_provenance(provenance.tally());
         }
     }
 
@@ -161,6 +169,21 @@ impl Line {
         let Some(due) = self.host.next_due() else { return LONGEST };
         Duration::from_nanos(due.saturating_sub(Clock::ktime_ns())).min(LONGEST)
     }
+}
+
+/// To the analysis, and to those who look further.
+fn pass(provenance: Option<&Provenance>, intake: &mut Intake, seen: Observation) {
+    if let Some(provenance) = provenance {
+        provenance.look(&seen);
+    }
+    intake.offer(seen);
+}
+
+/// Nothing depends on it but what findings say of packages.
+fn start_provenance(intake: &Intake) -> Option<Provenance> {
+    let mut answers = intake.another();
+    let started = Provenance::start(Box::new(move |seen| answers.offer(seen)));
+    started.inspect_err(|error| warn!(%error, "packages are not asked about")).ok()
 }
 
 fn open_store(dir: &Path) -> Store {

@@ -38,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which mechanisms may be used.
     pub probes: Probes,
+    /// Ask package databases whose the mapped libraries are, and compare their digests.
+    pub provenance: bool,
 }
 
 /// The HTTP listener.
@@ -180,6 +182,7 @@ impl Default for Config {
                 processes: 32_768,
             },
             probes: Probes::default(),
+            provenance: true,
         }
     }
 }

@@ -129,7 +129,7 @@ fn exec(wire: &record::Exec) -> Result<Exec, DecodeError> {
         parent_tgid: wire.parent_tgid,
         uid: wire.uid,
         euid: wire.euid,
-        env: wire.env,
+        secure: wire.secure != 0,
         peer,
         local_port: peer.map(|_| wire.peer.local_port),
     })

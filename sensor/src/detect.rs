@@ -10,6 +10,7 @@ mod foreign_caller;
 mod got_redirected;
 pub(crate) mod judge;
 mod library_unexpected;
+mod library_unowned;
 mod library_writable_path;
 mod link_time_shift;
 mod preauth_exec;
@@ -58,6 +59,8 @@ pub(crate) struct Draft {
     pub(crate) program: Arc<Program>,
     /// When the evidence was taken, if later than the observation.
     pub(crate) ktime_ns: Option<u64>,
+    /// What accounts for it: a known tool.
+    pub(crate) explained_by: Option<String>,
 }
 
 /// One line of the design's table.
@@ -73,6 +76,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(preload_env::PreloadEnv),
         Box::new(library_unexpected::LibraryUnexpected),
+        Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(audit_unrequested::AuditUnrequested),

@@ -118,8 +118,8 @@ pub struct Exec {
     pub uid: u32,
     /// Effective user id.
     pub euid: u32,
-    /// `ENV_*` bits of [`sensor_common::record`].
-    pub env: u32,
+    /// It runs with more rights than who started it (`AT_SECURE`).
+    pub secure: bool,
     /// Peer of the TCP socket at descriptor 0.
     pub peer: Option<SocketAddr>,
     /// Own port of that socket.
@@ -230,7 +230,7 @@ pub struct Caller {
 /// See [`sensor_common::record::Env`].
 #[derive(Clone, Debug)]
 pub struct Env {
-    /// One `ENV_*` bit.
+    /// One `ENV_*` bit; `ENV_TRUNCATED`, with no text, where there may be more that was not seen.
     pub variable: u32,
     /// `NAME=value`, possibly cut.
     pub text: String,

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::package::{Content, Origin, Owned};
+
 /// How bad it is if it is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -128,6 +130,21 @@ pub enum Evidence {
         /// Last change of its content.
         modified: Option<Timestamp>,
     },
+    /// Which package the library before it belongs to, by the records of its root.
+    Package {
+        /// `name version (architecture)`; empty where no package owns it.
+        package: String,
+        /// The package as a package URL.
+        purl: Option<String>,
+        /// Since when this version is installed.
+        installed: Option<Timestamp>,
+        /// The version it replaced, where that is still known.
+        previous: Option<String>,
+        /// `matches`, `differs`, `not_recorded`, or why it was not compared.
+        content: String,
+        /// The digest of the file, where it differs, with its kind.
+        digest: Option<String>,
+    },
     /// The loader's audit interface is in use though nobody asked for it.
     Audit {
         /// Libraries the loader calls back.
@@ -243,6 +260,31 @@ impl Exposure {
             Self::AnyonesDirectory => "from a directory in which every user can put files",
             Self::ForeignOwner => "which belongs to another user",
             Self::Ordinary => "as usual",
+        }
+    }
+}
+
+// === impl Evidence ===
+
+impl Evidence {
+    /// [`Evidence::Package`] of what is known of a file's origin.
+    pub(crate) fn of_origin(origin: &Origin) -> Self {
+        let package = origin.package();
+        let (content, digest) = match &origin.content {
+            Content::Matches => ("matches".to_owned(), None),
+            Content::Differs { found, .. } => ("differs".to_owned(), Some(format!("{found:?}"))),
+            Content::NotRecorded => ("not_recorded".to_owned(), None),
+            Content::Unread(reason) => (reason.clone(), None),
+        };
+        Self::Package {
+            package: package.map_or_else(String::new, |owned| {
+                format!("{} {} ({})", owned.package, owned.version, owned.arch)
+            }),
+            purl: package.map(Owned::purl),
+            installed: package.and_then(|owned| owned.installed),
+            previous: package.and_then(|owned| owned.previous.clone()),
+            content,
+            digest,
         }
     }
 }

@@ -11,6 +11,7 @@ mod constructors;
 mod container;
 mod describe;
 mod directive;
+mod environ;
 mod frames;
 mod guard;
 mod link;
@@ -18,12 +19,15 @@ mod observe;
 mod outside;
 mod pipeline;
 mod place;
+mod preload;
 mod procfs;
 mod programs;
+mod root;
 mod schedule;
 mod seed;
 mod table;
 mod tracker;
+mod variable;
 mod who;
 
 pub use clock::Clock;
@@ -31,12 +35,13 @@ pub use directive::Directive;
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
     Located, Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Traced,
-    Variable, Verdict, inode_text, seconds,
+    Verdict, inode_text, seconds,
 };
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;
 pub use procfs::Procfs;
+pub use variable::{FoundLibrary, Ownership, Preloaded, Variable};
 
 #[cfg(test)]
 pub(crate) mod testing;

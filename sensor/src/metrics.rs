@@ -14,6 +14,7 @@ use sensor_common::Kind;
 
 use crate::event::EventBody;
 use crate::finding::Severity;
+use crate::provenance;
 use define::{Build, Definition, define};
 
 pub use kernel::KernelReading;
@@ -73,6 +74,8 @@ define! {
     events: IntCounterVec = "halfsecond_events_total" ["kind"];
     /// Items a full queue between two stations of the sensor refused.
     queue_dropped: IntCounterVec = "halfsecond_queue_dropped_total" ["queue"];
+    /// Libraries whose origin was told.
+    libraries_traced: IntCounter = "halfsecond_libraries_traced_total";
     /// Processes in the process table.
     processes: IntGauge = "halfsecond_processes";
     /// Subjects with a baseline, by its state.
@@ -154,6 +157,14 @@ impl Metrics {
     /// Counts a decoded event.
     pub fn count_event(&self, body: &EventBody) {
         self.events.with_label_values(&[kind_label(body.kind())]).inc();
+    }
+
+    /// Takes over the counts of the provenance station.
+    pub fn tell_provenance(&self, now: provenance::Tally) {
+        let dropped = self.queue_dropped.with_label_values(&["provenance"]);
+        dropped.inc_by(now.dropped.saturating_sub(dropped.get()));
+        let traced = self.libraries_traced.get();
+        self.libraries_traced.inc_by(now.answered.saturating_sub(traced));
     }
 
     /// Records the CPU time to a verdict; an unknown method becomes `other`.

@@ -83,16 +83,13 @@ impl Task {
         self.0.follow(offset!(task_mm))?.follow(offset!(mm_exe_file)).map(File::from)
     }
 
-    /// Address of `argc` on the stack of a program that has just started.
+    /// Of a program that has just started: the address of `argc` on its stack, and where the
+    /// strings of its environment start and end.
     #[inline(always)]
-    pub fn start_stack(self) -> Option<u64> {
-        self.0.follow(offset!(task_mm))?.read(offset!(mm_start_stack))
-    }
-
-    /// Where the strings of the environment end.
-    #[inline(always)]
-    pub fn environ_end(self) -> Option<u64> {
-        self.0.follow(offset!(task_mm))?.read(offset!(mm_env_end))
+    pub fn environ(self) -> Option<(u64, u64, u64)> {
+        let mm = self.0.follow(offset!(task_mm))?;
+        let stack = mm.read(offset!(mm_start_stack))?;
+        Some((stack, mm.read(offset!(mm_env_start))?, mm.read(offset!(mm_env_end))?))
     }
 
     /// The open file behind a descriptor.

@@ -27,7 +27,7 @@ static BLANK: LinkState = LinkState::BLANK;
 
 /// A new program starts, which ends the linking of the one before.
 #[inline(always)]
-pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) -> Option<&'static mut LinkState> {
+pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
     finish(tgid);
     #[expect(
         clippy::needless_borrows_for_generic_args,
@@ -37,11 +37,11 @@ pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) -> Option<&'static mut Lin
     if inserted.is_err() {
         count(Counter::StateFull);
     }
-    let state = linking(tgid)?;
-    state.exec_ktime_ns = now();
-    state.usage = *usage;
-    state.exe = *exe;
-    Some(state)
+    if let Some(state) = linking(tgid) {
+        state.exec_ktime_ns = now();
+        state.usage = *usage;
+        state.exe = *exe;
+    }
 }
 
 /// The current task is in `mprotect(addr, len, prot)` or `pkey_mprotect`.

@@ -2,10 +2,10 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use sensor_common::Role;
-use sensor_common::record::{ENV_LD_AUDIT, ENV_TRUNCATED, Exec, Exit, FileKey, Fork};
+use sensor_common::record::{Exec, Exit, FileKey, Fork};
+use sensor_common::{Role, UNRESOLVED};
 
-use super::{current_tgid, environ, finish, is_agent, link, role_of, set_role};
+use super::{current_tgid, finish, is_agent, link, role_of, set_role};
 use crate::emit::{begin, ring_for};
 use crate::globals::offset;
 use crate::kernel::KernelPtr;
@@ -69,19 +69,16 @@ fn role_of_child(parent: Role) -> Role {
     }
 }
 
-/// The order is the verifier's: loops first, while there is one state, and what may fail before the
-/// record begins.
+/// The order is the verifier's: what may fail comes before the record begins.
 #[inline(always)]
 fn try_exec(task: u64, bprm: u64) -> Option<()> {
     let task = Task::new(task)?;
-    let file: File = KernelPtr::new(bprm)?.follow(offset!(bprm_file))?.into();
+    let bprm = KernelPtr::new(bprm)?;
+    let file: File = bprm.follow(offset!(bprm_file))?.into();
     let exe = file.key()?;
     let usage = task.usage()?;
     let tgid = current_tgid();
-    let mut state = link::start(tgid, &exe, &usage);
-    if let Some(state) = &mut state {
-        environ::look(task, &mut state.environ);
-    }
+    link::start(tgid, &exe, &usage);
     let before = role_of(tgid);
     let role = role_of_program(before, &exe);
     if role != before {
@@ -98,19 +95,24 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     record.parent_tgid = parent_tgid;
     record.uid = uid;
     record.euid = euid;
-    match state {
-        Some(state) => {
-            environ::tell(&state.environ, role, &mut record.env);
-            state.audited = record.env & ENV_LD_AUDIT;
-        }
-        None => record.env = ENV_TRUNCATED,
-    }
+    record.secure = secure(bprm);
     if let Some(sock) = task.file(0).and_then(File::sock) {
         // A socket of a kind without a peer leaves the fields zero.
         let _ = sock.peer_into(&mut record.peer);
     }
     record.submit();
     Some(())
+}
+
+/// 1 or 0.
+#[inline(always)]
+fn secure(bprm: KernelPtr) -> u32 {
+    let bit = offset!(bprm_secureexec);
+    if bit == UNRESOLVED {
+        return 0;
+    }
+    let byte: u8 = bprm.read_or_zero(bit / 8);
+    u32::from(byte) >> (bit % 8) & 1
 }
 
 /// What the agent says of the file, and whether an sshd is above.

@@ -126,9 +126,13 @@ impl Learner {
                 }
             }
             Body::Environment(variable) => {
-                let known = world.own.environment.contains(&variable.name);
+                let known = judge::knows_variable(variable, world);
                 let open = !program.guarded() || !judge::settled(seen, world);
-                if known || !open { Vec::new() } else { own(What::Variable(variable.name.clone())) }
+                if known || !open {
+                    return Vec::new();
+                }
+                let keys = judge::variable_keys(variable).into_iter();
+                keys.map(|key| lesson(program, seen.time, What::Variable(key))).collect()
             }
             Body::Called(call) => match &call.caller {
                 Some(from) => match judge::caller(seen, call, from, world) {

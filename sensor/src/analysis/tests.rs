@@ -1,8 +1,10 @@
 //! From events to incidents: logins as the kernel side reports them, clean and attacked.
 
+mod environment;
 mod hooks;
 mod keeping;
 mod normal;
+mod origins;
 mod places;
 
 use std::path::{Path, PathBuf};

@@ -71,6 +71,11 @@ struct Worker {
 // === impl Intake ===
 
 impl Intake {
+    /// Another way in, for what comes from beside the line.
+    pub(super) fn another(&self) -> Self {
+        Self { work: self.work.clone(), metrics: self.metrics.clone(), owed_loss: false }
+    }
+
     /// Hands an observation on, or counts it as dropped.
     pub(super) fn offer(&mut self, seen: Observation) {
         self.settle_debt();

@@ -56,6 +56,7 @@ fn config(mut top: Section<'_, '_>) -> Config {
         detect: detect(top.section("detect"), default.detect),
         limits: limits(top.section("limits"), default.limits),
         probes: probes(top.section("probes"), default.probes),
+        provenance: provenance(top.section("provenance"), default.provenance),
         state_dir,
     };
     top.finish();
@@ -145,6 +146,12 @@ fn limits(mut section: Section<'_, '_>, default: Limits) -> Limits {
     };
     section.finish();
     limits
+}
+
+fn provenance(mut section: Section<'_, '_>, default: bool) -> bool {
+    let provenance = section.get("enabled", default, value::boolean);
+    section.finish();
+    provenance
 }
 
 fn probes(mut section: Section<'_, '_>, default: Probes) -> Probes {

@@ -43,6 +43,7 @@ impl Detector for AuditUnrequested {
             object: callback.map_or_else(String::new, super::Place::owner_path),
             program: Arc::clone(program),
             ktime_ns: report.taken_ktime_ns,
+            explained_by: None,
         });
     }
 }

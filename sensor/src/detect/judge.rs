@@ -2,7 +2,7 @@
 //! that nothing is ever both reported and learned.
 
 use super::World;
-use crate::host::{Called, Library, Located, ModuleId, Observation};
+use crate::host::{Called, Library, Located, ModuleId, Observation, Preloaded, Variable};
 
 /// A judgement on something seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,35 @@ pub(crate) fn caller(
         return Judged::Learning;
     }
     Judged::Unexpected
+}
+
+/// A loader variable: by its name, but for one that loads code, where each library counts.
+pub(crate) fn knows_variable(variable: &Variable, world: &World<'_>) -> bool {
+    let known = |key: &str| world.own.environment.contains(key);
+    if !injects(&variable.name) || variable.libraries.is_empty() {
+        return known(&variable.name);
+    }
+    variable.libraries.iter().all(|library| known(&key(variable, library)))
+}
+
+/// What the baseline is to remember of it.
+pub(crate) fn variable_keys(variable: &Variable) -> Vec<String> {
+    if !injects(&variable.name) || variable.libraries.is_empty() {
+        return vec![variable.name.clone()];
+    }
+    let named = |library: &Preloaded| format!("{}={}", variable.name, library.name);
+    variable.libraries.iter().flat_map(|each| [key(variable, each), named(each)]).collect()
+}
+
+/// By the file where it was found: the same name may lead elsewhere next time.
+fn key(variable: &Variable, library: &Preloaded) -> String {
+    let file = library.file.as_ref().map_or(library.name.as_str(), |file| file.path.as_str());
+    format!("{}={file}", variable.name)
+}
+
+/// It puts code into a program.
+pub(crate) fn injects(name: &str) -> bool {
+    matches!(name, "LD_PRELOAD" | "LD_AUDIT")
 }
 
 /// The detectors may speak of this process's program.

@@ -45,6 +45,7 @@ impl Detector for LibraryWritablePath {
             object: format!("{} {}", module.path, module.build),
             program: Arc::clone(program),
             ktime_ns: None,
+            explained_by: None,
         });
     }
 }

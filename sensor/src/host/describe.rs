@@ -81,7 +81,7 @@ impl Pipeline {
             container: container.and_then(|container| container.id.clone()),
             pod: container.and_then(|container| container.pod.clone()),
         };
-        let secure = proc.uid != proc.euid;
+        let secure = proc.secure || proc.uid != proc.euid;
         let lineage = self.tracker.lineage(proc);
         let injected = proc
             .variables

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::place::Placed;
+use super::variable::Variable;
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;
 
@@ -69,7 +70,8 @@ pub struct Process {
     pub shown: ProcessRef,
     /// Effective user id.
     pub euid: u32,
-    /// The loader ignores `LD_*` (real and effective user differ).
+    /// It runs with more rights than who started it (`AT_SECURE`: set-uid, set-gid, capabilities),
+    /// so its loader ignores most of its environment.
     pub secure: bool,
     /// Its environment puts code into it (`LD_PRELOAD`, `LD_AUDIT`), by whoever's hand.
     pub injected: bool,
@@ -158,6 +160,12 @@ pub enum Body {
     Called(Called),
     /// A loader variable stood in the environment of the program started.
     Environment(Variable),
+    /// The environment was too long for the kernel side; what loader variables it held further back
+    /// was told from a later look, if `read`.
+    LongEnvironment {
+        /// The later look was possible.
+        read: bool,
+    },
     /// sshd's monitor answered an authentication request.
     Verdict(Verdict),
     /// A session has begun below a connection.
@@ -265,17 +273,6 @@ pub struct Called {
     pub library: Option<ModuleId>,
     /// Where it returns to; `None` where the process was gone.
     pub caller: Option<Located>,
-}
-
-/// See [`Body::Environment`].
-#[derive(Clone, Debug)]
-pub struct Variable {
-    /// Name.
-    pub name: String,
-    /// Value, possibly cut.
-    pub value: String,
-    /// The program before it, or its parent's, had the same: it came from further up.
-    pub inherited: bool,
 }
 
 /// See [`Body::Verdict`].

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::observe::Located;
+use super::variable::FoundLibrary;
 use crate::event::FileKey;
 
 /// A process as `/proc` shows it.
@@ -37,6 +38,15 @@ pub trait Outside {
     fn file(&self, path: &Path) -> Option<FileKey>;
     /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
+    /// The environment as it is now, at most 6 MB (more than the kernel takes at an exec).
+    fn environ(&self, _tgid: u32) -> Option<Vec<u8>> {
+        None
+    }
+    /// The regular file at an absolute path below the process's root, or, `on_host` where the
+    /// process is gone, below this host's.
+    fn look_inside(&self, _tgid: u32, _on_host: bool, _path: &str) -> Option<FoundLibrary> {
+        None
+    }
 }
 
 /// Finds addresses in a process's maps.

@@ -3,9 +3,10 @@
 use super::clock::Clock;
 use super::constructors::Constructors;
 use super::directive::Directive;
+use super::environ::Reads;
 use super::guard::Guards;
 use super::link;
-use super::observe::{Body, Called, Library, Observation, ProcessId, Variable};
+use super::observe::{Body, Called, Library, Observation, ProcessId};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
 use super::programs::{Programs, walked};
@@ -13,12 +14,7 @@ use super::schedule::Schedule;
 use super::table::{Proc, Table};
 use super::tracker::Tracker;
 use crate::config::Config;
-use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal,
-};
-
-/// Loader variables remembered of one process.
-const VARIABLES_MAX: usize = 16;
+use crate::event::{Caller, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal};
 
 /// What the station counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +48,7 @@ pub struct Pipeline {
     pub(super) directives: Vec<Directive>,
     pub(super) strangers: u64,
     callers_unknown: u64,
+    pub(super) reads: Reads,
 }
 
 // === impl Pipeline ===
@@ -79,6 +76,7 @@ impl Pipeline {
             directives: Vec::new(),
             strangers: 0,
             callers_unknown: 0,
+            reads: Reads::default(),
         }
     }
 
@@ -176,7 +174,7 @@ impl Pipeline {
         let program = self.programs.program(&*self.outside, at.tgid, &path, &exec.exe, role);
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.program = Some(program);
-        (proc.uid, proc.euid) = (exec.uid, exec.euid);
+        (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
@@ -334,21 +332,6 @@ impl Pipeline {
         };
         let call = Called { function: name, library: Some(function.module), caller: returns };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
-    }
-
-    fn on_env(&mut self, at: At, env: &Env, out: &mut impl FnMut(Observation)) {
-        let Some(id) = self.find(at) else { return };
-        self.learn_details(id);
-        let (name, value) = env.text.split_once('=').unwrap_or((&env.text, ""));
-        let Some(proc) = self.table.get_mut(id) else { return };
-        let inherited = proc.inherited.contains(&env.text);
-        if proc.variables.len() < VARIABLES_MAX {
-            proc.shown = None;
-            proc.variables =
-                proc.variables.iter().chain([&env.text]).cloned().collect::<Vec<_>>().into();
-        }
-        let variable = Variable { name: name.to_owned(), value: value.to_owned(), inherited };
-        self.emit(id, at.ktime_ns, Body::Environment(variable), out);
     }
 
     pub(super) fn attach(&mut self, tgid: u32, path: std::path::PathBuf, inode: InodeKey) {

@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, major, minor};
 
-use super::build_id;
 use super::outside::{Outside, Stat};
+use super::variable::FoundLibrary;
+use super::{build_id, root};
 use crate::event::FileKey;
 
 /// Bytes of one small `/proc` file.
 const SMALL: u64 = 4096;
 /// Bytes of one `maps` file: about 10,000 mappings.
 const MAPS: u64 = 1 << 20;
+/// Bytes of one environment: no exec takes more (fs/exec.c `_STK_LIM / 4 * 3`).
+const ENVIRON: u64 = 6 << 20;
 /// Arguments shown, and bytes of all of them together.
 const ARGUMENTS: usize = 64;
 
@@ -93,6 +96,14 @@ impl Outside for Procfs {
         let (handle, _) =
             places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
         build_id::read(&handle)
+    }
+
+    fn environ(&self, tgid: u32) -> Option<Vec<u8>> {
+        read_bounded(format!("/proc/{tgid}/environ"), ENVIRON)
+    }
+
+    fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+        root::look(tgid, on_host, path)
     }
 }
 

@@ -13,6 +13,7 @@ const ENDED_MAX: usize = 1024;
 const ANCESTORS_MAX: usize = 16;
 
 /// What is known of one process.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug)]
 pub(super) struct Proc {
     pub(super) id: ProcessId,
@@ -20,6 +21,8 @@ pub(super) struct Proc {
     pub(super) program: Option<Arc<Program>>,
     pub(super) uid: u32,
     pub(super) euid: u32,
+    /// Its program runs with more rights than who started it.
+    pub(super) secure: bool,
     /// `None` until read.
     pub(super) cmdline: Option<Arc<[String]>>,
     pub(super) container: Option<Arc<Container>>,
@@ -69,6 +72,7 @@ impl Proc {
             program: None,
             uid: 0,
             euid: 0,
+            secure: false,
             cmdline: None,
             container: None,
             container_read: false,

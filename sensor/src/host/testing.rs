@@ -206,7 +206,7 @@ impl World {
             parent_tgid: parent,
             uid,
             euid: uid,
-            env: 0,
+            secure: false,
             peer,
             local_port: peer.map(|_| 22),
         };

@@ -68,6 +68,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::Environment { name, value } => ["environment", name, value, ""],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
+        | Evidence::Package { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. }
         | Evidence::Note { .. } => return None,

@@ -153,6 +153,10 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let texts = [callback, callback_module].into_iter().chain(callback_build_id);
             texts.for_each(|text| shorten(text, room));
         }
+        Evidence::Package { package, purl, previous, content, digest, .. } => {
+            let optional = purl.into_iter().chain(previous).chain(digest);
+            [package, content].into_iter().chain(optional).for_each(|text| shorten(text, room));
+        }
         Evidence::File { mode, .. } => shorten(mode, room),
         Evidence::Timing {
             metric,

@@ -43,6 +43,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Environment { .. } => 5,
         Evidence::Library { .. }
         | Evidence::File { .. }
+        | Evidence::Package { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => 6,
@@ -84,6 +85,7 @@ fn headline(finding: &Finding) -> String {
             format!("{} was set for {exe}", name(variable))
         }
         Evidence::File { .. }
+        | Evidence::Package { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => clause(&finding.title),

@@ -19,6 +19,8 @@ const NESTED_MAX: u32 = 4096;
 /// More types than this are refused (a 6.18 kernel has 150 000).
 const TYPES_MAX: usize = 8 << 20;
 
+/// At the end of a path: the offset is wanted in bits.
+const BIT: &str = "#bit";
 const KIND_INT: u32 = 1;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
@@ -139,9 +141,10 @@ impl<'a> Btf<'a> {
     /// Byte offset of `struct.member[.member…]` from the start of the struct.
     ///
     /// Anonymous structs and unions are searched. Several structs of the name are accepted where
-    /// all that have the member agree.
+    /// all that have the member agree. With `#bit` at the end of the path, the offset is in bits and
+    /// the member may be a bit field.
     pub fn member_offset(&self, path: &str) -> Result<u32, MemberError> {
-        let mut names = path.split('.');
+        let mut names = path.strip_suffix(BIT).unwrap_or(path).split('.');
         let outer = names.next().unwrap_or_default();
         let members: Vec<&str> = names.collect();
         if outer.is_empty() || members.is_empty() || members.iter().any(|name| name.is_empty()) {
@@ -262,12 +265,13 @@ impl<'a> Btf<'a> {
             })?;
             let offset = before.checked_add(member.bit_offset).ok_or_else(inconsistent)?;
             bits = bits.checked_add(offset).ok_or_else(inconsistent)?;
-            if member.is_bit_field || !bits.is_multiple_of(8) {
+            let is_bits = member.is_bit_field || !bits.is_multiple_of(8);
+            if is_bits && !(path.ends_with(BIT) && index + 1 == members.len()) {
                 return Err(MemberError::BitField { path: path.to_owned() });
             }
             inside = self.strip(member.type_id).ok_or_else(inconsistent)?;
         }
-        Ok(bits / 8)
+        Ok(if path.ends_with(BIT) { bits } else { bits / 8 })
     }
 
     /// The member of that name and the bits before its innermost struct.

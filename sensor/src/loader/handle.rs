@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::Program;
 use aya::{Ebpf, Pod};
 use sensor_common::counters::COUNTERS;
@@ -14,13 +14,14 @@ use thiserror::Error;
 
 use super::attach::{Attacher, Policy, unmet};
 use super::functions::Libraries;
-use super::probes::PROBES;
+use super::probes::{ENVIRONMENT, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::sampling::Sampled;
 use super::selfcheck::{self, Answer};
 use super::{LoadError, LoaderConfig, fdinfo};
 use crate::kernel::btf::KernelFunction;
 use crate::source::Rings;
+use crate::trouble::chain;
 
 type InodeBytes = [u8; size_of::<InodeKey>()];
 type PairBytes = [u8; 2 * size_of::<FileKey>()];
@@ -38,6 +39,8 @@ pub struct Sensor {
     known: HashMap<MapData, PairBytes, u8>,
     limits: HashMap<MapData, InodeBytes, u64>,
     check: Array<MapData, Answer>,
+    /// Held open: the kernel empties it with its last holder.
+    next: ProgramArray<MapData>,
     libraries: Libraries,
     sampled: Sampled,
 }
@@ -126,6 +129,7 @@ impl Sensor {
             known: take(&mut object, "KNOWN")?,
             limits: take(&mut object, "LINK_LIMITS")?,
             check: take(&mut object, "CHECK")?,
+            next: take(&mut object, "NEXT")?,
             object,
             functions,
             policy: Policy {
@@ -154,7 +158,20 @@ impl Sensor {
                 return Err(LoadError::Required { hook: probe.hook, reason });
             }
         }
+        self.chain();
         Ok(())
+    }
+
+    /// Without it, what lies far back in an environment is told as not seen.
+    fn chain(&mut self) {
+        let Some(program) = self.object.program(ENVIRONMENT) else { return };
+        let set = match program.fd() {
+            Ok(program) => self.next.set(0, program, 0).map_err(|error| chain(&error)),
+            Err(error) => Err(chain(&error)),
+        };
+        if let Err(reason) = set {
+            tracing::warn!(program = ENVIRONMENT, reason, "long environments are cut");
+        }
     }
 
     /// Detaches every probe. The rings and the counters stay readable; once they are read, per ring

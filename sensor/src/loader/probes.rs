@@ -139,6 +139,9 @@ const fn on_request(rung: Rung) -> Rung {
     Rung { on_request: true, ..with_registers(rung) }
 }
 
+/// The program that looks at environments, and hands over to itself where they are long.
+pub(super) const ENVIRONMENT: &str = "process_environ";
+
 /// Prices measured on Linux 6.18 (`x86_64`).
 pub const PROBES: &[Probe] = &[
     Probe {
@@ -156,7 +159,10 @@ pub const PROBES: &[Probe] = &[
         need: Need::Required,
         rungs: &[rung(
             Mechanism::RawTracepoint,
-            &[on("process_exec", &["sched_process_exec"])],
+            &[
+                on("process_exec", &["sched_process_exec"]),
+                maybe(ENVIRONMENT, &["sched_process_exec"]),
+            ],
             "about 10 us per new program",
         )],
         unseen: "every new program",

@@ -1,7 +1,10 @@
 //! How often each program runs for one start of a program: a count, which emulation does not bend.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Command;
+
+use sensor::event::{Event, EventBody};
 
 use crate::harness::{Bench, same, skip};
 
@@ -64,5 +67,38 @@ fn runs_per_start_are_counted() {
             // Others may start programs meanwhile.
             assert!(runs >= STARTS, "{runs} runs of {}", after.name);
         }
+    }
+}
+
+/// Fork, exec and exit; what is summed up once a minute came with the first start.
+const RECORDS_PER_START: usize = 3;
+
+#[test]
+fn a_start_of_a_known_program_costs_at_most_three_records() {
+    let Some(mut bench) = Bench::start() else { return };
+    let program: PathBuf = std::fs::canonicalize("/bin/true").expect("/bin/true");
+    let start = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(&program);
+        command.env_remove("LD_LIBRARY_PATH").envs(variables.iter().copied());
+        let mut child = command.spawn().expect("spawn");
+        child.wait().expect("wait");
+        child.id()
+    };
+    let first = start(&[]);
+    bench.until_exit(first);
+    for variables in [vec![], vec![("LD_BIND_NOW", "1")]] {
+        let children: HashSet<u32> = (0..STARTS).map(|_| start(&variables)).collect();
+        for child in &children {
+            bench.until_exit(*child);
+        }
+        let about = |event: &&Event| match &event.body {
+            EventBody::Fork(fork) => children.contains(&fork.child_tgid),
+            _ => children.contains(&event.tgid),
+        };
+        let records = bench.seen.iter().filter(about).count();
+        // What the loader was told is told each time.
+        let most = (RECORDS_PER_START + variables.len()) * children.len();
+        println!("{records} records for {} starts with {variables:?}", children.len());
+        assert!(records <= most, "{records} records, {most} at most");
     }
 }

@@ -11,6 +11,7 @@
 )]
 
 mod cost;
+mod environ;
 mod frame;
 mod function;
 mod harness;

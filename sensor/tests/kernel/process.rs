@@ -6,11 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sensor::event::{Event, EventBody};
-use sensor_common::Counter;
-use sensor_common::record::{
-    ENV_GLIBC_TUNABLES, ENV_LD_AUDIT, ENV_LD_LIBRARY_PATH, ENV_LD_PRELOAD, ENV_TRUNCATED,
-};
+use sensor::event::EventBody;
 
 use crate::harness::{Bench, kernel_dev, same};
 
@@ -51,7 +47,7 @@ fn an_exec_tells_program_user_parent_and_time() {
     same("parent", exec.parent_tgid, std::process::id());
     same("uid", exec.uid, rustix::process::getuid().as_raw());
     same("euid", exec.euid, rustix::process::geteuid().as_raw());
-    same("environment bits", exec.env, 0);
+    same("secure", exec.secure, false);
     same("peer", exec.peer, None);
     assert!(exec.start_ns.is_some_and(|start| start > 0), "no start time");
 }
@@ -109,77 +105,6 @@ fn a_thread_is_neither_a_fork_nor_an_exit() {
             _ => {}
         }
     }
-}
-
-#[test]
-fn loader_variables_are_told_and_no_other() {
-    let Some(mut bench) = Bench::start() else { return };
-    let mut child = Command::new(program())
-        .env("A_SECRET", "hunter2")
-        .env("LD_API_KEY", "hunter2")
-        .env("LD_PRELOAD_NOT", "hunter2")
-        .env("LD_LIBRARY_PATH", "/some/where")
-        .env("LD_PRELOAD", "")
-        .env("LD_AUDIT", "")
-        .env("GLIBC_TUNABLES", "glibc.malloc.check=0")
-        .spawn()
-        .expect("spawn");
-    child.wait().expect("wait");
-    let events = bench.until_exit(child.id());
-    let all = ENV_LD_PRELOAD | ENV_LD_AUDIT | ENV_LD_LIBRARY_PATH | ENV_GLIBC_TUNABLES;
-    same("bits", bits(&events), Some(all));
-    let mut texts: Vec<String> = events
-        .iter()
-        .filter_map(|event| match &event.body {
-            EventBody::Env(env) => Some(env.text.clone()),
-            _ => None,
-        })
-        .collect();
-    texts.sort();
-    same(
-        "variables",
-        texts,
-        vec![
-            "GLIBC_TUNABLES=glibc.malloc.check=0".to_owned(),
-            "LD_AUDIT=".to_owned(),
-            "LD_LIBRARY_PATH=/some/where".to_owned(),
-            "LD_PRELOAD=".to_owned(),
-        ],
-    );
-    assert!(!format!("{:?}", bench.seen).contains("hunter2"), "a secret left the process");
-}
-
-#[test]
-fn an_environment_longer_than_the_scan_says_so() {
-    let Some(mut bench) = Bench::start() else { return };
-    let mut command = Command::new(program());
-    command.env_clear();
-    command.envs((0..400).map(|number| (format!("V{number}"), "x")));
-    let mut child = command.spawn().expect("spawn");
-    child.wait().expect("wait");
-    same("bits", bits(&bench.until_exit(child.id())), Some(ENV_TRUNCATED));
-    let counters = bench.sensor.counters().expect("counters");
-    assert!(counters.get(Counter::EnvTruncated) > 0, "{counters:?}");
-}
-
-#[test]
-fn decoys_before_a_loader_variable_do_not_hide_it() {
-    let Some(mut bench) = Bench::start() else { return };
-    let mut command = Command::new(program());
-    command.env_clear();
-    // The environment is sorted by name, so these come first.
-    command.envs((0..30).map(|number| (format!("LD_DECOY{number:02}"), "x")));
-    let mut child = command.env("LD_PRELOAD", "").spawn().expect("spawn");
-    child.wait().expect("wait");
-    let bits = bits(&bench.until_exit(child.id()));
-    same("bits", bits, Some(ENV_LD_PRELOAD | ENV_TRUNCATED));
-}
-
-fn bits(events: &[Event]) -> Option<u32> {
-    events.iter().find_map(|event| match &event.body {
-        EventBody::Exec(exec) => Some(exec.env),
-        _ => None,
-    })
 }
 
 #[test]

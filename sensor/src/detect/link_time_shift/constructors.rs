@@ -72,6 +72,7 @@ pub(super) fn judge(
         object: busiest.map(|(module, _)| module.path.clone()).unwrap_or_default(),
         program: Arc::clone(program),
         ktime_ns: None,
+        explained_by: None,
     })
 }
 

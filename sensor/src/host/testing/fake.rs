@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::MODULE_SIZE;
 use crate::event::FileKey;
 use crate::host::outside::{Locate, Outside, Stat};
-use crate::host::{Located, ModuleId};
+use crate::host::{FoundLibrary, Located, ModuleId};
 
 /// What is shared with the fakes that the pipeline owns.
 #[derive(Debug, Default)]
@@ -19,6 +19,9 @@ pub(crate) struct Shared {
     /// Path → inode; also what builds the module's number.
     pub(crate) files: BTreeMap<PathBuf, u64>,
     pub(super) symbols: BTreeMap<u64, String>,
+    pub(crate) environs: BTreeMap<u32, Vec<u8>>,
+    /// Path as processes see it → whether only root decides about it.
+    pub(crate) inside: BTreeMap<String, bool>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -84,6 +87,17 @@ impl Outside for Fake {
 
     fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> Option<String> {
         Some(build(file.ino))
+    }
+
+    fn environ(&self, tgid: u32) -> Option<Vec<u8>> {
+        self.with(|shared| shared.environs.get(&tgid).cloned())
+    }
+
+    fn look_inside(&self, _tgid: u32, _on_host: bool, path: &str) -> Option<FoundLibrary> {
+        self.with(|shared| {
+            let protected = *shared.inside.get(path)?;
+            Some(FoundLibrary { path: path.to_owned(), inode: 1, set_uid: false, protected })
+        })
     }
 }
 

@@ -50,6 +50,16 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             build_id,
             inode: String::new()
         }),
+        (text(), option::of(text()), text()).prop_map(|(package, previous, content)| {
+            Evidence::Package {
+                package,
+                purl: previous.clone(),
+                installed: None,
+                previous,
+                content,
+                digest: None,
+            }
+        }),
         (text(), text(), option::of(text())).prop_map(|(callback, callback_module, id)| {
             Evidence::Audit { count: 1, callback, callback_module, callback_build_id: id }
         }),

@@ -116,7 +116,7 @@ fn a_path_leads_through_typedefs_and_qualifiers() {
 }
 
 #[test]
-fn a_bit_field_is_refused() {
+fn a_bit_field_is_refused_where_bytes_are_wanted() {
     let mut builder = Builder::new();
     let int = builder.int();
     builder.composite("binprm", KIND_STRUCT, &[("flag", int, 1 << 24 | 64), ("whole", int, 96)]);
@@ -125,6 +125,9 @@ fn a_bit_field_is_refused() {
     let path = "binprm.flag".to_owned();
     assert_eq!(btf.member_offset("binprm.flag"), Err(MemberError::BitField { path }));
     assert_eq!(btf.member_offset("binprm.whole"), Ok(12));
+    // Unless its place is wanted in bits.
+    assert_eq!(btf.member_offset("binprm.flag#bit"), Ok(64));
+    assert_eq!(btf.member_offset("binprm.whole#bit"), Ok(96));
 }
 
 #[test]

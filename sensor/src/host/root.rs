@@ -1,0 +1,132 @@
+//! Files as a process sees them: below its own root, never outside it, and without waiting for a
+//! disk or a network.
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
+use rustix::io::Errno;
+
+use super::variable::FoundLibrary;
+
+/// Directories looked at above one file.
+const DEPTH_MAX: usize = 40;
+/// A rename somewhere on the host makes a look-up in the cache fail; the next one succeeds.
+const TRIES: u32 = 3;
+const OTHERS_WRITE: u32 = 0o022;
+const SET_UID: u32 = 0o4000;
+
+/// The regular file at a path as the process sees it, with what tells whether only root decides
+/// about it. `on_host`: where the process is gone, this host's root is as good.
+pub(super) fn look(tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+    let open = |root: &str| {
+        openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+    };
+    let root =
+        open(&format!("/proc/{tgid}/root")).or_else(|| on_host.then(|| open("/")).flatten())?;
+    look_below(root.as_fd(), path)
+}
+
+fn look_below(root: BorrowedFd<'_>, path: &str) -> Option<FoundLibrary> {
+    let file = inside(root, Path::new(path))?;
+    let stat = fstat(&file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let set_uid = stat.st_mode & SET_UID != 0;
+    // Symbolic links are behind this path.
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let real = below(root, &real)?;
+    let protected = is_roots(&stat)
+        && Path::new(&real).ancestors().skip(1).take(DEPTH_MAX).all(|directory| {
+            inside(root, directory)
+                .and_then(|it| fstat(it).ok())
+                .is_some_and(|stat| is_roots(&stat))
+        });
+    Some(FoundLibrary { path: real, inode: stat.st_ino, set_uid, protected })
+}
+
+/// A path of this process's view as seen from the root: the kernel shows a file of another mount
+/// namespace from that namespace's own root already.
+fn below(root: BorrowedFd<'_>, real: &Path) -> Option<String> {
+    let top = std::fs::read_link(format!("/proc/self/fd/{}", root.as_raw_fd())).ok()?;
+    let inside = real.strip_prefix(&top).unwrap_or(real);
+    Some(Path::new("/").join(inside).to_str()?.to_owned())
+}
+
+/// Only root may replace it.
+fn is_roots(stat: &Stat) -> bool {
+    stat.st_uid == 0
+        && (stat.st_mode & OTHERS_WRITE == 0 || stat.st_gid == 0 && stat.st_mode & 0o002 == 0)
+}
+
+/// Opens for looking only: no device is touched, no FIFO waited for.
+fn inside(root: BorrowedFd<'_>, path: &Path) -> Option<OwnedFd> {
+    let open = |how| {
+        openat2(
+            root,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | how,
+        )
+    };
+    for _ in 0..TRIES {
+        match open(ResolveFlags::CACHED) {
+            Ok(file) => return Some(file),
+            Err(Errno::AGAIN) => {}
+            // Before 5.12 there is no look-up in the cache alone.
+            Err(Errno::INVAL) => return open(ResolveFlags::empty()).ok(),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn own(path: &Path) -> Option<FoundLibrary> {
+        // What was never looked at is not in the kernel's cache.
+        let _ = std::fs::metadata(path);
+        look(std::process::id(), true, path.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_system_file_is_protected_and_shown_by_its_real_path() {
+        let real = std::fs::canonicalize("/bin/sh").unwrap();
+        let found = own(Path::new("/bin/sh")).unwrap();
+        assert_eq!(Path::new(&found.path), real);
+        assert!(found.protected && !found.set_uid, "{found:?}");
+    }
+
+    #[test]
+    fn a_file_in_a_place_of_everyones_is_not_protected() {
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let path = dir.path().join("libjemalloc.so.2");
+        std::fs::write(&path, "x").unwrap();
+        assert!(!own(&path).unwrap().protected);
+        let link = dir.path().join("link.so");
+        symlink("/bin/sh", &link).unwrap();
+        assert!(own(&link).unwrap().protected, "what counts is where it leads");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        assert!(own(&path).unwrap().set_uid);
+    }
+
+    #[test]
+    fn neither_directories_nor_nothing_nor_the_way_out_are_found() {
+        assert_eq!(own(Path::new("/usr")), None);
+        assert_eq!(own(Path::new("/no/such/file")), None);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("inside"), "x").unwrap();
+        symlink("/etc/passwd", dir.path().join("out")).unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        let _ = (std::fs::metadata(dir.path().join("inside")), look_below(root.as_fd(), "/out"));
+        assert_eq!(look_below(root.as_fd(), "/../../../inside").unwrap().path, "/inside");
+        assert_eq!(look_below(root.as_fd(), "/out"), None);
+        assert_eq!(look_below(root.as_fd(), "/../../../../etc/passwd"), None);
+    }
+}
