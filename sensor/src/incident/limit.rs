@@ -154,7 +154,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             texts.for_each(|text| shorten(text, room));
         }
         Evidence::Package { package, purl, previous, content, digest, .. } => {
-            let optional = purl.into_iter().chain(previous).chain(digest);
+            let optional = purl.iter_mut().chain(previous).chain(digest);
             [package, content].into_iter().chain(optional).for_each(|text| shorten(text, room));
         }
         Evidence::File { mode, .. } => shorten(mode, room),

@@ -31,6 +31,7 @@ fn every_metric_is_set_somewhere() {
         (".count_incident(", "incidents"),
         (".observe_auth(", "auth_cpu"),
         (".observe_link(", "link_cpu"),
+        (".tell_provenance(", "libraries_traced"),
     ] {
         if text.contains(helper) {
             text.push_str("metrics.");

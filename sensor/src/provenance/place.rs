@@ -28,7 +28,7 @@ pub(super) fn find(host: &Arc<Root>, tgid: u32, shown: &Path, file: &FileKey) ->
     let inside = chroot.as_deref().and_then(|root| shown.strip_prefix(root).ok());
     let inside = inside.map(|path| Path::new("/").join(path));
     let candidates = [
-        own.as_ref().zip(inside).map(|(root, path)| (root, path)),
+        own.as_ref().zip(inside),
         own.as_ref().map(|root| (root, shown.to_owned())),
         Some((host, shown.to_owned())),
     ];

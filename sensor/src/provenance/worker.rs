@@ -50,7 +50,7 @@ struct Hashing {
     key: (FileKey, RootKey),
     owned: Box<Owned>,
     /// All that asked meanwhile.
-    asked: Vec<Box<Observation>>,
+    asked: Vec<Observation>,
 }
 
 impl Worker {
@@ -105,7 +105,7 @@ impl Worker {
             return self.tell(&seen, &origin);
         }
         if let Some(waiting) = self.hashing.values_mut().find(|waiting| waiting.key == key) {
-            return waiting.asked.push(seen);
+            return waiting.asked.push(*seen);
         }
         match self.packages.owner(&place.root, &place.path) {
             Ok(Some(owned)) => self.compare(seen, key, place, owned),
@@ -126,15 +126,16 @@ impl Worker {
         owned: Owned,
     ) {
         let Some(recorded) = &owned.recorded else {
-            let owner = Owner::Package(Box::new(owned));
-            return self.settle(key, Origin { owner, content: Content::NotRecorded }, &seen);
+            let origin =
+                Origin { owner: Owner::Package(Box::new(owned)), content: Content::NotRecorded };
+            return self.settle(key, origin, &seen);
         };
         self.tag += 1;
         let source = Source::below(place.root, place.path);
         let job = Job { tag: self.tag, source, algorithm: recorded.algorithm() };
         let owned = Box::new(owned);
         if self.hasher.submit(job) {
-            self.hashing.insert(self.tag, Hashing { key, owned, asked: vec![seen] });
+            self.hashing.insert(self.tag, Hashing { key, owned, asked: vec![*seen] });
         } else {
             let content = Content::Unread("too many files wait to be read".to_owned());
             self.tell(&seen, &Arc::new(Origin { owner: Owner::Package(owned), content }));
