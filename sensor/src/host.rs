@@ -4,7 +4,7 @@
 //! through [`Outside`], finds addresses through [`Locate`], and asks for changes on the kernel side
 //! by [`Directive`]s, so that a recording drives it exactly as a live system does.
 
-mod build_id;
+pub(crate) mod build_id;
 mod clock;
 mod conn;
 mod container;
@@ -25,6 +25,7 @@ mod tracker;
 mod who;
 
 pub use clock::Clock;
+pub(crate) use container::Container;
 pub use directive::Directive;
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Library, Lineage, LinkTiming, Located,

@@ -8,7 +8,7 @@
 
 mod auxv;
 mod budget;
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod cache;
 mod compare;
 pub(crate) mod elf;
