@@ -1,5 +1,6 @@
 mod fixture;
 mod hostile;
+mod sbom;
 mod seen;
 
 use std::os::unix::process::CommandExt;
