@@ -190,3 +190,56 @@ impl Inventory {
         Some((process, self.files.get(usize::try_from(one.file).ok()?)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::super::owner::{Owner, Package};
+    use super::super::root::ProcRoot;
+    use super::*;
+
+    /// Says that every file belongs to one package, and remembers what it was asked.
+    #[derive(Default)]
+    struct Everything(Vec<(u64, PathBuf, PathBuf)>);
+
+    impl Owners for Everything {
+        fn owner(&mut self, root: &ProcRoot, path: &Path) -> Owner {
+            self.0.push((root.mount_namespace, root.path.clone(), path.to_owned()));
+            let version = Some("2.0-1".to_owned());
+            Owner::Package(Package { name: "all".into(), version, ..Package::default() })
+        }
+    }
+
+    #[test]
+    fn each_file_is_looked_at_and_asked_for_once() {
+        let sleep = || std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let mut children = [sleep(), sleep(), sleep()];
+        let mut owners = Everything::default();
+        let mut calls = Vec::new();
+        let inventory = collect(&mut owners, &mut |left| calls.push(left)).unwrap();
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(calls.is_sorted_by(|a, b| a > b) && calls.last() == Some(&0), "{calls:?}");
+        let ours = |one: &&Use| {
+            let process = inventory.of(one).unwrap().0;
+            one.role == Role::Application && children.iter().any(|child| child.id() == process.pid)
+        };
+        let programs: Vec<&Use> = inventory.uses.iter().filter(ours).collect();
+        assert_eq!(programs.len(), 3, "{:?}", inventory.tally);
+        assert!(programs.iter().all(|one| one.file == programs[0].file), "{programs:?}");
+        let (process, file) = inventory.of(programs[0]).unwrap();
+        let own = ProcRoot::read(std::process::id()).unwrap();
+        let question = (own.mount_namespace, own.path, process.exe.clone());
+        assert_eq!(
+            owners.0.iter().filter(|one| **one == question).count(),
+            1,
+            "{}",
+            process.exe.display()
+        );
+        assert_eq!(file.owner.package().unwrap().name, "all");
+        assert_eq!(file.version().unwrap().0, "2.0-1");
+    }
+}

@@ -1,7 +1,7 @@
 //! The distinct files: each is looked at once for all processes that see it alike, and read once.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::elf::ElfFacts;
@@ -21,6 +21,16 @@ const MAX_PATHS: usize = 64 << 20;
 const MAX_MOUNTS: usize = 1_000_000;
 /// Bytes of one mountinfo.
 const MAX_MOUNTINFO: u64 = 64 << 20;
+
+/// Where package databases are.
+const DATABASES: [&str; 6] = [
+    "/lib/apk/db",
+    "/usr/lib/apk/db",
+    "/usr/lib/sysimage",
+    "/usr/share/rpm",
+    "/var/lib/dpkg",
+    "/var/lib/rpm",
+];
 
 /// Files by what tells them apart.
 #[derive(Debug)]
@@ -103,14 +113,15 @@ impl Files {
             return Ok(None);
         };
         let seen = Place { pid: root.pid, root, mounts, home: &self.home }.examine(vma)?;
-        let file = self.describe(vma, seen, owners);
+        let askable = !DATABASES.iter().any(|folder| mounts.may_hang(Path::new(folder)));
+        let file = self.describe(vma, seen, askable.then_some(owners));
         self.path_bytes += vma.path.len();
         self.all.push(file);
         self.known.insert(key, number);
         Ok(Some(number))
     }
 
-    fn describe(&mut self, vma: &Vma, seen: Seen, owners: &mut dyn Owners) -> File {
+    fn describe(&mut self, vma: &Vma, seen: Seen, owners: Option<&mut dyn Owners>) -> File {
         let metadata = seen.metadata.as_ref();
         let mut file = File {
             path: seen.fate.path.clone(),
@@ -154,16 +165,18 @@ impl Files {
     }
 }
 
-fn owner(file: &File, root: Option<&ProcRoot>, owners: &mut dyn Owners) -> Owner {
+/// Without `owners` the database must not be touched.
+fn owner(file: &File, root: Option<&ProcRoot>, owners: Option<&mut dyn Owners>) -> Owner {
     if file.memory {
         return Owner::Unowned;
     }
     if let Some(Unread::Remote(_)) = file.unread {
         return Owner::Unknown("on a file system that may never answer".to_owned());
     }
-    match root {
-        None => Owner::Unknown("outside of every known root directory".to_owned()),
-        Some(root) => match owners.owner(root, &file.path) {
+    match (root, owners) {
+        (None, _) => Owner::Unknown("outside of every known root directory".to_owned()),
+        (_, None) => Owner::Unknown("the package database may never answer".to_owned()),
+        (Some(root), Some(owners)) => match owners.owner(root, &file.path) {
             owner if file.is_stale() => owner.of_an_earlier_file(),
             owner => owner,
         },

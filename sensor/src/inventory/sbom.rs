@@ -2,6 +2,8 @@
 
 mod component;
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,48 +1,14 @@
+#[path = "../../schemas/cyclonedx.rs"]
+mod cyclonedx;
+
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fs;
 
-use jsonschema::{Retrieve, Uri, Validator};
 use serde_json::{Value, json};
 
 use super::fixture::{Library, Running};
 use crate::harness::Place;
-
-const BOM: &str = include_str!("../../schemas/bom-1.6.schema.json");
-const SPDX: &str = include_str!("../../schemas/spdx.schema.json");
-const JSF: &str = include_str!("../../schemas/jsf-0.82.schema.json");
-
-/// The schemas that the first one refers to.
-struct Beside;
-
-impl Retrieve for Beside {
-    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn Error + Send + Sync>> {
-        let text = match uri.as_str() {
-            "http://cyclonedx.org/schema/spdx.schema.json" => SPDX,
-            "http://cyclonedx.org/schema/jsf-0.82.schema.json" => JSF,
-            other => return Err(format!("{other} is not here").into()),
-        };
-        Ok(serde_json::from_str(text)?)
-    }
-}
-
-fn validator() -> Validator {
-    let schema = serde_json::from_str(BOM).unwrap();
-    jsonschema::options()
-        .should_validate_formats(true)
-        .with_retriever(Beside)
-        .build(&schema)
-        .unwrap()
-}
-
-#[track_caller]
-fn assert_valid(bom: &Value) {
-    let errors: Vec<String> = validator()
-        .iter_errors(bom)
-        .map(|error| format!("{}: {error}", error.instance_path()))
-        .collect();
-    assert!(errors.is_empty(), "{errors:#?}");
-}
+use cyclonedx::{assert_valid, validator};
 
 fn bom(place: &Place) -> Value {
     let ended = place.run(&["libs", "--sbom"]).expect(0);

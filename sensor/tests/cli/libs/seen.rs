@@ -185,7 +185,12 @@ impl Hanging {
     /// Shows `source` at `mount`; answers until [`Self::hang`].
     fn mount(source: &Path, mount: &Path) -> Option<Self> {
         let mut command = Command::new("bindfs");
-        let daemon = match command.args(["-f", "--no-allow-other"]).arg(source).arg(mount).spawn() {
+        let daemon = match command
+            .args(["-f", "--no-allow-other", "-o", "nonempty"])
+            .arg(source)
+            .arg(mount)
+            .spawn()
+        {
             Ok(daemon) => daemon,
             Err(error) => {
                 println!("skipped: bindfs (package bindfs): {error}");
