@@ -2,6 +2,8 @@
 
 pub mod doctor;
 pub mod incidents;
+pub mod libs;
+mod progress;
 pub mod run;
 pub mod scan;
 pub mod term;
@@ -48,6 +50,25 @@ Examples:
 Compares every import slot (GOT, PLT, IFUNC) of every module with what the dynamic linker should
 have written there. Nothing is attached to the processes or executed in them.
 Exits with 1 if a slot leads elsewhere, with 3 if nothing could be read for lack of privilege.";
+
+const LIBS_HELP: &str = "\
+Examples:
+  sudo halfsecond libs                            every program and library that is in use
+  sudo halfsecond libs liblzma                    who has it mapped
+  sudo halfsecond libs liblzma --version 5.6.1 && echo not in use
+  sudo halfsecond libs 'libssl*' --json | jq -r 'select(.deleted) | .pid' | sort -u
+  sudo halfsecond libs --sbom host.cdx.json
+
+NAME is the file's name, its soname, the name before .so or the package's name, in any case; with
+`*` and `?` a pattern; with a `/` the path. A file that was deleted or replaced after it was mapped
+is listed as well. Its package is named, but not with the version, which is that of the new file.
+
+Needs no agent and attaches nothing. Files on network and FUSE file systems are listed, not opened.
+SINCE is when the process started; the kernel does not tell when a file was mapped. Libraries that
+are linked into a program statically are part of its file and not seen.
+
+Exits with 1 if something that was asked for is in use, with 0 if not, or if nothing was asked for;
+with 3 if no process could be read for lack of privilege.";
 
 const INCIDENTS_HELP: &str = "\
 Examples:
@@ -104,6 +125,9 @@ pub enum Command {
     /// Check the linkage of every process once, without daemon and eBPF
     #[command(after_help = SCAN_HELP)]
     Scan(scan::ScanArgs),
+    /// List which running programs have which library loaded
+    #[command(after_help = LIBS_HELP, disable_version_flag = true)]
+    Libs(libs::LibsArgs),
     /// Tell what this host supports, what is attached, and what is not seen and why
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
@@ -216,7 +240,7 @@ impl Command {
     pub fn default_level(&self) -> Level {
         match self {
             Self::Run => Level::INFO,
-            Self::Scan(_) | Self::Doctor | Self::Incidents(_) => Level::WARN,
+            Self::Scan(_) | Self::Libs(_) | Self::Doctor | Self::Incidents(_) => Level::WARN,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! through [`Outside`], finds addresses through [`Locate`], and asks for changes on the kernel side
 //! by [`Directive`]s, so that a recording drives it exactly as a live system does.
 
-mod build_id;
+pub(crate) mod build_id;
 mod clock;
 mod conn;
 mod constructors;
@@ -31,6 +31,7 @@ mod variable;
 mod who;
 
 pub use clock::Clock;
+pub(crate) use container::Container;
 pub use directive::Directive;
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,

@@ -18,6 +18,7 @@ pub mod heap;
 pub mod host;
 pub mod http;
 pub mod incident;
+pub mod inventory;
 pub mod kernel;
 pub mod loader;
 pub mod log;

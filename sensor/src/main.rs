@@ -7,8 +7,9 @@ use clap::Parser;
 
 use sensor::app;
 use sensor::cli::term::{Style, Tone};
-use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, run, scan};
+use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, libs, run, scan};
 use sensor::config::Config;
+use sensor::inventory::Databases;
 use sensor::{heap, log, probe};
 
 fn main() -> ExitCode {
@@ -39,6 +40,10 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             // It needs no configuration, and still a wrong one is said.
             config?;
             scan::scan(&cli.global, args, &mut out)
+        }
+        Command::Libs(args) => {
+            config?;
+            libs::libs(&cli.global, args, &mut Databases::new(), &mut out)
         }
         Command::Doctor => doctor::doctor(&cli.global, &config, probe::try_out, &mut out),
         Command::Incidents(args) => {

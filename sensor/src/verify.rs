@@ -9,7 +9,7 @@
 mod audit;
 mod auxv;
 mod budget;
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod cache;
 mod compare;
 pub(crate) mod elf;

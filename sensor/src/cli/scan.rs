@@ -5,12 +5,13 @@ mod found;
 mod show;
 mod who;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process;
 
 use clap::Args;
 use tracing::warn;
 
+use super::progress::Progress;
 use super::term::Style;
 use super::{Exit, Failure, Global, ended};
 use crate::verify::{self, Limits, Verifier, VerifyError};
@@ -24,24 +25,20 @@ pub struct ScanArgs {
     pub pid: Vec<u32>,
 }
 
-/// Progress on standard error, where a person watches it.
-struct Progress {
-    shown: bool,
-    all: usize,
-}
-
 /// Checks, and writes what was found to `out`.
 pub fn scan(global: &Global, args: &ScanArgs, out: &mut impl Write) -> Result<Exit, Failure> {
     let one_by_one = !args.pid.is_empty();
     let pids = if one_by_one { args.pid.clone() } else { all_processes()? };
-    let mut progress = Progress::new(pids.len(), one_by_one);
+    let mut progress = Progress::new("checking processes", one_by_one);
+    let mut left = pids.len();
     let mut verifier = Verifier::new(Limits::default());
     let mut tally = Tally::default();
     let mut found = Vec::new();
     let mut refused = None;
     let mut written = Ok(());
     verify::scan(&mut verifier, pids, |pid, outcome| {
-        progress.step();
+        left = left.saturating_sub(1);
+        progress.left(left);
         let findings = tally.add(pid, &outcome);
         if let Err(error) = outcome
             && one_by_one
@@ -111,34 +108,5 @@ fn not_checked(error: VerifyError) -> Failure {
             Failure::Unsupported(format!("{error}; run as root"))
         }
         error => Failure::Internal { what: error.to_string(), source: Box::new(error) },
-    }
-}
-
-// === impl Progress ===
-
-impl Progress {
-    fn new(all: usize, quiet: bool) -> Self {
-        let mut progress = Self { shown: !quiet && io::stderr().is_terminal(), all };
-        progress.write("checking processes");
-        progress
-    }
-
-    fn step(&mut self) {
-        self.all = self.all.saturating_sub(1);
-        if self.all.is_multiple_of(8) {
-            let text = format!("checking processes: {} left", self.all);
-            self.write(&text);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.write("");
-    }
-
-    /// Carriage return, the text, and clear to the end of the line.
-    fn write(&mut self, text: &str) {
-        if self.shown && write!(io::stderr(), "\r{text}\x1b[K").is_err() {
-            self.shown = false;
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! the terminal with.
 
 use std::env;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use crate::finding::Severity;
@@ -94,19 +95,34 @@ fn wanted() -> bool {
         && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Whether a character moves a cursor or turns the writing direction.
+fn steers(c: char) -> bool {
+    // Bidirectional overrides and isolates, and invisible characters.
+    let turns =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}');
+    c.is_control() || turns
+}
+
+/// JSON text with the same characters written as escapes, so that it stays what it is and can be
+/// looked at. Line feeds are left: in JSON they stand between values only.
+#[must_use]
+pub fn escape_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) && c != '\n' {
+            // All of them are in the first plane: one unit of UTF-16.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
 /// The text with everything that moves a cursor or turns the writing direction made visible.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            c if c.is_control() => '\u{fffd}',
-            // Bidirectional overrides and isolates, and invisible characters.
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' => {
-                '\u{fffd}'
-            }
-            c => c,
-        })
-        .collect()
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// How a severity is shown.
@@ -129,6 +145,14 @@ mod tests {
             clean("a\x1b[2Jb\r\n\u{9b}c\u{202e}d"),
             "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c\u{fffd}d"
         );
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_without_steering() {
+        let value = serde_json::json!({"a": "\u{9b}31m \u{202e}x\u{7f} \n ä"});
+        let text = escape_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(!text.chars().any(|c| steers(c) && c != '\n'), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]

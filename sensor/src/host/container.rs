@@ -2,11 +2,11 @@
 
 /// Where a process runs, as far as its control group tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Container {
+pub(crate) struct Container {
     /// Container id (64 hex digits), or the machine's name for systemd-nspawn and lxc.
-    pub(super) id: Option<String>,
+    pub(crate) id: Option<String>,
     /// UID of the Kubernetes pod.
-    pub(super) pod: Option<String>,
+    pub(crate) pod: Option<String>,
 }
 
 /// Names longer than this are not ids.
@@ -14,7 +14,7 @@ const LONGEST_NAME: usize = 128;
 
 impl Container {
     /// Reads `hierarchy:controllers:path` lines; the first that names a container counts.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         text.lines()
             .take(64)
             .filter_map(|line| line.splitn(3, ':').nth(2))

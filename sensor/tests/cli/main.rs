@@ -11,6 +11,7 @@ mod config;
 mod doctor;
 mod harness;
 mod incidents;
+mod libs;
 mod run;
 mod scan;
 mod usage;

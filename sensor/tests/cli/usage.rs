@@ -23,10 +23,11 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
 fn help_tells_commands_exit_codes_and_examples() {
     let ended = run(&mut halfsecond(&["--help"])).expect(0);
     assert_plain(&ended.stdout);
-    for text in ["run", "scan", "doctor", "incidents", "--config", "--json", "Exit codes:"] {
+    for text in ["run", "scan", "libs", "doctor", "incidents", "--config", "--json", "Exit codes:"]
+    {
         assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
     }
-    for command in ["run", "scan", "doctor", "incidents"] {
+    for command in ["run", "scan", "libs", "doctor", "incidents"] {
         let ended = run(&mut halfsecond(&[command, "--help"])).expect(0);
         assert!(ended.stdout.contains("Examples:"), "{command}: {}", ended.stdout);
     }
@@ -38,7 +39,7 @@ fn every_command_of_the_help_is_there() {
     let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
     let named: Vec<_> =
         commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(named, ["run", "scan", "doctor", "incidents", "help"]);
+    assert_eq!(named, ["run", "scan", "libs", "doctor", "incidents", "help"]);
 }
 
 #[test]
