@@ -24,6 +24,7 @@ mod table;
 mod tracker;
 mod who;
 
+pub(crate) use build_id::read as build_id_of;
 pub use clock::Clock;
 pub use directive::Directive;
 pub use observe::{

@@ -30,3 +30,4 @@ pub mod status;
 pub mod symbol;
 pub mod trouble;
 pub mod verify;
+pub mod watch;

@@ -91,6 +91,18 @@ impl Status {
         self.notifier.ready(&text);
     }
 
+    /// One probe stands differently than it did.
+    pub fn tell(&self, report: ProbeReport) {
+        if let Some(reason) = &report.reason {
+            warn!(probe = report.probe, %reason, "not everything is seen");
+        }
+        let mut state = self.lock();
+        match state.probes.iter_mut().find(|known| known.probe == report.probe) {
+            Some(known) => *known = report,
+            None => state.probes.push(report),
+        }
+    }
+
     /// A station ended while it should not.
     pub fn failed(&self, station: &str, reason: &str) {
         error!(station, reason, "a station of the sensor has stopped");

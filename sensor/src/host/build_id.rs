@@ -14,7 +14,7 @@ const MAX_NOTES: u64 = 4096;
 const MAX_ID: usize = 64;
 
 /// Hex build-id; `None` for anything but a little-endian ELF file that has one.
-pub(super) fn read(file: &File) -> Option<String> {
+pub(crate) fn read(file: &File) -> Option<String> {
     find(&|offset, buffer| file.read_at(buffer, offset).ok())
 }
 
