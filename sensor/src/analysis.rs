@@ -313,7 +313,7 @@ fn finding(host: &str, seen: &Observation, draft: Draft) -> Finding {
         subject: draft.program.subject.clone(),
         evidence,
         attack: draft.attack.iter().map(|id| (*id).to_owned()).collect(),
-        explained_by: None,
+        explained_by: draft.explained_by,
     }
 }
 

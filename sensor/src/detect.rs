@@ -10,6 +10,7 @@ mod got_redirected;
 pub(crate) mod judge;
 mod library_unexpected;
 mod link_time_shift;
+mod loader_config_changed;
 mod preauth_exec;
 mod preload_env;
 mod streak;
@@ -54,6 +55,8 @@ pub(crate) struct Draft {
     pub(crate) program: Arc<Program>,
     /// When the evidence was taken, if later than the observation.
     pub(crate) ktime_ns: Option<u64>,
+    /// What explains it, if anything does.
+    pub(crate) explained_by: Option<String>,
 }
 
 /// One line of the design's table.
@@ -68,6 +71,7 @@ pub(crate) trait Detector: Send {
 pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(preload_env::PreloadEnv),
+        Box::new(loader_config_changed::LoaderConfigChanged),
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(got_redirected::GotRedirected),

@@ -13,6 +13,7 @@ mod directive;
 mod frames;
 mod guard;
 mod link;
+mod loader_files;
 mod observe;
 mod outside;
 mod pipeline;

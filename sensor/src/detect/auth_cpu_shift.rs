@@ -73,6 +73,7 @@ impl Detector for AuthCpuShift {
             object,
             program: Arc::clone(&connection.program),
             ktime_ns: None,
+            explained_by: None,
         });
     }
 }

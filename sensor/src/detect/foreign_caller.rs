@@ -52,6 +52,7 @@ impl Detector for ForeignCaller {
             object: format!("{} {}", call.function, caller.module.path),
             program: Arc::clone(program),
             ktime_ns: None,
+            explained_by: None,
         });
     }
 }

@@ -51,6 +51,7 @@ impl Detector for GotRedirected {
             object: object(&slots),
             program: Arc::clone(&seen.process.program),
             ktime_ns: report.taken_ktime_ns,
+            explained_by: None,
         });
     }
 }

@@ -55,6 +55,7 @@ impl Detector for LibraryUnexpected {
             object: format!("{} {}", module.path, module.build),
             program: Arc::clone(program),
             ktime_ns: None,
+            explained_by: None,
         });
     }
 }

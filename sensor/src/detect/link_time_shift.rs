@@ -127,6 +127,7 @@ impl Case<'_> {
             object: module.map(|module| module.path.clone()).unwrap_or_default(),
             program: Arc::clone(program),
             ktime_ns: None,
+            explained_by: None,
         }
     }
 }

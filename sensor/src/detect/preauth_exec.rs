@@ -80,6 +80,7 @@ impl Detector for PreauthExec {
             object: program.module.path.clone(),
             program: Arc::clone(&connection.program),
             ktime_ns: None,
+            explained_by: None,
         });
     }
 }

@@ -55,6 +55,7 @@ impl Detector for PreloadEnv {
             object: name.to_owned(),
             program: Arc::clone(program),
             ktime_ns: None,
+            explained_by: None,
         });
     }
 }

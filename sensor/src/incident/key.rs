@@ -65,6 +65,7 @@ fn object(evidence: &Evidence) -> Option<String> {
             ["timing", metric, module.as_deref().unwrap_or_default(), ""]
         }
         Evidence::Environment { name, value } => ["environment", name, value, ""],
+        Evidence::LoaderConfig { file, root, after, .. } => ["loader_config", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::Connection { .. } | Evidence::Repeated { .. } | Evidence::Note { .. } => {
             return None;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::loader_files;
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
 use crate::finding::{Evidence, Finding, Severity};
 
@@ -136,6 +137,7 @@ fn sentence(
             };
             format!("{subject} executed {}{}{before}", path(file), command(cmdline))
         }
+        Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
         Evidence::Connection { .. } | Evidence::Repeated { .. } => return None,
     })
