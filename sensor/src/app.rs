@@ -7,6 +7,7 @@ mod adapters;
 mod analysis;
 mod incidents;
 mod kernel;
+mod loader_files;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,10 +25,13 @@ use crate::event::Event;
 use crate::host::{Clock, Directive, Pipeline, Procfs};
 use crate::metrics::Metrics;
 use crate::source::{Source, SourceStats};
+use crate::status::Status;
+use crate::watch::Told;
 
 use self::adapters::Places;
 use self::analysis::{AnalysisThread, Intake};
 use self::kernel::Kernel;
+use self::loader_files::LoaderFiles;
 
 pub use self::incidents::read_store;
 
@@ -84,8 +88,13 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     };
     let (intake, analysis) = thread.start()?;
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
-    status.armed(probes);
-    let mut line = Line { host, intake, kernel, metrics, told: SourceStats::default() };
+    let (files, unwatched) = {
+        let (config, metrics) = (config.clone(), metrics.clone());
+        blocking(move || LoaderFiles::start(&config, &metrics)).await?
+    };
+    status.armed(probes.into_iter().chain(unwatched).collect());
+    let told = SourceStats::default();
+    let mut line = Line { host, intake, kernel, files, status: Arc::clone(&status), metrics, told };
     let ended = line.run(source, wanted, &mut stop).await;
     // Dropping the line ends the analysis, which writes what it has learned.
     drop(line);
@@ -100,6 +109,8 @@ struct Line {
     host: Pipeline,
     intake: Intake,
     kernel: Arc<Kernel>,
+    files: LoaderFiles,
+    status: Arc<Status>,
     metrics: Metrics,
     /// What the metrics have been told of the source.
     told: SourceStats,
@@ -126,6 +137,7 @@ impl Line {
                 }
                 () = tokio::time::sleep(due) => {}
                 Some(directive) = wanted.recv() => self.kernel.apply([directive]),
+                told = self.files.next() => self.on_files(told),
                 stopped = stop.wait_for(|stop| *stop) => {
                     // An error means that the signal task is gone: end as well.
                     drop(stopped);
@@ -137,6 +149,16 @@ impl Line {
             host.tick(Clock::ktime_ns(), &mut |seen| intake.offer(seen));
             self.kernel.apply(self.host.directives());
             self.metrics.processes.set(i64::try_from(self.host.tally().processes).unwrap_or(0));
+        }
+    }
+
+    fn on_files(&mut self, told: Told) {
+        let Self { host, intake, .. } = self;
+        match told {
+            Told::Change(change) => {
+                host.on_loader_change(*change, &mut |seen| intake.offer(seen));
+            }
+            Told::Report(report) => self.status.tell(report),
         }
     }
 
