@@ -2,8 +2,9 @@
 //! is found at its next start.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,9 @@ impl Keep {
         let files = told.iter().map(|(spot, state)| (spot.role, spot.path.clone(), state.clone()));
         let text = serde_json::to_vec(&Kept { version: VERSION, files: files.collect() })?;
         let new = self.path.with_extension("json.new");
-        let mut file = File::create(&new)?;
+        // For its user only, like all of the state.
+        let mut open = OpenOptions::new();
+        let mut file = open.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)
