@@ -7,6 +7,7 @@ mod adapters;
 mod analysis;
 mod incidents;
 mod kernel;
+mod loader_files;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,10 +26,13 @@ use crate::host::{Clock, Directive, Observation, Pipeline, Procfs};
 use crate::metrics::Metrics;
 use crate::provenance::Provenance;
 use crate::source::{Source, SourceStats};
+use crate::status::Status;
+use crate::watch::Told;
 
 use self::adapters::Places;
 use self::analysis::{AnalysisThread, Intake};
 use self::kernel::Kernel;
+use self::loader_files::LoaderFiles;
 
 pub use self::incidents::read_store;
 
@@ -84,9 +88,22 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let (intake, analysis) = thread.start()?;
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
-    status.armed(probes);
+    let (files, unwatched) = {
+        let (config, metrics) = (config.clone(), metrics.clone());
+        blocking(move || LoaderFiles::start(&config, &metrics)).await?
+    };
+    status.armed(probes.into_iter().chain(unwatched).collect());
     let told = SourceStats::default();
-    let mut line = Line { host, intake, provenance, kernel, metrics, told };
+    let mut line = Line {
+        host,
+        intake,
+        provenance,
+        kernel,
+        files,
+        status: Arc::clone(&status),
+        metrics,
+        told,
+    };
     let ended = line.run(source, wanted, &mut stop).await;
     // Dropping the line ends the analysis, which writes what it has learned.
     drop(line);
@@ -103,6 +120,8 @@ struct Line {
     /// Asked about every library; none where it is switched off or has no thread.
     provenance: Option<Provenance>,
     kernel: Arc<Kernel>,
+    files: LoaderFiles,
+    status: Arc<Status>,
     metrics: Metrics,
     /// What the metrics have been told of the source.
     told: SourceStats,
@@ -129,6 +148,7 @@ impl Line {
                 }
                 () = tokio::time::sleep(due) => {}
                 Some(directive) = wanted.recv() => self.kernel.apply([directive]),
+                told = self.files.next() => self.on_files(told),
                 stopped = stop.wait_for(|stop| *stop) => {
                     // An error means that the signal task is gone: end as well.
                     drop(stopped);
@@ -140,6 +160,16 @@ impl Line {
             host.tick(Clock::ktime_ns(), &mut |seen| pass(provenance.as_ref(), intake, seen));
             self.kernel.apply(self.host.directives());
             self.metrics.processes.set(i64::try_from(self.host.tally().processes).unwrap_or(0));
+        }
+    }
+
+    fn on_files(&mut self, told: Told) {
+        let Self { host, intake, .. } = self;
+        match told {
+            Told::Change(change) => {
+                host.on_loader_change(*change, &mut |seen| intake.offer(seen));
+            }
+            Told::Report(report) => self.status.tell(report),
         }
     }
 

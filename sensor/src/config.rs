@@ -40,6 +40,8 @@ pub struct Config {
     pub probes: Probes,
     /// Ask package databases whose the mapped libraries are, and compare their digests.
     pub provenance: bool,
+    /// The watch over the loader's files.
+    pub watch: Watch,
 }
 
 /// The HTTP listener.
@@ -127,6 +129,16 @@ pub struct Probes {
     pub syscall_tracepoints: bool,
 }
 
+/// The watch over the loader's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Roots (of the host, of containers, of chroots) watched at once.
+    pub roots: usize,
+    /// How often all are compared with what they were; less often where that takes longer than a
+    /// hundredth of the time.
+    pub compare_every: Duration,
+}
+
 impl Config {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] where none is given. Every key has a
     /// default, so a missing default file is an empty one; a missing file that was asked for is an
@@ -183,6 +195,7 @@ impl Default for Config {
             },
             probes: Probes::default(),
             provenance: true,
+            watch: Watch { roots: 1024, compare_every: Duration::from_secs(2) },
         }
     }
 }

@@ -13,6 +13,7 @@ mod library_unexpected;
 mod library_unowned;
 mod library_writable_path;
 mod link_time_shift;
+mod loader_config_changed;
 mod preauth_exec;
 mod preload_env;
 mod streak;
@@ -59,7 +60,7 @@ pub(crate) struct Draft {
     pub(crate) program: Arc<Program>,
     /// When the evidence was taken, if later than the observation.
     pub(crate) ktime_ns: Option<u64>,
-    /// What accounts for it: a known tool.
+    /// What accounts for it: a known tool, a package manager.
     pub(crate) explained_by: Option<String>,
 }
 
@@ -75,6 +76,7 @@ pub(crate) trait Detector: Send {
 pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(preload_env::PreloadEnv),
+        Box::new(loader_config_changed::LoaderConfigChanged),
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),

@@ -180,6 +180,29 @@ pub enum Evidence {
         /// Value, cut at a bound.
         value: String,
     },
+    /// A file that the loader reads has changed.
+    LoaderConfig {
+        /// Its path, as programs below that root see it.
+        file: String,
+        /// What it is to the loader: `preload list`, `library directories`, `library cache`,
+        /// `search path`, `loader`.
+        what: String,
+        /// The root it stands in, as the host sees it.
+        root: String,
+        /// What was done: `created`, `written`, `renamed_into_place`, `mounted_over`, …; empty where
+        /// only the difference was found.
+        actions: Vec<String>,
+        /// What it said before, in a few words.
+        before: String,
+        /// What it says now.
+        after: String,
+        /// Entries it has gained.
+        added: Vec<String>,
+        /// Entries it has lost.
+        removed: Vec<String>,
+        /// Entries it had for a moment only.
+        meanwhile: Vec<String>,
+    },
     /// A program executed.
     Exec {
         /// Path.

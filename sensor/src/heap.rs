@@ -1,4 +1,5 @@
-//! Tells the C library's allocator to give memory back: the only `unsafe` of the agent.
+//! Tells the C library's allocator to give memory back: the agent's only `unsafe` but for the system
+//! calls in `watch/sys.rs`.
 
 #[cfg(target_env = "gnu")]
 use std::ffi::c_int;

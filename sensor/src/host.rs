@@ -15,6 +15,7 @@ mod environ;
 mod frames;
 mod guard;
 mod link;
+mod loader_files;
 mod observe;
 mod outside;
 mod pipeline;
@@ -30,6 +31,7 @@ mod tracker;
 mod variable;
 mod who;
 
+pub(crate) use build_id::read as build_id_of;
 pub use clock::Clock;
 pub(crate) use container::Container;
 pub use directive::Directive;

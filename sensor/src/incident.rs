@@ -4,6 +4,7 @@ mod advice;
 mod join;
 mod key;
 mod limit;
+mod loader_files;
 #[cfg(test)]
 mod sample;
 mod score;

@@ -33,3 +33,4 @@ pub mod status;
 pub mod symbol;
 pub mod trouble;
 pub mod verify;
+pub mod watch;

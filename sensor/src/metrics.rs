@@ -108,6 +108,12 @@ define! {
     link_cpu: HistogramVec = "halfsecond_link_cpu_seconds" ["class"] => LINK_BUCKETS;
     /// CPU seconds an sshd spent up to the verdict on an authentication attempt.
     auth_cpu: HistogramVec = "halfsecond_auth_cpu_seconds" ["method", "verdict"] => AUTH_BUCKETS;
+    /// Events of the watch over the loader's files: `matched` one, `noise` (another name in the same
+    /// directory), `unknown`, or events lost (`overflow`, `malformed`).
+    watch_events: IntCounterVec = "halfsecond_watch_events_total" ["outcome"];
+    /// Roots (of the host, containers, chroots) whose loader's files are watched, `compared` only,
+    /// or left out (`over_limit`, `failed`).
+    watch_roots: IntGaugeVec = "halfsecond_watch_roots" ["state"];
     /// Requests answered over HTTP, by status code.
     http_requests: IntCounterVec = "halfsecond_http_requests_total" ["code"];
     /// Times the page at /metrics could not be written.
@@ -191,6 +197,9 @@ impl Metrics {
         }
         for kind in Kind::ALL {
             self.events.with_label_values(&[kind_label(kind)]);
+        }
+        for outcome in ["matched", "noise", "unknown", "overflow", "malformed"] {
+            self.watch_events.with_label_values(&[outcome]);
         }
         for severity in SEVERITIES {
             self.incidents.with_label_values(&[severity]);

@@ -75,6 +75,12 @@ pub fn loader_config(config: &Config) -> LoaderConfig {
 /// Attaches every probe for a moment, to tell which can be had.
 #[must_use]
 pub fn try_out(config: &Config) -> Vec<ProbeReport> {
+    let mut probes = try_kernel_side(config);
+    probes.push(crate::watch::try_out());
+    probes
+}
+
+fn try_kernel_side(config: &Config) -> Vec<ProbeReport> {
     match Loader::load(&loader_config(config)) {
         Err(error) => none_because(&error),
         Ok(mut sensor) => match sensor.attach() {

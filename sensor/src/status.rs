@@ -67,10 +67,7 @@ impl Status {
     /// Every probe that could be attached is. Ready, unless a required one is missing.
     pub fn armed(&self, probes: Vec<ProbeReport>) {
         for probe in &probes {
-            let mechanism = probe.mechanism.as_deref();
-            let labels = [probe.probe.as_str(), mechanism.unwrap_or("none")];
-            let metrics = &self.metrics;
-            metrics.probe_attached.with_label_values(&labels).set(i64::from(mechanism.is_some()));
+            self.show(probe);
         }
         let attached = probes.iter().filter(|probe| probe.mechanism.is_some()).count();
         let seconds = self.started.elapsed().as_secs_f64();
@@ -89,6 +86,26 @@ impl Status {
         self.metrics.start_to_armed_seconds.set(seconds);
         info!(attached, seconds, "armed");
         self.notifier.ready(&text);
+    }
+
+    /// One probe stands differently than it did.
+    pub fn tell(&self, report: ProbeReport) {
+        if let Some(reason) = &report.reason {
+            warn!(probe = report.probe, %reason, "not everything is seen");
+        }
+        self.show(&report);
+        let mut state = self.lock();
+        match state.probes.iter_mut().find(|known| known.probe == report.probe) {
+            Some(known) => *known = report,
+            None => state.probes.push(report),
+        }
+    }
+
+    fn show(&self, probe: &ProbeReport) {
+        let mechanism = probe.mechanism.as_deref();
+        let labels = [probe.probe.as_str(), mechanism.unwrap_or("none")];
+        let attached = self.metrics.probe_attached.with_label_values(&labels);
+        attached.set(i64::from(mechanism.is_some()));
     }
 
     /// A station ended while it should not.

@@ -9,7 +9,7 @@ use super::error::LoadError;
 use super::reader::{Section, Source};
 use super::value;
 use super::{
-    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output, Probes,
+    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output, Probes, Watch,
 };
 
 /// Larger than any configuration that was meant.
@@ -57,6 +57,7 @@ fn config(mut top: Section<'_, '_>) -> Config {
         limits: limits(top.section("limits"), default.limits),
         probes: probes(top.section("probes"), default.probes),
         provenance: provenance(top.section("provenance"), default.provenance),
+        watch: watch(top.section("watch"), default.watch),
         state_dir,
     };
     top.finish();
@@ -160,4 +161,14 @@ fn probes(mut section: Section<'_, '_>, default: Probes) -> Probes {
         Probes { syscall_tracepoints: section.get("syscall_tracepoints", allowed, value::boolean) };
     section.finish();
     probes
+}
+
+fn watch(mut section: Section<'_, '_>, default: Watch) -> Watch {
+    let every = value::duration(Duration::from_millis(100)..=Duration::from_hours(1));
+    let watch = Watch {
+        roots: section.get("roots", default.roots, value::integer(1..=65_536)),
+        compare_every: section.get("compare_every", default.compare_every, every),
+    };
+    section.finish();
+    watch
 }

@@ -170,6 +170,8 @@ pub enum Body {
     Verdict(Verdict),
     /// A session has begun below a connection.
     Session,
+    /// A file that the loader reads has changed.
+    LoaderConfig(Box<crate::watch::LoaderConfig>),
     /// The process ended.
     Ended,
     /// The connection's last process ended.

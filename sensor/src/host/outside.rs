@@ -36,6 +36,9 @@ pub trait Outside {
     fn libraries(&self, tgid: u32) -> Vec<(PathBuf, FileKey)>;
     /// Identity of the file a path leads to now, if it is a regular one.
     fn file(&self, path: &Path) -> Option<FileKey>;
+    /// The file at `path` below the root of the process `holder` is `file`, which belongs to root and
+    /// to nobody else to write; or it has just been replaced, and `tgid` still runs it.
+    fn is_roots_own(&self, holder: u32, tgid: u32, path: &Path, file: &FileKey) -> bool;
     /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
     /// The environment as it is now, at most 6 MB (more than the kernel takes at an exec).
@@ -95,6 +98,10 @@ impl Outside for Nowhere {
 
     fn file(&self, _path: &Path) -> Option<FileKey> {
         None
+    }
+
+    fn is_roots_own(&self, _holder: u32, _tgid: u32, _path: &Path, _file: &FileKey) -> bool {
+        false
     }
 
     fn build_id(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<String> {

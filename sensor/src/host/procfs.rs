@@ -2,10 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, major, minor};
+use rustix::fs::{Mode, OFlags, ResolveFlags, major, minor, open, openat2};
 
 use super::outside::{Outside, Stat};
 use super::variable::FoundLibrary;
@@ -81,6 +82,20 @@ impl Outside for Procfs {
         file_key(&fs::metadata(path).ok()?)
     }
 
+    fn is_roots_own(&self, holder: u32, tgid: u32, path: &Path, file: &FileKey) -> bool {
+        let own = |metadata: &fs::Metadata| {
+            metadata.is_file()
+                && metadata.ino() == file.ino
+                && metadata.uid() == 0
+                && metadata.mode() & 0o022 == 0
+        };
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let here = below_root(holder, inside).and_then(|file| File::from(file).metadata().ok());
+        // Replaced while it runs, as by an upgrade of itself: its name leads elsewhere already.
+        let gone = || fs::metadata(format!("/proc/{tgid}/exe")).ok().filter(|m| m.nlink() == 0);
+        here.as_ref().is_some_and(own) || gone().as_ref().is_some_and(own)
+    }
+
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String> {
         // The path as the host sees it, as the process sees it, and what it has mapped: a mount of
         // its own may hide the file from everyone else.
@@ -105,6 +120,14 @@ impl Outside for Procfs {
     fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
         root::look(tgid, on_host, path)
     }
+}
+
+/// A file below the root of a process, through no link that leads out of it.
+fn below_root(holder: u32, inside: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = open(format!("/proc/{holder}/root"), flags, Mode::empty()).ok()?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, inside, flags, Mode::empty(), resolve).ok()
 }
 
 /// Where the process has a file with this inode mapped.

@@ -25,7 +25,9 @@ pub(super) fn recommendation(findings: &[Finding]) -> String {
     };
     let seen = |detector: &str| findings.iter().any(|finding| finding.detector == detector);
     let mut advice = Vec::new();
-    if worst.severity >= Severity::High || target.library.is_some() {
+    // Nobody was seen: there is no process to save evidence from.
+    let seen_at_it = target.pid != 0;
+    if seen_at_it && (worst.severity >= Severity::High || target.library.is_some()) {
         advice.push(collect(&target));
     }
     if worst.severity >= Severity::High {
@@ -54,7 +56,9 @@ const DETECTORS: [(&str, &str); 9] = [
     ),
     (
         "loader_config_changed",
-        "Compare /etc/ld.so.preload and /etc/ld.so.conf.d with a known host.",
+        "Compare /etc/ld.so.preload, /etc/ld.so.conf.d and the loader's package with a known host; \
+         look with a statically linked program (busybox, `halfsecond scan`), as a preloaded library \
+         sits in every other one.",
     ),
     (
         "link_time_shift",
@@ -132,6 +136,10 @@ fn decide(worst: &Finding) -> &'static str {
         "link_time_shift" | "auth_cpu_shift" | "auth_wall_shift" => {
             "Confirmed if further runs stay slow and an older build of the same package is fast; \
              refuted if the excess goes away by itself or an intended change explains it."
+        }
+        "loader_config_changed" => {
+            "Confirmed if no package and nobody responsible put the entry there; refuted if a \
+             configuration management run or an installation explains it."
         }
         "preload_env" => {
             "Confirmed if nobody responsible set the variable; refuted if a unit file or a known \

@@ -66,6 +66,7 @@ fn object(evidence: &Evidence) -> Option<String> {
             ["timing", metric, module.as_deref().unwrap_or_default(), ""]
         }
         Evidence::Environment { name, value } => ["environment", name, value, ""],
+        Evidence::LoaderConfig { file, root, after, .. } => ["loader_config", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }

@@ -175,6 +175,27 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             shorten(name, room);
             shorten(value, room);
         }
+        Evidence::LoaderConfig {
+            file,
+            what,
+            root,
+            actions,
+            before,
+            after,
+            added,
+            removed,
+            meanwhile,
+        } => {
+            for text in [file, what, root, before, after] {
+                shorten(text, room);
+            }
+            for list in [actions, added, removed, meanwhile] {
+                list.truncate(MAX_PIECES);
+                for text in list {
+                    shorten(text, room);
+                }
+            }
+        }
         Evidence::Exec { path, cmdline } => {
             cmdline.truncate(MAX_PIECES);
             [path].into_iter().chain(cmdline).for_each(|text| shorten(text, room));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::loader_files;
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
 use crate::finding::{Evidence, Finding, Severity};
 
@@ -151,6 +152,7 @@ fn sentence(
             let but = if content == "differs" { ", but is not what that brought" } else { "" };
             format!("it belongs to {}{since}{}{but}", name(package), before.unwrap_or_default())
         }
+        Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
         Evidence::File { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
             return None;

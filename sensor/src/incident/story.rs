@@ -131,6 +131,9 @@ impl Teller {
 }
 
 fn introduced(process: &ProcessRef) -> String {
+    if process.pid == 0 {
+        return "somebody who was not seen".to_owned();
+    }
     format!("{} ({}, pid {})", name(base(&process.exe)), path(&process.exe), process.pid)
 }
 

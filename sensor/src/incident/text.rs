@@ -106,7 +106,7 @@ pub(super) fn date(time: Timestamp) -> String {
 
 /// First letter in upper case where the first word is one of ours; a function's name stays.
 pub(super) fn sentence(text: &str) -> String {
-    const OURS: [&str; 3] = ["linking", "authentication", "the"];
+    const OURS: [&str; 4] = ["linking", "authentication", "the", "something"];
     let first = text.split(' ').next().unwrap_or_default();
     let mut chars = text.chars();
     match chars.next() {

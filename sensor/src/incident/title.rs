@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::loader_files;
 use super::sentence::{mapped, method, proven, unit};
 use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
 use crate::finding::{Evidence, Finding};
@@ -37,7 +38,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } => 0,
         Evidence::Audit { .. } | Evidence::Caller { .. } => 1,
-        Evidence::Exec { .. } => 2,
+        Evidence::Exec { .. } | Evidence::LoaderConfig { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
         Evidence::Environment { .. } => 5,
@@ -84,6 +85,7 @@ fn headline(finding: &Finding) -> String {
         Evidence::Environment { name: variable, .. } => {
             format!("{} was set for {exe}", name(variable))
         }
+        Evidence::LoaderConfig { .. } => loader_files::headline(finding),
         Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Note { .. }

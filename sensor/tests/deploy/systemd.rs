@@ -59,7 +59,7 @@ fn the_unit_gives_what_the_sensor_needs_and_nothing_else() {
     let needed: BTreeSet<_> = needed.iter().map(|name| format!("CAP_{name}")).collect();
     assert_eq!(values("CapabilityBoundingSet"), needed);
     assert_eq!(values("AmbientCapabilities"), needed);
-    for call in ["bpf", "perf_event_open"] {
+    for call in ["bpf", "perf_event_open", "fanotify_init", "fanotify_mark"] {
         assert!(values("SystemCallFilter").contains(call), "{call}");
     }
     for key in BLINDING {

@@ -85,6 +85,10 @@ impl Outside for Fake {
         self.with(|shared| shared.files.contains_key(path).then(|| shared.file(path)))
     }
 
+    fn is_roots_own(&self, _holder: u32, _tgid: u32, path: &Path, file: &FileKey) -> bool {
+        self.with(|shared| shared.files.get(path) == Some(&file.ino))
+    }
+
     fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> Option<String> {
         Some(build(file.ino))
     }

@@ -83,6 +83,21 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 }
             }),
         (text(), text()).prop_map(|(name, value)| Evidence::Environment { name, value }),
+        (vec(text(), 5), vec(vec(text(), 0..4), 4)).prop_map(|(texts, mut lists)| {
+            let text = |at: usize| texts[at].clone();
+            let mut list = || lists.pop().unwrap();
+            Evidence::LoaderConfig {
+                file: text(0),
+                what: text(1),
+                root: text(2),
+                actions: list(),
+                before: text(3),
+                after: text(4),
+                added: list(),
+                removed: list(),
+                meanwhile: list(),
+            }
+        }),
         (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
         (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
             |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {

@@ -1,0 +1,122 @@
+//! The whole sensor: a change in a root ends as an incident on standard output.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::harness::{Actor, Tree, unprivileged};
+use super::lab::{Agent, free_port, wait_until};
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Findings of our detector about a file below `root`.
+fn findings<'a>(incident: &'a Value, root: &Path) -> Vec<&'a Value> {
+    let about = |finding: &&Value| {
+        finding["detector"] == "loader_config_changed"
+            && finding["evidence"][0]["root"] == root.to_str().unwrap_or_default()
+    };
+    incident["findings"].as_array().into_iter().flatten().filter(about).collect()
+}
+
+/// A sensor with a tree to watch, whose state stands in the tree.
+struct Watched {
+    tree: Tree,
+    agent: Agent,
+    port: u16,
+    _holder: Actor,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let tree = Tree::new();
+        let holder = tree.run(&["hold"]);
+        let port = free_port().unwrap();
+        let config = format!(
+            "state_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[watch]\n\
+             compare_every = \"100ms\"\n",
+            tree.at("state").display()
+        );
+        let agent = Agent::spawn(&["run"], &config).unwrap();
+        wait_until("a sensor that is ready", PATIENCE, || {
+            Ok(agent.get(port, "/readyz").ok().filter(|(status, _)| *status == 200))
+        })
+        .unwrap();
+        let (_, probes) = agent.get(port, "/api/v1/probes").unwrap();
+        assert!(probes.contains("loader_files"), "{probes}");
+        Self { tree, agent, port, _holder: holder }
+    }
+
+    /// The incident with a finding about `file`, and that finding.
+    fn incident(&self, file: &str) -> (Value, Value) {
+        let root = self.tree.root();
+        let about = |line: &Value| {
+            findings(line, &root)
+                .into_iter()
+                .find(|one| one["evidence"][0]["file"] == file)
+                .cloned()
+        };
+        let incident =
+            self.agent.wait_for("an incident", 0, PATIENCE, |line| about(line).is_some()).unwrap();
+        let finding = about(&incident).unwrap();
+        (incident, finding)
+    }
+}
+
+#[test]
+fn a_library_planted_by_a_short_lived_process_is_an_incident_that_names_it() {
+    if unprivileged() {
+        return;
+    }
+    let watched = Watched::new();
+    let actor = watched.tree.run(&["write", "/etc/ld.so.preload", "/opt/evil.so\n"]);
+    let pid = actor.pid();
+    actor.end();
+    let (incident, finding) = watched.incident("/etc/ld.so.preload");
+    println!("{}", serde_json::to_string_pretty(&incident).unwrap());
+    assert_eq!(finding["severity"], "high");
+    assert_eq!(finding["process"]["pid"], pid);
+    let exe = finding["process"]["exe"].as_str().unwrap();
+    assert!(exe.ends_with("/bin/actor"), "{exe}");
+    let ancestors = finding["process"]["ancestors"].as_array().unwrap();
+    assert!(!ancestors.is_empty(), "who started it");
+    assert_eq!(finding["evidence"][0]["added"][0], "/opt/evil.so");
+    assert_eq!(finding["explained_by"], Value::Null);
+    let story = incident["story"].as_str().unwrap();
+    assert!(story.contains("now puts /opt/evil.so into every program"), "{story}");
+}
+
+#[test]
+fn a_package_manager_explains_itself_and_what_only_has_its_name_does_not() {
+    if unprivileged() {
+        return;
+    }
+    let watched = Watched::new();
+    let tree = &watched.tree;
+    for folder in ["usr/bin", "tmp/usr/bin", "usr/sbin"] {
+        fs::create_dir_all(tree.at(folder)).unwrap();
+    }
+    for (program, owner) in [("usr/bin/dpkg", 0), ("tmp/usr/bin/dpkg", 0), ("usr/sbin/rpm", 1000)] {
+        fs::copy(tree.at("bin/actor"), tree.at(program)).unwrap();
+        std::os::unix::fs::chown(tree.at(program), Some(owner), None).unwrap();
+    }
+    for (program, file, explained, severity) in [
+        ("/usr/bin/dpkg", "/etc/ld.so.preload", json!("/usr/bin/dpkg"), "low"),
+        ("/tmp/usr/bin/dpkg", "/etc/ld.so.conf.d/b.conf", Value::Null, "medium"),
+        ("/usr/sbin/rpm", "/etc/ld.so.conf.d/c.conf", Value::Null, "medium"),
+    ] {
+        let actor = tree.run_program(program, &["write", file, "/opt/x\n"]);
+        let (_, finding) = watched.incident(file);
+        assert_eq!(finding["explained_by"], explained, "{finding:#}");
+        assert_eq!(finding["severity"], severity, "{finding:#}");
+        actor.end();
+    }
+    // What explains itself opens no incident, but is counted.
+    tree.run_program("/usr/bin/dpkg", &["write", "/etc/ld.so.conf.d/a.conf", "/opt/x\n"]).end();
+    let series = "halfsecond_findings_total{detector=\"loader_config_changed\",severity=\"info\"}";
+    wait_until("the finding to be counted", PATIENCE, || {
+        Ok(watched.agent.metric(watched.port, series)?.filter(|count| *count >= 1.0))
+    })
+    .unwrap();
+}
