@@ -9,7 +9,17 @@ pub struct Samples {
     total: u64,
     /// In no order that means anything.
     latest_us: Vec<u32>,
+    /// Far above the others, one after the other, the latest last: not yet believed.
+    #[serde(default)]
+    doubted_us: Vec<u32>,
 }
+
+/// Samples from which on one can be far above the others.
+const DOUBT_FROM: usize = 8;
+/// Far above: by this time and by as much as the median again, microseconds.
+const DOUBT_US: u32 = 2_000;
+/// So many in a row are how it is now. Longer than any run that is told.
+const BELIEVED: usize = 32;
 
 /// Median, spread and tail of some samples, microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,8 +38,33 @@ pub struct Summary {
 
 impl Samples {
     /// Adds a time; beyond `capacity` the oldest goes.
+    ///
+    /// One that is far above the others counts only once a usual one has followed, or so many more
+    /// that they are the usual ones now: a run of slow starts must not become the measure for
+    /// itself.
     pub fn add(&mut self, ns: u64, capacity: usize) {
         let us = u32::try_from(ns / 1000).unwrap_or(u32::MAX);
+        if self.is_far_above(us) && self.doubted_us.len() < BELIEVED {
+            self.doubted_us.push(us);
+            return;
+        }
+        for doubted in std::mem::take(&mut self.doubted_us) {
+            self.keep(doubted, capacity);
+        }
+        self.keep(us, capacity);
+    }
+
+    fn is_far_above(&self, us: u32) -> bool {
+        if self.latest_us.len() < DOUBT_FROM {
+            return false;
+        }
+        let mut sorted = self.latest_us.clone();
+        sorted.sort_unstable();
+        let median = middle(&sorted).unwrap_or(0);
+        us > median.saturating_add(median.max(DOUBT_US))
+    }
+
+    fn keep(&mut self, us: u32, capacity: usize) {
         let capacity = capacity.max(1);
         if self.latest_us.len() < capacity {
             self.latest_us.push(us);
@@ -108,6 +143,28 @@ mod tests {
         samples.add(300_000_000, 200);
         let with = samples.summary().unwrap();
         assert_eq!((with.median_us, with.mad_us), (calm.median_us, calm.mad_us));
+    }
+
+    #[test]
+    fn a_run_of_slow_ones_is_no_measure_until_a_usual_one_follows() {
+        let mut samples = of(std::iter::repeat_n(600, 16));
+        let before = samples.summary();
+        for _ in 0..7 {
+            samples.add(20_000_000, 200);
+        }
+        assert_eq!(samples.summary(), before);
+        samples.add(600_000, 200);
+        let after = samples.summary().unwrap();
+        assert_eq!((after.count, after.median_us, after.p95_us), (24, 600, 20_000));
+    }
+
+    #[test]
+    fn what_stays_slow_becomes_usual() {
+        let mut samples = of(std::iter::repeat_n(600, 16));
+        for _ in 0..33 {
+            samples.add(20_000_000, 200);
+        }
+        assert_eq!(samples.summary().unwrap().median_us, 20_000);
     }
 
     #[test]
