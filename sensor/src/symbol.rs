@@ -200,6 +200,11 @@ pub fn find_symbol_offset(file: &File, name: &str) -> Result<Option<FileOffset>,
     Ok(offset.map(|(offset, _)| FileOffset(offset)))
 }
 
+/// Address in the file at which a program's own code begins.
+pub fn find_entry(file: &File) -> Result<u64, ElfError> {
+    Ok(Headers::read(file)?.entry)
+}
+
 /// Where a program's own code begins; `None` if that is not in its code.
 pub fn find_entry_offset(file: &File) -> Result<Option<FileOffset>, ElfError> {
     let headers = Headers::read(file)?;

@@ -4,7 +4,7 @@
 //! The time costs one breakpoint at the program's entry. Who takes it is asked only where it takes
 //! long: then the process is sampled until it enters its program.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 
 use super::directive::Directive;
@@ -37,7 +37,8 @@ pub(super) struct Start {
 /// Which programs' entries are seen, and which starts are to be looked at when.
 #[derive(Debug, Default)]
 pub(super) struct Constructors {
-    asked: HashSet<InodeKey>,
+    /// With the address of the entry in its file, where that is known.
+    asked: HashMap<InodeKey, Option<u64>>,
     entered: HashSet<InodeKey>,
     /// Due at this time: begin, or end where it has begun. Each wait is of one length, so both
     /// queues are in order.
@@ -73,6 +74,15 @@ impl Start {
 // === impl Constructors ===
 
 impl Constructors {
+    /// The address may be that of the program's entry, or just behind its `endbr64`.
+    fn is_entry(&self, inode: InodeKey, ip: u64) -> bool {
+        const PAGE: u64 = 4096;
+        let entry = self.asked.get(&inode).copied().flatten();
+        entry.is_some_and(|entry| {
+            [0, 4].iter().any(|ahead| entry.wrapping_add(*ahead) % PAGE == ip % PAGE)
+        })
+    }
+
     /// When something is to begin or to end next, ns.
     pub(super) fn next_due(&self) -> Option<u64> {
         let due = |queue: &VecDeque<(u64, ProcessId)>| queue.front().map(|(due, _)| *due);
@@ -102,9 +112,11 @@ impl Pipeline {
     /// Asks for the entry of a guarded program, once per file.
     pub(super) fn constructors_watch(&mut self, tgid: u32, path: PathBuf, inode: InodeKey) {
         let asked = &mut self.constructors.asked;
-        if asked.len() < PROGRAMS_MAX && asked.insert(inode) {
-            self.directives.push(Directive::AttachEntry { tgid, path, inode });
+        if asked.len() >= PROGRAMS_MAX || asked.contains_key(&inode) {
+            return;
         }
+        asked.insert(inode, self.outside.entry(tgid, &path, inode));
+        self.directives.push(Directive::AttachEntry { tgid, path, inode });
     }
 
     /// Its libraries are linked: constructors come next.
@@ -146,20 +158,26 @@ impl Pipeline {
         &mut self,
         id: ProcessId,
         at: At,
-        (caller, function): (&Caller, &Located),
+        (caller, function): (&Caller, Option<&Located>),
         out: &mut impl FnMut(Observation),
     ) -> bool {
         let Some(proc) = self.table.get_mut(id) else { return false };
         let Some(program) = proc.program.clone() else { return false };
-        let own = program.module.same_file(&function.module);
-        let named = function
-            .symbol
-            .as_ref()
-            .is_some_and(|(name, at)| *at == 0 && self.guards.is_function(name));
-        if !own || named {
+        let inode = InodeKey { ino: program.file.ino, dev: program.file.dev, reserved: 0 };
+        let starts = proc.start.is_some();
+        let entered = match function {
+            Some(function) => {
+                let named = function.symbol.as_ref();
+                let named = named.filter(|(_, distance)| *distance == 0);
+                program.module.same_file(&function.module)
+                    && named.is_none_or(|(name, _)| !self.guards.is_function(name))
+            }
+            // Gone already: loading moves code by whole pages.
+            None => starts && self.constructors.is_entry(inode, caller.ip),
+        };
+        if !entered {
             return false;
         }
-        let inode = InodeKey { ino: program.file.ino, dev: program.file.dev, reserved: 0 };
         if self.constructors.entered.len() < PROGRAMS_MAX {
             self.constructors.entered.insert(inode);
         }

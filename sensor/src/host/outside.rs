@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::observe::Located;
 use super::variable::FoundLibrary;
-use crate::event::FileKey;
+use crate::event::{FileKey, InodeKey};
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,10 @@ pub trait Outside {
     /// The file at `path` below the root of the process `holder` is `file`, which belongs to root and
     /// to nobody else to write; or it has just been replaced, and `tgid` still runs it.
     fn is_roots_own(&self, holder: u32, tgid: u32, path: &Path, file: &FileKey) -> bool;
+    /// Address in its file at which the program in this file begins, looked for as the build-id is.
+    fn entry(&self, _tgid: u32, _path: &Path, _inode: InodeKey) -> Option<u64> {
+        None
+    }
     /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
     /// The environment as it is now, at most 6 MB (more than the kernel takes at an exec).

@@ -317,13 +317,13 @@ impl Pipeline {
         let mut found =
             self.locate.locate(at.tgid, &[caller.ip, caller.return_address]).into_iter();
         let (function, returns) = (found.next().flatten(), found.next().flatten());
+        if self.constructors_entered(id, at, (caller, function.as_ref()), out) {
+            return;
+        }
         let Some(function) = function else {
             self.callers_unknown += 1;
             return;
         };
-        if self.constructors_entered(id, at, (caller, &function), out) {
-            return;
-        }
         self.callers_unknown += u64::from(returns.is_none());
         self.learn_details(id);
         let name = match function.symbol {

@@ -11,7 +11,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, major, minor, open, openat2};
 use super::outside::{Outside, Stat};
 use super::variable::FoundLibrary;
 use super::{build_id, root};
-use crate::event::FileKey;
+use crate::event::{FileKey, InodeKey};
+use crate::symbol::find_entry;
 
 /// Bytes of one small `/proc` file.
 const SMALL: u64 = 4096;
@@ -94,6 +95,13 @@ impl Outside for Procfs {
         // Replaced while it runs, as by an upgrade of itself: its name leads elsewhere already.
         let gone = || fs::metadata(format!("/proc/{tgid}/exe")).ok().filter(|m| m.nlink() == 0);
         here.as_ref().is_some_and(own) || gone().as_ref().is_some_and(own)
+    }
+
+    fn entry(&self, tgid: u32, path: &Path, inode: InodeKey) -> Option<u64> {
+        let places = [PathBuf::from(format!("/proc/{tgid}/exe")), path.to_owned()];
+        let opened = |path: PathBuf| open_regular(&path).filter(|(_, key)| key.ino == inode.ino);
+        let (handle, _) = places.into_iter().find_map(opened)?;
+        find_entry(&handle).ok()
     }
 
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String> {

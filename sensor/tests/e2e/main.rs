@@ -10,6 +10,8 @@ mod fixture;
 mod helpers;
 mod incident;
 mod learned;
+mod linker;
 mod metrics;
 mod robust;
 mod running;
+mod victim;

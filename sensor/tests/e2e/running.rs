@@ -176,6 +176,17 @@ impl Sensor {
         Ok(serde_json::from_value(answer["incidents"].take())?)
     }
 
+    /// Waits for an incident that pleases `wanted`: a line is written only when one opens or gets
+    /// worse, so the API is asked.
+    pub(crate) fn incident_that(
+        &self,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        wait_until(what, PATIENCE, || Ok(self.incidents()?.into_iter().find(|one| wanted(one))))
+            .with_context(|| self.agent.transcript())
+    }
+
     /// Ends it as systemd does.
     pub(crate) fn stop(self) -> Result<Told> {
         let (status, lines) = self.agent.terminate(PATIENCE)?;
