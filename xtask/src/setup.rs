@@ -41,6 +41,10 @@ const TEST: &[Need] = &[
     Need::tool("ps", &["procps"]),
     Need::tool("python3", &["python3"]),
     Need::tool("perl", &["perl"]),
+    // Package databases and a hanging file system, for the tests of provenance and inventory.
+    Need::tool("rpmbuild", &["rpm"]),
+    Need::tool("sqlite3", &["sqlite3"]),
+    Need::tool("bindfs", &["bindfs"]),
 ];
 
 /// Installs whatever `scope` needs and this machine lacks.

@@ -236,6 +236,7 @@ mod tests {
                 share("/c", 1_000, true),
             ],
             overflow: 0,
+            busy: Vec::new(),
         };
         let mut baseline = Baseline::default();
         baseline.add_link(&timing, true);

@@ -9,7 +9,7 @@ mod constructors;
 use std::sync::Arc;
 
 use super::streak::Streaks;
-use super::timing::{Crossed, Limits, blame, drift_percent, us_milliseconds, us_seconds};
+use super::timing::{Crossed, Limits, blame, busiest, drift_percent, us_milliseconds, us_seconds};
 use super::{Detector, Draft, World, judge};
 use crate::baseline::Summary;
 use crate::finding::{Evidence, Family, Severity};
@@ -115,7 +115,11 @@ impl Case<'_> {
             module: module.map(|module| module.path.clone()),
             module_seconds: blamed.as_ref().map(|blame| us_seconds(blame.share_us)),
         }];
-        if let (Some(module), Some(blame)) = (module, &blamed) {
+        let all: u32 = self.timing.busy.iter().map(|(_, count)| *count).sum();
+        if let Some(module) = busiest(self.timing).filter(|one| module == Some(*one)) {
+            let text = format!("{} was found at work in most of {all} samples", module.name());
+            evidence.push(Evidence::Note { text });
+        } else if let (Some(module), Some(blame)) = (module, &blamed) {
             let usually = blame.usual_us.map_or_else(
                 || "was not linked while learning".to_owned(),
                 |us| format!("usually takes {} ms", us_milliseconds(us)),

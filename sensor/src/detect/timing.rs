@@ -13,6 +13,8 @@ use crate::host::{LinkTiming, ModuleId};
 const SHARE_MIN_US: u64 = 20;
 /// Modules needed to tell drift.
 const SHARES_MIN: usize = 4;
+/// Samples that name a module: fewer may be chance.
+pub(crate) const SAMPLES_MIN: u32 = 3;
 /// Excess below this never counts, microseconds.
 const EXCESS_MIN_US: u64 = 2_000;
 
@@ -94,6 +96,16 @@ pub(crate) fn drift_percent(baseline: &Baseline, timing: &LinkTiming) -> Option<
     (ratios.len() >= SHARES_MIN).then(|| ratios.get(ratios.len() / 2).copied()).flatten()
 }
 
+/// Whose code was at work for most of a start that was sampled: a module's resolvers run while the
+/// modules that need it are relocated, so the stretch alone may name another. The loader's own work
+/// says nothing.
+pub(crate) fn busiest(timing: &LinkTiming) -> Option<&ModuleId> {
+    let all: u32 = timing.busy.iter().map(|(_, count)| *count).sum();
+    let (module, count) = timing.busy.first()?;
+    let loader = module.name().starts_with("ld-") || module.name().starts_with("ld.so");
+    (*count >= SAMPLES_MIN && *count * 2 > all && !loader).then_some(module)
+}
+
 /// Who took the excess. `asleep` looks at the stretches with sleep instead of those without.
 pub(crate) fn blame(
     baseline: &Baseline,
@@ -113,7 +125,12 @@ pub(crate) fn blame(
             (excess, Blame { module, share_us, usual_us })
         })
         .max_by_key(|(excess, _)| *excess)
-        .map(|(_, blame)| blame)
+        .map(|(_, blame)| match busiest(timing) {
+            Some(module) if !asleep && blame.module.as_ref() != Some(module) => {
+                Blame { module: Some(module.clone()), ..blame }
+            }
+            _ => blame,
+        })
 }
 
 fn usual_us(baseline: &Baseline, key: &str) -> Option<u64> {
@@ -169,6 +186,7 @@ mod tests {
             minor_faults: 0,
             shares: shares.collect(),
             overflow: 0,
+            busy: Vec::new(),
         }
     }
 

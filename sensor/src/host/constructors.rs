@@ -1,10 +1,11 @@
-//! Library constructors of guarded programs: what runs between the last seal and the program's own
-//! entry (glibc elf/dl-init.c `_dl_init`), how long it takes, and in which module.
+//! Starts of guarded programs up to their entry: library constructors, which run between the last
+//! seal and the program's own code (glibc elf/dl-init.c `_dl_init`), and whose code takes the time
+//! where a start takes long.
 //!
-//! The time costs one breakpoint at the program's entry. Who takes it is asked only where it takes
-//! long: then the process is sampled until it enters its program.
+//! The constructors' time costs one breakpoint at the program's entry. Who takes it is asked only
+//! where linking or constructors take long: then the process is sampled until it enters its program.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::directive::Directive;
@@ -15,6 +16,9 @@ use crate::event::{Caller, Exec, InodeKey, Link, Sample, SealAt, Usage};
 /// Constructors that are still at work after this time are looked at, ns. Usual ones take less than
 /// a millisecond.
 const PATIENCE_NS: u64 = 3_000_000;
+/// A program that still links after this time is looked at, ns. sshd links in 4 ms; its seals tell
+/// which module is being relocated, but not whose resolver is called for it.
+const LINK_PATIENCE_NS: u64 = 12_000_000;
 /// Longest that one process is sampled, ns.
 const SAMPLED_NS: u64 = 2_000_000_000;
 /// Programs whose entry is watched.
@@ -30,6 +34,8 @@ pub(super) struct Start {
     exec_ktime_ns: u64,
     usage: Usage,
     sealed: Option<SealAt>,
+    /// When it is to be sampled if it has not come further by then, ns.
+    due_ns: u64,
     sampled: bool,
     modules: Vec<(ModuleId, u32)>,
 }
@@ -40,17 +46,23 @@ pub(super) struct Constructors {
     /// With the address of the entry in its file, where that is known.
     asked: HashMap<InodeKey, Option<u64>>,
     entered: HashSet<InodeKey>,
-    /// Due at this time: begin, or end where it has begun. Each wait is of one length, so both
-    /// queues are in order.
-    begin: VecDeque<(u64, ProcessId)>,
-    end: VecDeque<(u64, ProcessId)>,
+    /// Due at this time: begin, or end where it has begun.
+    begin: BTreeSet<(u64, ProcessId)>,
+    end: BTreeSet<(u64, ProcessId)>,
 }
 
 // === impl Start ===
 
 impl Start {
     fn new(ktime_ns: u64, usage: Usage) -> Self {
-        Self { exec_ktime_ns: ktime_ns, usage, sealed: None, sampled: false, modules: Vec::new() }
+        Self {
+            exec_ktime_ns: ktime_ns,
+            usage,
+            sealed: None,
+            due_ns: ktime_ns.saturating_add(LINK_PATIENCE_NS),
+            sampled: false,
+            modules: Vec::new(),
+        }
     }
 
     /// From the last seal to now; `None` where no seal is known.
@@ -60,8 +72,7 @@ impl Start {
         let wall_ns = ktime_ns.saturating_sub(sealed_at);
         let delay = usage.run_delay_ns.saturating_sub(self.usage.run_delay_ns);
         let switches = usage.voluntary_switches.saturating_sub(self.usage.voluntary_switches);
-        let mut modules = self.modules;
-        modules.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let modules = busiest_first(self.modules);
         Some(Constructed {
             wall_ns,
             cpu_ns: wall_ns.saturating_sub(delay.saturating_sub(sealed.run_delay_ns)),
@@ -85,13 +96,27 @@ impl Constructors {
 
     /// When something is to begin or to end next, ns.
     pub(super) fn next_due(&self) -> Option<u64> {
-        let due = |queue: &VecDeque<(u64, ProcessId)>| queue.front().map(|(due, _)| *due);
+        let due = |queue: &BTreeSet<(u64, ProcessId)>| queue.first().map(|(due, _)| *due);
         due(&self.begin).into_iter().chain(due(&self.end)).min()
+    }
+
+    /// Where the entry is not seen, nothing would end it.
+    fn await_start(&mut self, inode: InodeKey, due_ns: u64, id: ProcessId) {
+        if self.entered.contains(&inode) && self.begin.len() < WAITING_MAX {
+            self.begin.insert((due_ns, id));
+        }
     }
 }
 
-fn pop(queue: &mut VecDeque<(u64, ProcessId)>, now_ns: u64) -> Option<ProcessId> {
-    queue.pop_front_if(|(due, _)| *due <= now_ns).map(|(_, process)| process)
+fn pop(queue: &mut BTreeSet<(u64, ProcessId)>, now_ns: u64) -> Option<(u64, ProcessId)> {
+    let first = queue.first().copied().filter(|(due, _)| *due <= now_ns)?;
+    queue.remove(&first);
+    Some(first)
+}
+
+fn busiest_first(mut modules: Vec<(ModuleId, u32)>) -> Vec<(ModuleId, u32)> {
+    modules.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    modules
 }
 
 // === impl Pipeline ===
@@ -104,7 +129,9 @@ impl Pipeline {
         let Some(program) = proc.program.as_ref().filter(|program| program.guarded()) else {
             return;
         };
-        proc.start = Some(Box::new(Start::new(at.ktime_ns, exec.usage)));
+        let start = Start::new(at.ktime_ns, exec.usage);
+        self.constructors.await_start(inode, start.due_ns, id);
+        proc.start = Some(Box::new(start));
         let path = program.module.path.clone().into();
         self.constructors_watch(at.tgid, path, inode);
     }
@@ -119,19 +146,27 @@ impl Pipeline {
         self.directives.push(Directive::AttachEntry { tgid, path, inode });
     }
 
-    /// Its libraries are linked: constructors come next.
-    pub(super) fn constructors_linked(&mut self, id: ProcessId, at: At, link: &Link) {
+    /// Its libraries are linked: constructors come next. Gives the modules that were found at work
+    /// until now, the busiest first.
+    pub(super) fn constructors_linked(
+        &mut self,
+        id: ProcessId,
+        at: At,
+        link: &Link,
+    ) -> Vec<(ModuleId, u32)> {
         let inode = InodeKey { ino: link.exe.ino, dev: link.exe.dev, reserved: 0 };
         let Some(start) = self.table.get_mut(id).and_then(|proc| proc.start.as_mut()) else {
-            return;
+            return Vec::new();
         };
         start.exec_ktime_ns = link.exec_ktime_ns;
         start.sealed = link.seals.last().copied();
-        // Where the entry is not seen, nothing would end it.
-        let constructors = &mut self.constructors;
-        if constructors.entered.contains(&inode) && constructors.begin.len() < WAITING_MAX {
-            constructors.begin.push_back((at.ktime_ns.saturating_add(PATIENCE_NS), id));
+        start.due_ns = at.ktime_ns.saturating_add(PATIENCE_NS);
+        let busy = busiest_first(std::mem::take(&mut start.modules));
+        if !start.sampled {
+            let due_ns = start.due_ns;
+            self.constructors.await_start(inode, due_ns, id);
         }
+        busy
     }
 
     /// The clock found it at an address.
@@ -201,14 +236,16 @@ impl Pipeline {
 
     /// Begins and ends what is due.
     pub(super) fn constructors_tick(&mut self, now_ns: u64) {
-        while let Some(id) = pop(&mut self.constructors.begin, now_ns) {
+        while let Some((due_ns, id)) = pop(&mut self.constructors.begin, now_ns) {
             let proc = self.table.get_mut(id).filter(|proc| !proc.ended);
-            let Some(start) = proc.and_then(|proc| proc.start.as_mut()) else { continue };
+            let start = proc.and_then(|proc| proc.start.as_mut());
+            // It may have come further since.
+            let Some(start) = start.filter(|start| start.due_ns == due_ns) else { continue };
             start.sampled = true;
             self.directives.push(Directive::SampleProcess { tgid: id.tgid });
-            self.constructors.end.push_back((now_ns.saturating_add(SAMPLED_NS), id));
+            self.constructors.end.insert((now_ns.saturating_add(SAMPLED_NS), id));
         }
-        while let Some(id) = pop(&mut self.constructors.end, now_ns) {
+        while let Some((_, id)) = pop(&mut self.constructors.end, now_ns) {
             let start = self.table.get_mut(id).and_then(|proc| proc.start.as_mut());
             if let Some(start) = start.filter(|start| start.sampled) {
                 start.sampled = false;

@@ -15,6 +15,7 @@ pub(super) fn timing(link: &Link, modules: Vec<Option<ModuleId>>) -> LinkTiming 
         minor_faults: 0,
         shares: Vec::with_capacity(link.seals.len()),
         overflow: link.overflow,
+        busy: Vec::new(),
     };
     for seal in &link.seals {
         let wall_ns = seal.wall_ns.saturating_sub(before.wall_ns);

@@ -229,6 +229,8 @@ pub struct LinkTiming {
     pub shares: Vec<ModuleShare>,
     /// Seals that found no room in the record: shares are missing at the end.
     pub overflow: u32,
+    /// Modules found at work, the busiest first, where it took so long that it was sampled.
+    pub busy: Vec<(ModuleId, u32)>,
 }
 
 /// See [`Body::Constructed`].

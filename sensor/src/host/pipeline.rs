@@ -6,7 +6,7 @@ use super::directive::Directive;
 use super::environ::Reads;
 use super::guard::Guards;
 use super::link;
-use super::observe::{Body, Called, Library, Observation, ProcessId};
+use super::observe::{Body, Called, Library, LinkTiming, Observation, ProcessId};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
 use super::programs::{Programs, walked};
@@ -281,8 +281,8 @@ impl Pipeline {
         } else {
             Vec::new()
         };
-        self.constructors_linked(id, at, link);
-        let timing = link::timing(link, modules);
+        let busy = self.constructors_linked(id, at, link);
+        let timing = LinkTiming { busy, ..link::timing(link, modules) };
         self.emit(id, at.ktime_ns, Body::Linked(timing), out);
     }
 

@@ -4,15 +4,12 @@
 use std::sync::Arc;
 
 use super::super::streak::Streaks;
-use super::super::timing::{Crossed, Limits, us_seconds};
+use super::super::timing::{Crossed, Limits, SAMPLES_MIN, us_seconds};
 use super::super::{Draft, World, judge};
 use super::TOLERANCE_BLIND_PERCENT;
 use crate::baseline::CONSTRUCTORS;
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Constructed, ModuleId, Observation};
-
-/// Samples that name a module: fewer may be chance.
-const SAMPLES_MIN: u32 = 2;
 
 /// A finding where the constructors took too long once, or for a run of starts.
 pub(super) fn judge(
