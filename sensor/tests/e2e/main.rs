@@ -7,6 +7,7 @@ mod blame;
 mod clean;
 mod crash;
 mod fixture;
+mod flood;
 mod helpers;
 mod incident;
 mod learned;
