@@ -2,10 +2,13 @@
 
 #![expect(clippy::print_stdout, reason = "a developer's tool reports on stdout")]
 
+mod background;
 mod bench;
 mod build;
+mod debian;
 mod lint;
 mod repo;
+mod sensor;
 mod setup;
 mod sh;
 mod test;
