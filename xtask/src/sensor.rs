@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::background::Background;
 
@@ -17,7 +17,13 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// One that runs, with every probe armed; ended when this goes away, or xtask does.
 pub(crate) struct Sensor {
     running: Background,
+    listen: SocketAddr,
     armed_after: Duration,
+}
+
+/// An address that nothing listened on a moment ago.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 impl Sensor {
@@ -36,9 +42,9 @@ impl Sensor {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let mut running = Background::start(&mut command)?;
         let armed_after = running
-            .wait_until(|| ask(listen, "/readyz").unwrap_or(false))
+            .wait_until(|| ask(listen, "/readyz").is_ok_and(|(ready, _)| ready))
             .with_context(|| format!("its log is {}", log.display()))?;
-        Ok(Self { running, armed_after })
+        Ok(Self { running, listen, armed_after })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -49,19 +55,31 @@ impl Sensor {
         self.armed_after
     }
 
+    /// The body of one of its pages.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with 200.
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
+        let (good, body) = ask(self.listen, path).with_context(|| format!("no {path}"))?;
+        ensure!(good, "{path} is refused: {body}");
+        Ok(body)
+    }
+
     /// Asks it to end, and waits until it has written everything.
     pub(crate) fn stop(self) -> Result<()> {
         self.running.end()
     }
 }
 
-/// Whether the answer is 200.
-fn ask(listen: SocketAddr, path: &str) -> Result<bool> {
+/// Whether the answer was 200, and its body.
+fn ask(listen: SocketAddr, path: &str) -> Result<(bool, String)> {
     let mut stream = TcpStream::connect(listen)?;
     stream.set_read_timeout(Some(ANSWER_TIME))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut status = [0; 12];
-    stream.read_exact(&mut status)?;
-    Ok(status == *b"HTTP/1.1 200")
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a head")?;
+    Ok((head.starts_with("HTTP/1.1 200"), body.to_owned()))
 }
