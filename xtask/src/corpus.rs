@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 use crate::{build, repo, setup, sh};
 use chamber::{Chamber, Ended, Network};
-use journal::{Journal, Plan, Run, Step};
+use journal::{Journal, Phase, Plan, Run, Step};
 use report::Report;
 use watch::Watch;
 use workload::Workload;
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Forget every result and everything learned.
     #[arg(long)]
     fresh: bool,
-    /// Keep what was learned, and repeat the rounds in which findings count.
+    /// Go back to what the learning rounds taught, and repeat the rounds in which findings count.
     #[arg(long)]
     again: bool,
     /// The agent to run, instead of one built now.
@@ -80,6 +80,9 @@ pub(crate) fn corpus(args: &Args) -> Result<()> {
         observations: args.observations,
         agent: digest(&agent)?,
     };
+    if args.again {
+        copy_state(&folder, watch::LEARNED, watch::STATE)?;
+    }
     let mut journal = Journal::open(&folder, plan, args.again)?;
     let steps = journal.missing(&workloads);
     if !steps.is_empty() {
@@ -123,7 +126,7 @@ fn forget(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "state" || name == "logs" {
+        if [watch::STATE, watch::LEARNED, "logs"].contains(&name.as_str()) {
             fs::remove_dir_all(&path)?;
         } else if name.starts_with(journal::FILE) || name.starts_with(watch::INCIDENTS) {
             fs::remove_file(&path)?;
@@ -133,7 +136,26 @@ fn forget(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The sensor starts anew after learning, so that its state can be kept as it is then.
 fn run(
+    steps: &[Step],
+    agent: &Path,
+    folder: &Path,
+    chamber: &Chamber,
+    journal: &mut Journal,
+) -> Result<()> {
+    let learning = steps.iter().take_while(|step| step.phase == Phase::Learn).count();
+    let (learning, counting) = steps.split_at(learning);
+    if !learning.is_empty() {
+        run_under_one_sensor(learning, agent, folder, chamber, journal)?;
+    }
+    if !learning.is_empty() || !journal.counts_already() {
+        copy_state(folder, watch::STATE, watch::LEARNED)?;
+    }
+    run_under_one_sensor(counting, agent, folder, chamber, journal)
+}
+
+fn run_under_one_sensor(
     steps: &[Step],
     agent: &Path,
     folder: &Path,
@@ -153,6 +175,17 @@ fn run(
     watch.stop()
 }
 
+/// Replaces one state directory by a copy of the other.
+fn copy_state(folder: &Path, from: &str, to: &str) -> Result<()> {
+    let (from, to) = (folder.join(from), folder.join(to));
+    ensure!(from.is_dir(), "there is no {}: nothing was learned yet", from.display());
+    if to.exists() {
+        fs::remove_dir_all(&to)?;
+    }
+    sh::output(Command::new("cp").arg("-a").args([from, to]))?;
+    Ok(())
+}
+
 /// One workload in one round, with what the sensor counted meanwhile.
 fn one(step: &Step, chamber: &Chamber, watch: &Watch) -> Result<Run> {
     let Step { workload, round, phase } = *step;
@@ -168,5 +201,6 @@ fn one(step: &Step, chamber: &Chamber, watch: &Watch) -> Result<Run> {
     let seconds = clock.elapsed().as_secs_f64();
     watch.drain()?;
     let counts = watch.counts()?.since(&before);
-    Ok(Run { workload: workload.name.to_owned(), round, phase, began, seconds, ended, counts })
+    let (name, until) = (workload.name.to_owned(), Timestamp::now());
+    Ok(Run { workload: name, round, phase, began, until, seconds, ended, counts })
 }

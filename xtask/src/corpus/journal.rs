@@ -53,6 +53,8 @@ pub(super) struct Run {
     pub(super) round: u32,
     pub(super) phase: Phase,
     pub(super) began: Timestamp,
+    /// When the sensor had judged it.
+    pub(super) until: Timestamp,
     /// Without the wait for the sensor.
     pub(super) seconds: f64,
     pub(super) ended: Ended,
@@ -152,6 +154,11 @@ impl Journal {
         &self.runs
     }
 
+    /// Whether a round after the learning ones has begun.
+    pub(super) fn counts_already(&self) -> bool {
+        self.runs.iter().any(|run| run.phase != Phase::Learn)
+    }
+
     /// What is still to be run, failures included, round by round.
     pub(super) fn missing(&self, workloads: &[Workload]) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -201,6 +208,7 @@ mod tests {
             round,
             phase: if round == 1 { Phase::Learn } else { Phase::Detect },
             began: Timestamp::UNIX_EPOCH,
+            until: Timestamp::UNIX_EPOCH,
             seconds: 1.0,
             ended,
             counts: Counts::default(),

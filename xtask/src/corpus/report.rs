@@ -14,6 +14,8 @@ use super::workload::{CONTROL, Workload};
 const SEVERITIES: [&str; 4] = ["low", "medium", "high", "critical"];
 /// The sensor's clock and ours are read at different moments.
 const SLACK: SignedDuration = SignedDuration::from_millis(50);
+/// How long after a workload the sensor may still find something in what it left behind.
+const LATE: SignedDuration = SignedDuration::from_secs(2);
 
 pub(super) struct Report {
     plan: Plan,
@@ -103,10 +105,13 @@ impl Report {
     }
 }
 
-/// The run that `time` lies in: what comes before the next begins belongs to the one before.
+/// The run that `time` lies in. What comes soon after one, before the next begins, belongs to it;
+/// in longer gaps lie runs whose results were given up.
 fn at(runs: &[Run], time: Timestamp) -> Option<&Run> {
-    let time = time.saturating_add(SLACK).unwrap_or(time);
-    runs.iter().filter(|run| run.began <= time).max_by_key(|run| run.began)
+    let after = |began: Timestamp, by| began.saturating_add(by).unwrap_or(began);
+    let time = after(time, SLACK);
+    let run = runs.iter().filter(|run| run.began <= time).max_by_key(|run| run.began)?;
+    (time <= after(run.until, LATE)).then_some(run)
 }
 
 fn group(groups: &mut Vec<Group>, workload: &str, found: &Found) {
@@ -297,6 +302,7 @@ mod tests {
             round: 1,
             phase: Phase::Detect,
             began: Timestamp::from_second(second).unwrap(),
+            until: Timestamp::from_second(second + 8).unwrap(),
             seconds: 1.0,
             ended: Ended::Done,
             counts: Counts::default(),
@@ -313,5 +319,6 @@ mod tests {
         assert_eq!(name(10), Some("git"));
         assert_eq!(name(19), Some("git"));
         assert_eq!(name(25), Some("perl"));
+        assert_eq!(name(40), None);
     }
 }

@@ -14,6 +14,11 @@ use crate::sensor::{self, Sensor};
 /// The sensor's incidents, in the corpus' folder; older ones in files of this name and a number.
 pub(super) const INCIDENTS: &str = "incidents.jsonl";
 
+/// The sensor's state directory, in the same folder.
+pub(super) const STATE: &str = "state";
+/// A copy of it as it was after the learning rounds: those that count teach the sensor as well.
+pub(super) const LEARNED: &str = "state.learned";
+
 /// How long the sensor gets to read what the rings hold.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks at its counters.
@@ -47,10 +52,10 @@ impl Watch {
     pub(super) fn start(agent: &Path, folder: &Path, observations: u32) -> Result<Self> {
         let listen = sensor::free_address()?;
         let shown = folder.display();
-        fs::create_dir_all(folder.join("state"))?;
+        fs::create_dir_all(folder.join(STATE))?;
         // A finding that is there again after a second is told again, not counted with the first.
         let text = format!(
-            "state_dir = \"{shown}/state\"\n\
+            "state_dir = \"{shown}/{STATE}\"\n\
              [http]\nlisten = \"{listen}\"\n\
              [output]\nstdout = false\nfile = \"{shown}/{INCIDENTS}\"\nmax_bytes = \"1GiB\"\n\
              [learning]\nobservations = {observations}\nflush_every = \"1s\"\n\
