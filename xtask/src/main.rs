@@ -2,10 +2,14 @@
 
 #![expect(clippy::print_stdout, reason = "a developer's tool reports on stdout")]
 
+mod background;
 mod bench;
 mod build;
+mod corpus;
+mod debian;
 mod lint;
 mod repo;
+mod sensor;
 mod setup;
 mod sh;
 mod test;
@@ -39,6 +43,8 @@ enum Verb {
     /// The child of one of bench's workloads.
     #[command(name = bench::CALLER, hide = true)]
     BenchGetppid,
+    /// Run a corpus of ordinary software under the sensor, which must find nothing in it.
+    Corpus(corpus::Args),
     /// Formatting, lints and house rules.
     Lint,
     /// Kernels and guests of the virtual machine tests.
@@ -74,6 +80,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Test(args) => return test::test(&args),
         Verb::Bench(args) => bench::bench(&args)?,
         Verb::BenchGetppid => bench::call()?,
+        Verb::Corpus(args) => corpus::corpus(&args)?,
         Verb::Lint => lint::lint()?,
         Verb::Vm(verb) => vm::dispatch(verb)?,
     }

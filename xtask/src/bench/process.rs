@@ -1,73 +1,11 @@
-//! Programs that run while something else is measured.
+//! What /proc tells of programs that run while something else is measured.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-
-use crate::sh;
-
-/// How long a program gets to start serving, and to end when asked to.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two looks at something that cannot be waited for.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-/// A child that is ended when this goes away.
-pub(super) struct Background(Child);
-
-impl Background {
-    pub(super) fn start(command: &mut Command) -> Result<Self> {
-        let name = command.get_program().display().to_string();
-        Ok(Self(command.spawn().with_context(|| format!("cannot start {name}"))?))
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Waits until `ready`; returns how long that took.
-    ///
-    /// # Errors
-    /// When the program ends, or is not ready in time.
-    pub(super) fn wait_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<Duration> {
-        let started = Instant::now();
-        while !ready() {
-            if let Some(status) = self.0.try_wait()? {
-                bail!("it ended with {status} before it was ready");
-            }
-            if started.elapsed() > PATIENCE {
-                bail!("it was not ready after {} s", PATIENCE.as_secs());
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
-        Ok(started.elapsed())
-    }
-
-    /// Asks it to end, and waits until it has.
-    pub(super) fn end(mut self) -> Result<()> {
-        sh::output(Command::new("kill").args(["-TERM", &self.pid().to_string()]))?;
-        let asked = Instant::now();
-        while self.0.try_wait()?.is_none() {
-            if asked.elapsed() > PATIENCE {
-                bail!("it did not end {} s after SIGTERM", PATIENCE.as_secs());
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        // Both fail when it has ended and been waited for, which is the usual case.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use anyhow::{Context as _, Result};
 
 /// Time on a CPU of all threads of `pid` since they started (`/proc/PID/task/TID/schedstat`).
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {

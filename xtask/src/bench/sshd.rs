@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use super::process::Background;
+use crate::background::Background;
 use crate::sh;
 
 pub(super) struct Server {

@@ -7,10 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{repo, sh};
-
-/// What a host that is no Debian uses.
-const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
+use crate::{debian, repo, sh};
 
 /// Suites of the main archive with kernels we test, and the security archive's where the release
 /// is only updated there.
@@ -172,13 +169,7 @@ fn qualified(name: &str, arch: &str) -> String {
 
 fn configuration(folder: &Path) -> String {
     let folder = folder.display();
-    // Proxies and the like are the host's.
-    let host = sh::output(Command::new("apt-config").arg("dump")).unwrap_or_default();
-    let network = ["http", "https", "Retries", "ForceIPv", "Check-"];
-    let inherited = host
-        .lines()
-        .filter(|line| network.iter().any(|kind| line.starts_with(&format!("Acquire::{kind}"))));
-    let inherited = inherited.collect::<Vec<_>>().join("\n");
+    let inherited = debian::network();
     // A mirror may lag behind, or be a snapshot, by more than the ten days that unstable's lists
     // are valid; they are signed all the same, and what is fetched only runs in the guests.
     format!(
@@ -197,28 +188,12 @@ fn configuration(folder: &Path) -> String {
     )
 }
 
-/// The sources: the host's own Debian mirror where it has one.
 fn sources() -> String {
-    let format = "$(ORIGIN)|$(RELEASE)|$(REPO_URI)";
-    let mut query = Command::new("apt-get");
-    query.args(["indextargets", "--format", format, "Created-By: Packages"]);
-    let targets = sh::output(&mut query).unwrap_or_default();
-    let main = mirror(&targets, |suite| !suite.contains('-')).unwrap_or(DEFAULT_MIRROR);
-    let security = mirror(&targets, |suite| suite.ends_with("-security"));
-    let security = security.map_or_else(|| format!("{DEFAULT_MIRROR}-security"), str::to_owned);
+    let debian::Mirrors { main, security } = debian::mirrors();
     let line = |uri: &str, suite: &str| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n");
-    let main = SUITES.iter().map(|suite| line(main, suite));
+    let main = SUITES.iter().map(|suite| line(&main, suite));
     let security = SECURITY_SUITES.iter().map(|suite| line(&security, suite));
     main.chain(security).collect()
-}
-
-/// The first repository of Debian's own with a suite that `wanted` accepts.
-fn mirror(targets: &str, wanted: impl Fn(&str) -> bool) -> Option<&str> {
-    targets.lines().find_map(|target| {
-        let mut fields = target.split('|');
-        let (origin, suite, uri) = (fields.next()?, fields.next()?, fields.next()?);
-        (origin == "Debian" && wanted(suite)).then_some(uri)
-    })
 }
 
 /// The second column of `apt-cache madison`.
@@ -244,16 +219,6 @@ mod tests {
         );
         assert_eq!(pinned("initramfs-tools (>= 0.120+deb8u2)"), None);
         assert_eq!(pinned("kmod"), None);
-    }
-
-    #[test]
-    fn the_hosts_debian_mirror_is_preferred_to_other_repositories() {
-        let targets = "Google|cloud-sdk|https://a.example/apt/\n\
-                       Debian|bookworm-security|http://m.example/debian-security/\n\
-                       Debian|bookworm|http://m.example/debian/\n";
-        let main = mirror(targets, |suite| !suite.contains('-'));
-        assert_eq!(main, Some("http://m.example/debian/"));
-        assert_eq!(mirror("Ubuntu|noble|http://u.example/\n", |_| true), None);
     }
 
     #[test]

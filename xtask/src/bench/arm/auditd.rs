@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 
 use super::Arm;
-use crate::bench::process::Background;
+use crate::background::Background;
 use crate::sh;
 
 pub(in crate::bench) const NAME: &str = "auditd";

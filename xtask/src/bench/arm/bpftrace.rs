@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::Result;
 
 use super::Arm;
-use crate::bench::process::{Background, contains};
+use crate::background::Background;
+use crate::bench::process::contains;
 
 /// `BEGIN` runs when all the others are attached.
 const SCRIPT: &str = r#"

@@ -1,29 +1,25 @@
 //! The sensor, as it ships, with its state in a folder of its own.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::Arm;
-use crate::bench::process::Background;
 use crate::repo;
+use crate::sensor::Sensor;
 
 /// Not the default, which a sensor in use on this machine has.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9479);
 /// The port of a sensor in use.
 const DEFAULT_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9477);
-/// The answer comes from this machine.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 pub(in crate::bench) struct Halfsecond {
     config: PathBuf,
     log: PathBuf,
-    running: Option<Background>,
+    running: Option<Sensor>,
     starts: Vec<Duration>,
 }
 
@@ -58,42 +54,22 @@ impl Arm for Halfsecond {
     }
 
     fn start(&mut self) -> Result<()> {
-        let log = File::create(&self.log)?;
-        let mut command = Command::new(repo::target().join("release/halfsecond"));
-        command.args(["run", "--config"]).arg(&self.config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut running = Background::start(&mut command)?;
-        let took = running
-            .wait_until(is_ready)
-            .with_context(|| format!("its log is {}", self.log.display()))?;
-        self.starts.push(took);
-        self.running = Some(running);
+        let agent = repo::target().join("release/halfsecond");
+        let sensor = Sensor::start(&agent, &self.config, &self.log, SocketAddr::from(LISTEN))?;
+        self.starts.push(sensor.armed_after());
+        self.running = Some(sensor);
         Ok(())
     }
 
     fn stop(&mut self) -> Result<()> {
-        self.running.take().map_or(Ok(()), Background::end)
+        self.running.take().map_or(Ok(()), Sensor::stop)
     }
 
     fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(Background::pid)
+        self.running.as_ref().map(Sensor::pid)
     }
 
     fn starts(&self) -> &[Duration] {
         &self.starts
     }
-}
-
-/// Whether `/readyz` answers 200: every probe is armed.
-fn is_ready() -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(SocketAddr::from(LISTEN))?;
-        stream.set_read_timeout(Some(ANSWER_TIME))?;
-        stream
-            .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(String::from_utf8_lossy(&status).into_owned())
-    };
-    ask().is_ok_and(|status| status == "HTTP/1.1 200")
 }
