@@ -20,6 +20,8 @@ use super::handle::Sensor;
 use super::site::{self, HitPrice};
 
 const PROGRAM: &str = "function_entry";
+/// include/uapi/linux/magic.h `OVERLAYFS_SUPER_MAGIC`.
+const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
 /// A function of a library file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,9 @@ pub(super) struct Libraries(BTreeMap<InodeKey, Library>);
 
 struct Library {
     key: FileKey,
+    /// Seen through an overlay: containers of one image have one file below, and the kernel keeps
+    /// the probes of that.
+    is_overlay: bool,
     links: Vec<(ProbedFunction, UProbeLinkId)>,
 }
 
@@ -74,7 +79,8 @@ impl fmt::Debug for Libraries {
 
 impl Sensor {
     /// Watches functions of an open library, in every process that has or gets a role. Functions
-    /// watched already stay as they are.
+    /// watched already stay as they are, also those of the same file seen through another overlay:
+    /// a second probe there would tell every call twice.
     ///
     /// Errors: the library cannot be identified. Each function has its own result.
     pub fn attach_functions(
@@ -84,8 +90,11 @@ impl Sensor {
     ) -> Result<Vec<Result<ProbedFunction, FunctionError>>, LoadError> {
         let (key, _) = self.identify(library.as_fd())?;
         let inode = InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
+        let is_overlay = rustix::fs::fstatfs(library).is_ok_and(|stat| stat.f_type == OVERLAY);
         let (object, libraries) = self.functions_mut();
-        let entry = libraries.0.entry(inode).or_insert_with(|| Library { key, links: Vec::new() });
+        let inode = libraries.below_overlays(&key, is_overlay).unwrap_or(inode);
+        let new = || Library { key, is_overlay, links: Vec::new() };
+        let entry = libraries.0.entry(inode).or_insert_with(new);
         let results = sites.iter().map(|site| entry.attach(object, library, site)).collect();
         if libraries.0.get(&inode).is_some_and(|library| library.links.is_empty()) {
             libraries.0.remove(&inode);
@@ -117,6 +126,19 @@ impl Sensor {
                 (library.key, functions.collect())
             })
             .collect()
+    }
+}
+
+impl Libraries {
+    /// The library that is the same file below two overlays: on one file system an overlay keeps
+    /// the numbers and times of what lies below (fs/overlayfs/inode.c `ovl_inode_init`,
+    /// `ovl_copyattr`).
+    fn below_overlays(&self, key: &FileKey, is_overlay: bool) -> Option<InodeKey> {
+        let content = |key: &FileKey| (key.ino, key.ctime_s, key.size);
+        let same = |library: &Library| {
+            is_overlay && library.is_overlay && content(&library.key) == content(key)
+        };
+        self.0.iter().find(|(_, library)| same(library)).map(|(inode, _)| *inode)
     }
 }
 
