@@ -38,6 +38,7 @@ const TEST: &[Need] = &[
     Need::tool("bpftool", &["bpftool", "linux-tools-common"]),
     Need::tool("systemd-analyze", &["systemd"]),
     Need::tool("modprobe", &["kmod"]),
+    Need::tool("make", &["make"]),
     Need::tool("ps", &["procps"]),
     Need::tool("python3", &["python3"]),
     Need::tool("perl", &["perl"]),

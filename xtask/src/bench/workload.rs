@@ -1,8 +1,11 @@
 //! What is timed under every arm.
 
 use std::env;
+use std::fmt::Write as _;
+use std::fs;
 use std::hint::black_box;
 use std::os::unix::process::parent_id;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -30,15 +33,18 @@ pub(super) enum Kind {
     Syscall,
     /// An ssh login with a key, over loopback.
     Login,
+    /// A build of some C files by two jobs at a time.
+    Build,
 }
 
 struct Exec;
 struct Syscall;
 struct Login(Server);
+struct Build(PathBuf);
 
 /// The workloads asked for, all when none is.
 pub(super) fn chosen(kinds: &[Kind]) -> Result<Vec<Box<dyn Workload>>> {
-    let all = [Kind::Exec, Kind::Syscall, Kind::Login];
+    let all = [Kind::Exec, Kind::Syscall, Kind::Login, Kind::Build];
     let kinds = if kinds.is_empty() { &all[..] } else { kinds };
     kinds
         .iter()
@@ -47,6 +53,7 @@ pub(super) fn chosen(kinds: &[Kind]) -> Result<Vec<Box<dyn Workload>>> {
                 Kind::Exec => Box::new(Exec),
                 Kind::Syscall => Box::new(Syscall),
                 Kind::Login => Box::new(Login(Server::start()?)),
+                Kind::Build => Box::new(Build::prepare(&super::folder()?.join("build"))?),
             })
         })
         .collect()
@@ -74,7 +81,7 @@ impl Workload for Exec {
     }
 
     fn limit(&self) -> f64 {
-        1.08
+        1.03
     }
 
     fn run(&mut self) -> Result<Vec<f64>> {
@@ -139,5 +146,66 @@ impl Workload for Login {
 
     fn run(&mut self) -> Result<Vec<f64>> {
         timed(4, || self.0.login())
+    }
+}
+
+// === impl Build ===
+
+/// Files of the build: each costs about as much as a small file of a real project.
+const FILES: usize = 16;
+
+impl Build {
+    /// Writes the sources.
+    fn prepare(folder: &Path) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder)?;
+        let mut objects = String::new();
+        for file in 0..FILES {
+            let mut source = String::from(
+                "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <math.h>\n",
+            );
+            for function in 0..60 {
+                writeln!(
+                    source,
+                    "double f{file}_{function}(const char *s) {{ double sum = {function}; \
+                     for (size_t i = 0; i < strlen(s); i++) sum += sqrt(s[i]) * {file}; \
+                     printf(\"%f\", sum); return sum; }}"
+                )?;
+            }
+            fs::write(folder.join(format!("f{file}.c")), source)?;
+            write!(objects, " f{file}.o")?;
+        }
+        let rules = format!("CFLAGS = -O2\nall:{objects}\nclean:\n\trm -f *.o\n");
+        fs::write(folder.join("Makefile"), rules)?;
+        Ok(Self(folder.to_owned()))
+    }
+
+    fn make(&self, arguments: &[&str]) -> Result<()> {
+        let mut make = Command::new("make");
+        make.args(["--silent", "-C"]).arg(&self.0).args(arguments);
+        sh::output(&mut make).map(drop)
+    }
+}
+
+impl Workload for Build {
+    fn name(&self) -> &'static str {
+        "make -j2"
+    }
+
+    fn limit(&self) -> f64 {
+        1.01
+    }
+
+    fn run(&mut self) -> Result<Vec<f64>> {
+        (0..2)
+            .map(|_| {
+                self.make(&["clean"])?;
+                let started = Instant::now();
+                self.make(&["-j2"])?;
+                Ok(started.elapsed().as_secs_f64())
+            })
+            .collect()
     }
 }
