@@ -131,9 +131,21 @@ impl Pipeline {
             again,
             cut: seen.cut,
             late: seen.late,
-            libraries: libraries(&*self.outside, proc, seen.name, seen.value),
+            libraries: libraries(&*self.outside, proc, self.holder(proc), seen.name, seen.value),
         };
         self.emit(id, now_ns, Body::Environment(variable), out);
+    }
+
+    /// Whose root to look below: the process's own, or, where it is gone already, that of the nearest
+    /// ancestor that is not; a short-lived program mostly has its parent's.
+    fn holder(&self, proc: &Proc) -> u32 {
+        const ANCESTORS: usize = 4;
+        let lives = |id: &ProcessId| {
+            self.outside.stat(id.tgid).is_some_and(|stat| stat.start_ticks == id.start_ticks)
+        };
+        let parent = |id: &ProcessId| self.table.get(*id).and_then(|proc| proc.parent);
+        let line = std::iter::successors(Some(proc.id), parent).take(ANCESTORS);
+        line.filter(lives).map(|id| id.tgid).next().unwrap_or(proc.id.tgid)
     }
 
     /// A search path decides where a library without a path is found: what came before it in the
@@ -173,7 +185,13 @@ fn is_of(text: &str, name: &str) -> bool {
 }
 
 /// What the variable makes the loader load.
-fn libraries(outside: &dyn Outside, proc: &Proc, name: &str, value: &str) -> Vec<Preloaded> {
+fn libraries(
+    outside: &dyn Outside,
+    proc: &Proc,
+    holder: u32,
+    name: &str,
+    value: &str,
+) -> Vec<Preloaded> {
     // A container's files are not this host's.
     let on_host = proc.container.is_none();
     let exe = proc.program.as_ref().map_or("", |program| program.module.path.as_str());
@@ -184,7 +202,7 @@ fn libraries(outside: &dyn Outside, proc: &Proc, name: &str, value: &str) -> Vec
             name: library.to_owned(),
             file: preload::places(library, &paths, exe)
                 .iter()
-                .find_map(|path| outside.look_inside(proc.id.tgid, on_host, path)),
+                .find_map(|path| outside.look_inside(holder, on_host, path)),
             owner: Ownership::Unknown,
         })
         .collect()
