@@ -12,7 +12,7 @@ mod root;
 mod watch;
 mod workload;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -70,6 +70,7 @@ pub(crate) fn corpus(args: &Args) -> Result<()> {
     }
     ensure!(sh::is_root()?, "corpus needs root: sudo env \"PATH=$PATH\" cargo xtask corpus");
     let folder = folder()?;
+    let _lock = lock(&folder)?;
     let agent = agent(args.agent.as_deref())?;
     if args.fresh {
         forget(&folder)?;
@@ -104,6 +105,13 @@ fn folder() -> Result<PathBuf> {
     fs::create_dir_all(folder.join("logs"))
         .with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder.canonicalize()?)
+}
+
+/// Held as long as the file is open: two at once would share root, state and results.
+fn lock(folder: &Path) -> Result<File> {
+    let file = File::create(folder.join("lock"))?;
+    file.try_lock().with_context(|| format!("another corpus runs in {}", folder.display()))?;
+    Ok(file)
 }
 
 fn agent(given: Option<&Path>) -> Result<PathBuf> {

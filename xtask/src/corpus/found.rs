@@ -34,8 +34,10 @@ pub(super) struct Found {
 /// Every finding the sensor wrote, in the order of time; those that opened nothing (info) are in
 /// its counters only.
 pub(super) fn read(folder: &Path) -> Result<Vec<Found>> {
-    let own = [folder.to_owned(), env::current_exe()?.canonicalize()?];
-    let own = own.map(|path| path.display().to_string());
+    let xtask = env::current_exe()?.display().to_string();
+    // What the kernel adds where cargo has built it anew meanwhile.
+    let xtask = xtask.strip_suffix(" (deleted)").unwrap_or(&xtask).to_owned();
+    let own = [folder.display().to_string(), xtask];
     let path = folder.join(INCIDENTS);
     let text = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
     findings(&text, &own)
