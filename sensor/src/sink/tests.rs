@@ -1,5 +1,4 @@
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -38,11 +37,13 @@ fn wait_for<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> (bool, T))
     }
 }
 
+/// Of every whole line; one that is being written, or taken back from a full disk, has no end yet.
 fn ids(path: &Path) -> Vec<String> {
-    let lines = BufReader::new(File::open(path).unwrap()).lines();
-    lines
+    let text = fs::read_to_string(path).unwrap();
+    text.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
         .map(|line| {
-            let value: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
             value["id"].as_str().unwrap().to_owned()
         })
         .collect()
