@@ -118,8 +118,9 @@ fn group(groups: &mut Vec<Group>, workload: &str, found: &Found) {
     let same = |group: &&mut Group| {
         let Group { workload: of, first, .. } = group;
         of == workload
-            && (&first.detector, &first.severity, &first.title)
-                == (&found.detector, &found.severity, &found.title)
+            && (&first.detector, &first.severity) == (&found.detector, &found.severity)
+            // What is none of ours is told once of each kind.
+            && (!found.ours || first.title == found.title)
     };
     match groups.iter_mut().find(same) {
         Some(group) => group.count += found.count,
