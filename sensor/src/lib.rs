@@ -13,6 +13,7 @@ pub mod decode;
 pub mod detect;
 pub mod doctor;
 pub mod event;
+mod filesystem;
 pub mod finding;
 pub mod heap;
 pub mod host;

@@ -5,29 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::filesystem;
+
 /// Device number as mountinfo and maps print it: of the superblock, not `st_dev`.
 pub(super) type Device = (u32, u32);
 
-/// File systems without a block device that answer by themselves.
-const LOCAL: [&str; 15] = [
-    "aufs",
-    "bcachefs",
-    "btrfs",
-    "devtmpfs",
-    "erofs",
-    "hugetlbfs",
-    "overlay",
-    "proc",
-    "ramfs",
-    "rootfs",
-    "shiftfs",
-    "sysfs",
-    "tmpfs",
-    "ubifs",
-    "zfs",
-];
-/// File systems on a block device that ask somebody else nevertheless.
-const NOT_LOCAL: [&str; 3] = ["fuseblk", "gfs2", "ocfs2"];
 /// Mounts looked at in one namespace; the kernel's default limit is 100,000.
 const MAX_MOUNTS: usize = 100_000;
 
@@ -74,7 +56,7 @@ impl Mounts {
             if mount.point == b"/" {
                 mounts.root = Some(mount.device);
             }
-            if is_local(&mount) || trusted == Some(mount.device) {
+            if filesystem::is_own(mount.kind, mount.device.0 != 0) || trusted == Some(mount.device) {
                 mounts.devices.entry(mount.device).or_insert(None);
                 continue;
             }
@@ -116,13 +98,6 @@ impl Mounts {
                 let point: &[u8] = if **point == *b"/" { b"" } else { point };
                 path.strip_prefix(point).is_some_and(|rest| rest.first().is_none_or(|c| *c == b'/'))
             })
-    }
-}
-
-fn is_local(mount: &Mount<'_>) -> bool {
-    match mount.device.0 {
-        0 => LOCAL.contains(&mount.kind),
-        _ => !NOT_LOCAL.contains(&mount.kind),
     }
 }
 
