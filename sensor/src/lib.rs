@@ -28,6 +28,7 @@ pub mod notify;
 pub mod package;
 pub mod probe;
 pub mod provenance;
+pub mod search;
 pub mod sink;
 pub mod source;
 pub mod status;

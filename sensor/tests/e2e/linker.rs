@@ -102,6 +102,27 @@ const CASES: &[Case] = &[
         evidence: "anyones_directory",
     },
     Case {
+        name: "library found by its module's RUNPATH",
+        act: replaced,
+        detector: "library_unexpected",
+        severity: "medium",
+        evidence: "\"found_by\":\"RUNPATH /",
+    },
+    Case {
+        name: "library from the current directory",
+        act: from_current,
+        detector: "library_writable_path",
+        severity: "high",
+        evidence: "LD_LIBRARY_PATH \\\"\\\" means the current directory",
+    },
+    Case {
+        name: "library from a RUNPATH that every user can write to",
+        act: from_open_runpath,
+        detector: "library_writable_path",
+        severity: "high",
+        evidence: "where every user may put files; it was found there",
+    },
+    Case {
         name: "memfd with a plausible name",
         act: memfd,
         detector: "library_writable_path",
@@ -209,6 +230,22 @@ fn in_tmp(victim: &Victim) -> Result<Child> {
         Ok(maps.contains("libextra.so").then_some(()))
     })?;
     Ok(child)
+}
+
+/// A copy elsewhere, found because an empty element means where the program was started.
+fn from_current(victim: &Victim) -> Result<Child> {
+    let elsewhere = victim.path("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    fs::copy(victim.path("libinner.so"), elsewhere.join("libinner.so"))?;
+    let mut command = victim.command();
+    waiting(command.current_dir(elsewhere).env("LD_LIBRARY_PATH", "/nonexistent:"))
+}
+
+/// By its name alone, so that the program's own list decides.
+fn from_open_runpath(victim: &Victim) -> Result<Child> {
+    let library = extra(victim)?;
+    fs::set_permissions(victim.path("."), fs::Permissions::from_mode(0o1777))?;
+    preloading(victim, Path::new(library.file_name().context("no name")?))
 }
 
 /// A descriptor's file in front of the libraries.
