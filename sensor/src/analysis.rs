@@ -135,6 +135,15 @@ impl Analysis {
         updates
     }
 
+    /// Tells what still waits: nothing more will come.
+    pub fn finish(&mut self) -> Vec<IncidentUpdate> {
+        let mut updates = Vec::new();
+        while let Some(due) = self.waits.pop(u64::MAX) {
+            self.tell_due(due, &mut updates);
+        }
+        updates
+    }
+
     /// Writes everything, mere counts included: before the end.
     pub fn flush(&mut self) {
         self.notes.extend(self.baselines.flush(true));
@@ -199,12 +208,16 @@ impl Analysis {
             self.judge(seen, tries, &mut updates);
         }
         while let Some(due) = self.waits.pop(self.now_ktime_ns) {
-            match due {
-                Due::Finding(seen, draft) => self.tell(&seen, draft, &mut updates),
-                Due::Variable(seen) => self.judge(seen, 0, &mut updates),
-            }
+            self.tell_due(due, &mut updates);
         }
         updates
+    }
+
+    fn tell_due(&mut self, due: Due, updates: &mut Vec<IncidentUpdate>) {
+        match due {
+            Due::Finding(seen, draft) => self.tell(&seen, draft, updates),
+            Due::Variable(seen) => self.judge(seen, 0, updates),
+        }
     }
 
     fn judge(&mut self, mut seen: Observation, tries: u32, updates: &mut Vec<IncidentUpdate>) {

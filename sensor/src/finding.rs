@@ -1,5 +1,7 @@
 //! The vocabulary of verdicts: findings, their evidence and severity, as the interfaces fix them.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +153,8 @@ pub enum Evidence {
     },
     /// Why the loader found the library before it where it did.
     Search {
-        /// The rule and where it stands: `RUNPATH $ORIGIN/../lib of /usr/sbin/x`, `ld.so.cache`.
+        /// The rule and where it stands: `RUNPATH $ORIGIN/../lib of /usr/sbin/x`, `ld.so.cache`;
+        /// empty where that cannot be told.
         found_by: String,
         /// The module that needs it, and by which name.
         asked_by: Option<String>,
@@ -159,8 +162,8 @@ pub enum Evidence {
         seen_as: String,
         /// Its path as this host sees it; empty where that cannot be told.
         on_host: String,
-        /// Why it cannot be told.
-        on_host_unknown: Option<String>,
+        /// Why something of this cannot be told.
+        not_told: Option<String>,
         /// Places that were asked and that others than root and the program's owner decide about.
         odd: Vec<String>,
     },
@@ -310,7 +313,20 @@ impl Exposure {
 
 impl Evidence {
     /// [`Evidence::Search`] of how a library was found.
-    pub(crate) fn of_search(told: &Explained) -> Self {
+    pub(crate) fn of_search(told: &Result<Arc<Explained>, Arc<str>>) -> Self {
+        let told = match told {
+            Ok(told) => told,
+            Err(reason) => {
+                return Self::Search {
+                    found_by: String::new(),
+                    asked_by: None,
+                    seen_as: String::new(),
+                    on_host: String::new(),
+                    not_told: Some(reason.to_string()),
+                    odd: Vec::new(),
+                };
+            }
+        };
         let (on_host, unknown) = match &told.on_host {
             Ok(path) => (path.display().to_string(), None),
             Err(reason) => (String::new(), Some((*reason).to_owned())),
@@ -320,7 +336,7 @@ impl Evidence {
             asked_by: told.found.asked_by(),
             seen_as: told.inside.display().to_string(),
             on_host,
-            on_host_unknown: unknown,
+            not_told: unknown,
             odd: told.found.weak.iter().take(ODD_MAX).map(ToString::to_string).collect(),
         }
     }

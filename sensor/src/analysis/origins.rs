@@ -13,12 +13,15 @@ use crate::verify::cache::Lru;
 /// Libraries remembered.
 const REMEMBERED: usize = 2048;
 
+/// How a library was found, or why that cannot be told.
+type Way = Result<Arc<Explained>, Arc<str>>;
+
 /// By path: findings name modules so.
 #[derive(Debug)]
 pub(super) struct Origins {
     packages: Lru<String, Arc<Origin>>,
     /// Of one program: another one's loader goes another way.
-    ways: Lru<(String, String), Arc<Explained>>,
+    ways: Lru<(String, String), Way>,
     /// Until the answer is there, which may be learned meanwhile.
     judged: Lru<(ProcessId, String), Judged>,
     answered: Lru<(ProcessId, String), ()>,
@@ -46,9 +49,7 @@ impl Origins {
         let path = traced.library.module.path.clone();
         let subject = seen.process.program.subject.clone();
         self.packages.insert(path.clone(), Arc::clone(&traced.origin), 1);
-        if let Ok(way) = &traced.way {
-            self.ways.insert((subject, path.clone()), Arc::clone(way), 1);
-        }
+        self.ways.insert((subject, path.clone()), traced.way.clone(), 1);
         let key = (seen.process.id, path);
         traced.judged = self.judged.get(&key);
         self.answered.insert(key, (), 1);

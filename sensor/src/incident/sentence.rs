@@ -152,6 +152,7 @@ fn sentence(
             let but = if content == "differs" { ", but is not what that brought" } else { "" };
             format!("it belongs to {}{since}{}{but}", name(package), before.unwrap_or_default())
         }
+        Evidence::Search { found_by, .. } if found_by.is_empty() => return None,
         Evidence::Search { found_by, odd, .. } => {
             let odd = odd.first().map(|odd| format!(": {}", path(odd))).unwrap_or_default();
             format!("the loader found it by {}{odd}", path(found_by))

@@ -17,7 +17,7 @@ use crate::event::FileKey;
 use crate::host::{Body, Library, Observation, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
-use crate::search::{Explained, FileId, Gatherer, Question};
+use crate::search::{Explained, FileId, Gatherer, Question, Remains, Unexplained};
 use crate::trouble::chain;
 use crate::verify::cache::Lru;
 
@@ -128,14 +128,26 @@ impl Worker {
         }
     }
 
-    /// How the loader found the library; of a process that has ended that cannot be told.
+    /// How the loader found the library; of a process that has ended there are the files.
     fn way(&mut self, seen: &Observation, library: &Library) -> Result<Arc<Explained>, Arc<str>> {
-        let question = Question {
-            pid: seen.process.id.tgid,
-            file: FileId { ino: library.file.ino, size: library.file.size },
-            variables: &seen.process.variables,
+        let id = |file: &FileKey| FileId { ino: file.ino, size: file.size };
+        let process = &seen.process;
+        let variables = &*process.variables;
+        let question = Question { pid: process.id.tgid, file: id(&library.file), variables };
+        let program = &process.program;
+        let remains = Remains {
+            program: (Path::new(&program.module.path), id(&program.file)),
+            library: (Path::new(&library.module.path), id(&library.file)),
+            variables,
+            euid: process.euid,
+            secure: process.secure,
         };
-        let told = self.searches.explain(&question);
+        let told = match self.searches.explain(&question) {
+            Err(Unexplained::Process(_)) if process.shown.container.is_none() => {
+                self.searches.explain_remains(&remains)
+            }
+            other => other,
+        };
         told.map(Arc::new).map_err(|error| error.to_string().into())
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::view::Below;
-use super::{FileId, Found, Loader, Module, Names, Preload, Start};
+use super::{Asked, FileId, Found, Loader, Module, Names, Preload, Start};
 use crate::inventory::mounts::{Mounts, Reach};
 use crate::verify::bytes::printable;
 use crate::verify::cache::Lru;
@@ -53,6 +53,21 @@ pub(crate) struct Question<'a> {
     /// Loader variables (`NAME=value`) that were seen at the exec; where there are none the
     /// environment as it is now has to do.
     pub(crate) variables: &'a [String],
+}
+
+/// The same of a process that has ended, of which only the files are left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remains<'a> {
+    /// The program.
+    pub(crate) program: (&'a Path, FileId),
+    /// The library.
+    pub(crate) library: (&'a Path, FileId),
+    /// As in [`Question`].
+    pub(crate) variables: &'a [String],
+    /// Effective user.
+    pub(crate) euid: u32,
+    /// Its environment did not count.
+    pub(crate) secure: bool,
 }
 
 /// The answer, with where the library lies for the process.
@@ -120,6 +135,59 @@ impl Gatherer {
         })
     }
 
+    /// Why a process had the file that has ended since, from the files as they are on this host now.
+    /// Only what the program itself needs or was made to load: whom else it had loaded is not known.
+    pub(crate) fn explain_remains(&mut self, one: &Remains<'_>) -> Result<Explained, Unexplained> {
+        let ended = Unexplained::Unknown("the process had ended before it could be looked at");
+        let below = Below::of(std::process::id()).map_err(|_| ended.clone())?;
+        let modules = [one.program, one.library].map(|(path, file)| self.left(&below, path, file));
+        let [Some(program), Some(library)] = modules else { return Err(ended) };
+        let path = library.path.clone();
+        let musls = |name: &String| name == "libc.so" || name.starts_with("libc.musl-");
+        let is_musl = program.names.needed.iter().any(musls);
+        let loader = if is_musl { Loader::Musl } else { Loader::Glibc };
+        let mut start = Start {
+            loader,
+            secure: one.secure,
+            euid: one.euid,
+            modules: vec![program, library],
+            interpreter: None,
+            library_path: value(one.variables, "LD_LIBRARY_PATH", loader),
+            preloads: Vec::new(),
+            cache: Arc::default(),
+            system: Vec::new(),
+            cwd: None,
+        };
+        add_preloads(&mut start, one.variables);
+        self.caches.add_to(&mut start, &below);
+        let found = start.explain(one.library.1, &path, &below);
+        match found.asked {
+            Asked::Needed(_) | Asked::Preload(_) => {
+                Ok(Explained { found, inside: path.clone(), on_host: Ok(path) })
+            }
+            Asked::Opened | Asked::Kernel => Err(ended),
+        }
+    }
+
+    fn left(&mut self, below: &Below, path: &Path, file: FileId) -> Option<Module> {
+        let found = below.open_own(path)?;
+        if id(&found.metadata) != file {
+            return None;
+        }
+        let names = self.names(found.key(), || found.open())?;
+        Some(Module { path: path.to_owned(), file, owner: Some(found.metadata.uid()), names })
+    }
+
+    fn names(&mut self, key: FileKey, open: impl FnOnce() -> Option<File>) -> Option<Arc<Names>> {
+        if let Some(known) = self.files.get(&key) {
+            return Some(known);
+        }
+        let names = Arc::new(names_of(&open()?)?);
+        let bytes = size_of::<Names>() + names.needed.len() * 48;
+        self.files.insert(key, Arc::clone(&names), bytes);
+        Some(names)
+    }
+
     fn read(&mut self, question: &Question<'_>) -> Result<Read, Unexplained> {
         let pid = question.pid;
         let gone = |error: &dyn std::error::Error| Unexplained::Process(error.to_string());
@@ -158,11 +226,7 @@ impl Gatherer {
             cwd: fs::read_link(format!("/proc/{pid}/cwd")).ok().and_then(|cwd| below.inside(&cwd)),
             modules,
         };
-        for (variable, list) in [("LD_AUDIT", Preload::Audit), ("LD_PRELOAD", Preload::Variable)] {
-            let names = value(variable).unwrap_or_default();
-            let names = crate::host::preloaded_names(variable, &names);
-            start.preloads.extend(names.map(|name| (list, name.to_owned())));
-        }
+        add_preloads(&mut start, &environment);
         self.caches.add_to(&mut start, &below);
         let start_ticks = process.start_ticks();
         Ok(Read { pid, start_ticks, start, below, mounts })
@@ -202,13 +266,8 @@ impl Gatherer {
 
     fn module(&mut self, process: &Process, vma: &Vma, below: &Below) -> Option<Module> {
         let metadata = process.stat_file(vma).ok().filter(Metadata::is_file)?;
-        let key = FileKey::of(&metadata);
-        let names = self.files.get(&key).or_else(|| {
-            let names = Arc::new(names_of(&process.open_file(vma).ok()?)?);
-            let bytes = size_of::<Names>() + names.needed.len() * 48;
-            self.files.insert(key, Arc::clone(&names), bytes);
-            Some(names)
-        })?;
+        let open = || process.open_file(vma).ok();
+        let names = self.names(FileKey::of(&metadata), open)?;
         let told = vma.path.strip_suffix(" (deleted)").unwrap_or(&vma.path);
         let path = below.inside(Path::new(told)).unwrap_or_else(|| PathBuf::from(told));
         Some(Module { path, file: id(&metadata), owner: Some(metadata.uid()), names })
@@ -241,6 +300,14 @@ fn environment(process: &Process, seen: &[String]) -> Vec<String> {
     let bytes = process.environ(ENVIRON_MAX).unwrap_or_default();
     let texts = bytes.split(|byte| *byte == 0).filter(|text| text.starts_with(b"LD_"));
     texts.take(64).map(|text| printable(text.get(..TEXT_MAX).unwrap_or(text))).collect()
+}
+
+fn add_preloads(start: &mut Start, environment: &[String]) {
+    for (variable, list) in [("LD_AUDIT", Preload::Audit), ("LD_PRELOAD", Preload::Variable)] {
+        let names = value(environment, variable, start.loader).unwrap_or_default();
+        let names = crate::host::preloaded_names(variable, &names);
+        start.preloads.extend(names.map(|name| (list, name.to_owned())));
+    }
 }
 
 /// glibc obeys the last of a name, musl the first.

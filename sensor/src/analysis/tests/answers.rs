@@ -105,8 +105,8 @@ fn a_finding_on_a_library_waits_and_says_how_it_was_found() {
     let incident = bench.incident();
     let finding = incident.findings.iter().find(|one| one.detector == "library_unexpected");
     let told = finding.unwrap().evidence.iter().find_map(|one| match one {
-        Evidence::Search { found_by, asked_by, seen_as, on_host_unknown, .. } => {
-            Some((found_by.clone(), asked_by.clone(), seen_as.clone(), on_host_unknown.clone()))
+        Evidence::Search { found_by, asked_by, seen_as, not_told, .. } => {
+            Some((found_by.clone(), asked_by.clone(), seen_as.clone(), not_told.clone()))
         }
         _ => None,
     });

@@ -41,7 +41,7 @@ pub(super) fn observe(
                 build_id: module.build_id().map(str::to_owned),
                 inode: inode_text(&traced.library.file),
             },
-            Evidence::of_search(way),
+            Evidence::of_search(&traced.way),
         ],
         attack: &["T1574.006", "T1574.008"],
         // One place, however many libraries are looked for there.

@@ -66,7 +66,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 asked_by: asked_by.clone(),
                 seen_as: path.clone(),
                 on_host: path,
-                on_host_unknown: asked_by,
+                not_told: asked_by,
                 odd,
             }
         ),

@@ -1,7 +1,7 @@
 //! The loader's own files below a root: `ld.so.preload`, `ld.so.cache`, musl's path file.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::{Loader, Preload, Start};
@@ -49,7 +49,7 @@ impl Default for Caches {
 impl Caches {
     /// What a loader finds below the root.
     pub(super) fn add_to(&mut self, start: &mut Start, below: &Below) {
-        let read = |path, limit| below.open_own(path)?.read(limit);
+        let read = |path: &str, limit| below.open_own(Path::new(path))?.read(limit);
         match start.loader {
             Loader::Glibc => {
                 start.system = GLIBC.iter().map(PathBuf::from).collect();
@@ -71,11 +71,13 @@ impl Caches {
     }
 
     fn cache(&mut self, below: &Below) -> Cache {
-        let Some(file) = below.open_own("/etc/ld.so.cache") else { return Cache::default() };
-        if let Some(known) = self.0.get(&file.key) {
+        let Some(file) = below.open_own(Path::new("/etc/ld.so.cache")) else {
+            return Cache::default();
+        };
+        let key = file.key();
+        if let Some(known) = self.0.get(&key) {
             return known;
         }
-        let key = file.key;
         let bytes = file.read(cache::FILE_MAX).unwrap_or_default();
         let mut names: HashMap<String, Vec<PathBuf>> = HashMap::new();
         for (name, path) in cache::entries(&bytes).unwrap_or_default() {

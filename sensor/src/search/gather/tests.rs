@@ -131,3 +131,27 @@ fn a_process_that_is_gone_is_not_explained() {
     let told = Gatherer::new().explain(&question);
     assert!(matches!(told, Err(Unexplained::Process(_))), "{told:?}");
 }
+
+#[test]
+fn of_a_process_that_has_ended_what_its_program_needs_is_explained() {
+    let folder = build("cc", "-Wl,-rpath,$ORIGIN/../lib");
+    let root = folder.path().canonicalize().unwrap();
+    let (program, library) = (root.join("bin/run"), root.join("lib/libx.so"));
+    let ids = [&program, &library].map(|path| id(&fs::metadata(path).unwrap()));
+    let remains = Remains {
+        program: (&program, ids[0]),
+        library: (&library, ids[1]),
+        variables: &[],
+        euid: 0,
+        secure: false,
+    };
+    if Below::of(std::process::id()).unwrap().open_own(&program).is_none() {
+        return println!("not tried: the temporary directory is a mount of its own");
+    }
+    let told = Gatherer::new().explain_remains(&remains).unwrap();
+    let how = format!("RUNPATH $ORIGIN/../lib of {}", program.display());
+    assert_eq!(told.found.found_by(), how);
+    let other = FileId { ino: 1, ..ids[0] };
+    let told = Gatherer::new().explain_remains(&Remains { program: (&program, other), ..remains });
+    assert!(told.is_err(), "another file is there by now: {told:?}");
+}

@@ -35,7 +35,7 @@ pub(super) struct Below {
 #[derive(Debug)]
 pub(super) struct OwnFile {
     place: File,
-    pub(super) key: FileKey,
+    pub(super) metadata: Metadata,
 }
 
 // === impl Below ===
@@ -56,13 +56,13 @@ impl Below {
     }
 
     /// A regular file, if it lies on the root's own file system, and that answers by itself.
-    pub(super) fn open_own(&self, path: &str) -> Option<OwnFile> {
+    pub(super) fn open_own(&self, path: &Path) -> Option<OwnFile> {
         if !self.is_own {
             return None;
         }
-        let place = File::from(self.open(Path::new(path), ResolveFlags::NO_XDEV).ok()?);
+        let place = File::from(self.open(path, ResolveFlags::NO_XDEV).ok()?);
         let metadata = place.metadata().ok().filter(Metadata::is_file)?;
-        Some(OwnFile { place, key: FileKey::of(&metadata) })
+        Some(OwnFile { place, metadata })
     }
 
     /// What the kernel has in its cache, else what a disk of this machine answers.
@@ -112,13 +112,20 @@ impl Below {
 // === impl OwnFile ===
 
 impl OwnFile {
-    /// Its bytes, at most `limit`.
-    pub(super) fn read(self, limit: u64) -> Option<Vec<u8>> {
+    pub(super) fn key(&self) -> FileKey {
+        FileKey::of(&self.metadata)
+    }
+
+    pub(super) fn open(&self) -> Option<File> {
         let again = format!("/proc/self/fd/{}", self.place.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::from(openat(CWD, again, flags, Mode::empty()).ok()?);
+        Some(File::from(openat(CWD, again, flags, Mode::empty()).ok()?))
+    }
+
+    /// Its bytes, at most `limit`.
+    pub(super) fn read(&self, limit: u64) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes).ok()?;
+        self.open()?.take(limit).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     }
 }
