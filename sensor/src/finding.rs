@@ -337,7 +337,7 @@ impl Evidence {
             seen_as: told.inside.display().to_string(),
             on_host,
             not_told: unknown,
-            odd: told.found.weak.iter().take(ODD_MAX).map(ToString::to_string).collect(),
+            odd: told.found.odd().into_iter().take(ODD_MAX).collect(),
         }
     }
 

@@ -149,6 +149,10 @@ pub enum Rule {
     Cache,
     /// A directory that is always searched.
     System(PathBuf),
+    /// By a name that leads nowhere now: a descriptor of the process's own.
+    Lost,
+    /// Its path does not lead to it now, so that no rule can be followed.
+    Gone,
     /// By none of the rules, as far as they can be followed.
     Unknown,
 }
@@ -209,6 +213,11 @@ impl Start {
             return self.found(Asked::Kernel, None, Rule::Path, path);
         }
         let mut search = Search::new(self, file, view);
+        if view.file(path) != Some(file) {
+            return search
+                .lost()
+                .unwrap_or_else(|| self.found(Asked::Opened, None, Rule::Gone, path));
+        }
         let order = Order::of(self);
         let own: Vec<&str> = search.names_of(path);
         let found = search
@@ -223,7 +232,7 @@ impl Start {
 
     fn found(&self, asked: Asked, name: Option<String>, rule: Rule, path: &Path) -> Found {
         let in_current = self.cwd.is_some() && path.parent() == self.cwd.as_deref();
-        let path = (rule != Rule::Unknown).then(|| path.to_owned());
+        let path = (rule == Rule::Path).then(|| path.to_owned());
         Found { asked, name, rule, path, weak: Vec::new(), in_current }
     }
 }

@@ -78,7 +78,8 @@ impl Origins {
         let way = way.filter(|_| !has(|one| matches!(one, Evidence::Search { .. })));
         let package = package.map(|origin| Evidence::of_origin(&origin));
         let way = way.map(|way| Evidence::of_search(&way));
-        evidence.splice(at + 1..at + 1, way.into_iter().chain(package));
+        let rest = evidence.split_off(at + 1);
+        evidence.extend(way.into_iter().chain(package).chain(rest));
     }
 }
 

@@ -60,8 +60,9 @@ impl Inventory {
             wishes.entry(same(file)).or_default().push(at);
         }
         let algorithm = Algorithm::Sha256;
-        let wishes = wishes.into_values().map(|files| Wish { algorithm, files }).collect();
-        let told = self.read(wishes, progress)?;
+        let wishes: Vec<Wish> =
+            wishes.into_values().map(|files| Wish { algorithm, files }).collect();
+        let told = self.read(&wishes, progress)?;
         for file in &mut self.files {
             file.sha256 = file.unread.as_ref().map(|unread| Err(unread.to_string()));
         }
@@ -98,7 +99,7 @@ impl Inventory {
                 }
             });
         }
-        for (at, told) in self.read(wishes, progress)? {
+        for (at, told) in self.read(&wishes, progress)? {
             let Some(file) = self.files.get_mut(at) else { continue };
             let recorded = file.owner.package().and_then(|package| package.recorded);
             file.content = Some(match (told, recorded) {
@@ -113,7 +114,7 @@ impl Inventory {
 
     fn read(
         &self,
-        wishes: Vec<Wish>,
+        wishes: &[Wish],
         progress: &mut dyn FnMut(usize),
     ) -> io::Result<Vec<(usize, Told)>> {
         if wishes.is_empty() {

@@ -23,8 +23,8 @@ const LIB: [&str; 6] = [
 ];
 /// What `$PLATFORM` stands for (`AT_PLATFORM`, and what glibc 2.26 to 2.36 made of it on x86).
 const PLATFORM: [&str; 5] = ["x86_64", "haswell", "xeon_phi", "aarch64", "v8l"];
-/// Directories of glibc that a library may lie in instead (elf/dl-hwcaps.c; sysdeps/x86_64,
-/// sysdeps/powerpc …), and the older ones in use up to 2.36.
+/// Directories below each one that glibc asks for code for this processor (elf/dl-hwcaps.c), and the
+/// older ones in use up to 2.36.
 const CAPABILITIES: [&str; 9] = [
     "",
     "glibc-hwcaps/x86-64-v2",

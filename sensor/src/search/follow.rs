@@ -8,7 +8,7 @@ use super::{Asked, FileId, Found, Loader, Preload, Rule, Start, View, Weakness, 
 use super::{expand, writers};
 
 /// Paths looked up for one answer; a program with 60 directories in its lists needs about 300.
-const LOOKUPS_MAX: usize = 2048;
+const LOOKUPS_MAX: usize = 4096;
 /// Names tried for one library.
 const NAMES_MAX: usize = 64;
 
@@ -54,6 +54,21 @@ impl<'a> Search<'a> {
             }
         }
         None
+    }
+
+    /// A preload by a descriptor, of a file that has no name or never had one.
+    pub(super) fn lost(&self) -> Option<Found> {
+        let is_descriptor = |name: &str| name.starts_with("/proc/") || name.starts_with("/dev/fd/");
+        let preloads = if self.start.secure { &[] } else { &self.start.preloads[..] };
+        let (preload, name) = preloads.iter().find(|(_, name)| is_descriptor(name))?;
+        Some(Found {
+            asked: Asked::Preload(*preload),
+            name: Some(name.clone()),
+            rule: Rule::Lost,
+            path: None,
+            weak: Vec::new(),
+            in_current: false,
+        })
     }
 
     pub(super) fn needed(&mut self, order: &Order, own: &[&str]) -> Option<Found> {
@@ -146,9 +161,9 @@ impl<'a> Search<'a> {
                 if self.leads(&path) {
                     return Some(path);
                 }
-                // Nothing at all is there.
-                if self.left == 0 {
-                    return None;
+                let is_plain = below.is_empty();
+                if self.left == 0 || is_plain && self.is_absent(directory) {
+                    break;
                 }
             }
         }
@@ -161,10 +176,20 @@ impl<'a> Search<'a> {
         self.view.file(path) == Some(self.file)
     }
 
-    fn weakness(&self, element: &Element, hit: bool) -> Option<Weakness> {
+    fn is_absent(&mut self, directory: &Path) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.view.directory(directory) == super::Directory::Absent
+    }
+
+    fn weakness(&mut self, element: &Element, hit: bool) -> Option<Weakness> {
         let Element::Listed { list, of, text, directories, relative } = element else {
             return None;
         };
+        // Each is looked at from the root on.
+        self.left = self.left.saturating_sub(4 * directories.len());
+        if self.left == 0 {
+            return None;
+        }
         let of = of.and_then(|of| self.start.modules.get(of));
         let program = self.start.modules.first();
         let own = [of, program].map(|module| module.and_then(|module| module.owner));

@@ -4,7 +4,7 @@
 mod config;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -242,10 +242,10 @@ impl Gatherer {
         let program = fs::metadata(format!("/proc/{}/exe", process.pid));
         let program = program.map_err(|error| Unexplained::Process(error.to_string()))?;
         let program = id(&program);
-        let mut seen: HashMap<((u32, u32), u64), ()> = HashMap::new();
+        let mut seen: HashSet<((u32, u32), u64)> = HashSet::new();
         let mut modules: Vec<Module> = Vec::new();
         for vma in process.maps.iter().filter(|vma| vma.is_file() && vma.exec) {
-            if modules.len() >= MODULES_MAX || seen.insert((vma.dev, vma.ino), ()).is_some() {
+            if modules.len() >= MODULES_MAX || !seen.insert((vma.dev, vma.ino)) {
                 continue;
             }
             if mounts.reach(vma.dev) != Reach::Local {

@@ -13,6 +13,10 @@ impl Found {
         let name = self.name.as_deref().unwrap_or_default();
         match (&self.asked, &self.rule) {
             (Asked::Kernel, _) => "the kernel".to_owned(),
+            (Asked::Preload(list), Rule::Lost) => {
+                format!("{} {name}, which leads nowhere now", list.name())
+            }
+            (_, Rule::Gone) => "not known: its path does not lead to it now".to_owned(),
             (Asked::Preload(list), Rule::Path) => format!("{} {name}", list.name()),
             (Asked::Preload(list), _) => format!("{} {name}, {rule}", list.name()),
             (Asked::Needed(by), Rule::Path) => format!("path {name} in {}", by.display()),
@@ -20,6 +24,16 @@ impl Found {
             (Asked::Opened, Rule::Unknown) => "dlopen with a path".to_owned(),
             (Asked::Opened, _) => format!("dlopen, or {rule}"),
         }
+    }
+
+    /// What is odd about the way, in the order in which it was gone.
+    #[must_use]
+    pub fn odd(&self) -> Vec<String> {
+        let mut odd: Vec<String> = self.weak.iter().map(ToString::to_string).collect();
+        if self.in_current && self.rule == Rule::Unknown {
+            odd.push("it lies in the current directory of the process".to_owned());
+        }
+        odd
     }
 
     /// Who asked for it, and how.
@@ -56,7 +70,7 @@ impl std::fmt::Display for Rule {
             }
             Self::Cache => f.write_str("ld.so.cache"),
             Self::System(directory) => write!(f, "default directory {}", directory.display()),
-            Self::Unknown => f.write_str("no rule"),
+            Self::Lost | Self::Gone | Self::Unknown => f.write_str("no rule"),
         }
     }
 }

@@ -85,7 +85,7 @@ impl Case {
 
     pub(super) fn cached(&mut self, name: &str, path: &str) {
         let mut cache: HashMap<_, _> = HashMap::clone(&self.start.cache);
-        cache.entry(name.to_owned()).or_insert_with(Vec::new).push(path.into());
+        cache.entry(name.to_owned()).or_default().push(path.into());
         self.start.cache = Arc::new(cache);
     }
 

@@ -195,7 +195,7 @@ fn a_library_that_was_learned_so_is_not_told() {
 }
 
 /// A program with a preload of the right name in the right place, and what its file turns out to be.
-fn preloaded(owner: Ownership) -> Vec<Severity> {
+fn preloaded(owner: &Ownership) -> Vec<Severity> {
     let mut bench = learned();
     bench.world.fake.0.lock().unwrap().inside = [(JEMALLOC.to_owned(), true)].into();
     let tgid = bench.world.fresh();
@@ -226,10 +226,10 @@ fn preloaded(owner: Ownership) -> Vec<Severity> {
 #[test]
 fn a_preload_is_explained_by_its_package_and_not_by_its_place() {
     let package = || "libjemalloc2 5.3.0-1".to_owned();
-    assert_eq!(preloaded(Ownership::Package(package())), [Severity::Info]);
-    assert_eq!(preloaded(Ownership::Nobody), [Severity::Medium]);
-    assert_eq!(preloaded(Ownership::Differs(package())), [Severity::Medium]);
-    assert_eq!(preloaded(Ownership::Unknown), [Severity::Info]);
+    assert_eq!(preloaded(&Ownership::Package(package())), [Severity::Info]);
+    assert_eq!(preloaded(&Ownership::Nobody), [Severity::Medium]);
+    assert_eq!(preloaded(&Ownership::Differs(package())), [Severity::Medium]);
+    assert_eq!(preloaded(&Ownership::Unknown), [Severity::Info]);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn row<'a>(
         Some(Err(reason)) => (None, Some(reason.to_string())),
         None => (None, None),
     };
-    let odd = way.iter().flat_map(|way| &way.found.weak).map(ToString::to_string).collect();
+    let odd = way.as_ref().map(|way| way.found.odd()).unwrap_or_default();
     let on_host = way.as_ref().and_then(|way| way.on_host.as_ref().ok());
     let (version, source) = file.version().unzip();
     let package = file.owner.package();

@@ -19,7 +19,11 @@ pub(super) fn observe(
     if way.found.weak.is_empty() || traced.judged == Some(Judged::Known) {
         return None;
     }
-    let settled = judge::settled(seen, world);
+    // The library itself has been learned meanwhile.
+    let settled = match traced.judged {
+        Some(judged) => judged == Judged::Unexpected,
+        None => judge::settled(seen, world),
+    };
     let judged = way.found.weak.iter().filter_map(|weak| {
         let (severity, confidence) = severity(seen, weak, settled)?;
         Some((severity, weak, confidence))

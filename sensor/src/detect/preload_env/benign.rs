@@ -63,10 +63,9 @@ fn reason(library: &Preloaded) -> Option<String> {
     match (&library.owner, known) {
         // Of a snap's files no database of the host's knows.
         _ if place(&[SNAP]) => Some("a library of the snap itself".to_owned()),
-        (Ownership::Nobody | Ownership::Differs(_), _) => None,
         (Ownership::Package(package), Some(what)) => Some(format!("{what} (package {package})")),
         (Ownership::Unknown, Some(what)) if place(&SYSTEM) => Some(what.to_owned()),
-        (Ownership::Unknown | Ownership::Package(_), _) => None,
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::super::{Directory, FileId, Inode, View};
 use crate::filesystem;
-use crate::inventory::mounts::{self, MountLine};
+use crate::inventory::mounts::{self, MountLine, Mounts};
 use crate::verify::process::FileKey;
 
 /// A rename somewhere on the host makes a look-up in the cache fail; the next one succeeds.
@@ -29,6 +29,7 @@ pub(super) struct Below {
     shown: PathBuf,
     /// The root answers by itself.
     is_own: bool,
+    mounts: Mounts,
 }
 
 /// A file of the loader's own, not yet opened for reading.
@@ -47,7 +48,9 @@ impl Below {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, &link, flags, Mode::empty())?;
         let is_own = filesystem::answers_soon(&root);
-        Ok(Self { root, shown, is_own })
+        let mountinfo = super::bounded(&format!("/proc/{pid}/mountinfo"), super::MOUNTINFO_MAX);
+        let mounts = mountinfo.map_or_else(|_| Mounts::unknown(), |it| Mounts::parse(&it, None));
+        Ok(Self { root, shown, is_own, mounts })
     }
 
     /// As the process sees a path that the kernel tells.
@@ -75,7 +78,15 @@ impl Below {
                 other => return other,
             }
         }
-        if self.is_own { self.open(path, ResolveFlags::NO_XDEV) } else { Err(Errno::AGAIN) }
+        let found =
+            if self.is_own { self.open(path, ResolveFlags::NO_XDEV) } else { Err(Errno::XDEV) };
+        match found {
+            // No link leads on from what is known to answer.
+            Err(Errno::XDEV) if !self.mounts.may_hang(path) => {
+                self.open(path, ResolveFlags::NO_SYMLINKS)
+            }
+            found => found,
+        }
     }
 
     fn open(&self, path: &Path, how: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -96,12 +107,12 @@ impl Below {
         if host.file(&whole) == Some(file) {
             return Ok(whole);
         }
-        // The last one mounted at the longest path is the one that is seen.
+        // Points are told as the process sees them; the last one at the longest is the one it sees.
         let mount = mounts::lines(theirs)
-            .filter(|mount| whole.starts_with(&mount.point))
+            .filter(|mount| inside.starts_with(&mount.point))
             .max_by_key(|mount| mount.point.as_os_str().len())
             .ok_or(NOWHERE)?;
-        let rest = whole.strip_prefix(&mount.point).unwrap_or(&whole).to_owned();
+        let rest = inside.strip_prefix(&mount.point).unwrap_or(inside).to_owned();
         let ours = super::bounded("/proc/self/mountinfo", super::MOUNTINFO_MAX).unwrap_or_default();
         let layers = mount.layers.iter().map(|layer| layer.join(mount.within(&rest)));
         let mut places = layers.chain(bound(&mount, &rest, &ours)).take(PLACES_MAX);

@@ -165,6 +165,18 @@ fn a_library_opened_later_may_come_by_a_list_of_any_module() {
 }
 
 #[test]
+fn a_file_that_is_no_longer_at_its_path_is_not_guessed_about() {
+    let mut case = Case::new(runpath(&["libx.so"], "/opt/lib"));
+    let library = case.library("/opt/lib/libx.so");
+    case.disk.put("/opt/lib/libx.so");
+    let told = case.found_by(library);
+    assert_eq!(told, "not known: its path does not lead to it now");
+    case.start.preloads.push((Preload::Variable, "/proc/self/fd/5".to_owned()));
+    let told = case.found_by(library);
+    assert_eq!(told, "LD_PRELOAD /proc/self/fd/5, which leads nowhere now");
+}
+
+#[test]
 fn a_name_that_leads_elsewhere_by_a_link_is_followed() {
     let mut case = Case::new(runpath(&["liblapack.so.3"], "/opt/lib"));
     let library = case.library("/opt/real/libopenblas.so.0.3");
