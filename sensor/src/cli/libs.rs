@@ -17,7 +17,6 @@ use super::term::Style;
 use super::{Exit, Failure, Global, ended};
 use crate::doctor::missing_capabilities;
 use crate::inventory::{self, File, Inventory, Match, Owners, Query, Tally};
-use crate::search::Gatherer;
 
 /// Arguments of the command.
 #[derive(Args, Clone, Debug, Default)]
@@ -71,13 +70,12 @@ pub fn libs(
     }
     let asked = Asked::new(args, &inventory);
     let wanted = |file: &File| asked.query.matches(file) == Match::Yes;
-    // The whole list is what many programs are made of: a gigabyte to be read.
-    if !asked.query.is_empty() {
+    // The short list for people does not show it.
+    if global.json || !asked.query.is_empty() {
         hashed(inventory.compare(&wanted, &mut |left| progress.left(left)), &mut progress)?;
     }
     let (written, found) = if global.json {
-        let searches = (!asked.query.is_empty()).then(Gatherer::new);
-        row::lines(out, &inventory, &wanted, asked.version_unknown, searches)
+        row::lines(out, &inventory, &wanted, asked.version_unknown)
     } else {
         show::text(out, &inventory, &wanted, &asked, Style::stdout())
     };

@@ -199,7 +199,6 @@ impl Gatherer {
         let below = Below::of(pid).map_err(|error| gone(&error))?;
         let mounts = bounded(&format!("/proc/{pid}/mountinfo"), MOUNTINFO_MAX).unwrap_or_default();
         let reach = Mounts::parse(&mounts, None);
-        let modules = self.modules(&process, &below, &reach)?;
         let interpreter = process.maps.find(auxv.base).filter(|vma| vma.is_file());
         let Some(interpreter) = interpreter.filter(|_| auxv.base != 0) else {
             return Err(Unexplained::Unknown("the program has no loader, or was started by it"));
@@ -212,6 +211,7 @@ impl Gatherer {
             name if name.starts_with("ld-") || name.starts_with("ld.so") => Loader::Glibc,
             _ => return Err(Unexplained::Unknown("a loader whose rules are not known")),
         };
+        let modules = self.modules(&process, &below, &reach)?;
         let environment = environment(&process, question.variables);
         let value = |name: &str| value(&environment, name, loader);
         let mut start = Start {
@@ -248,8 +248,12 @@ impl Gatherer {
             if modules.len() >= MODULES_MAX || !seen.insert((vma.dev, vma.ino)) {
                 continue;
             }
-            if mounts.reach(vma.dev) != Reach::Local {
-                continue;
+            // Memory is mounted nowhere.
+            let is_memory = || vma.path.starts_with("/memfd:");
+            match mounts.reach(vma.dev) {
+                Reach::Local => {}
+                Reach::Unknown if is_memory() => {}
+                Reach::Unknown | Reach::Remote(_) => continue,
             }
             let Some(module) = self.module(process, vma, below) else { continue };
             if module.file == program {

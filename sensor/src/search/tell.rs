@@ -22,7 +22,7 @@ impl Found {
             (Asked::Needed(by), Rule::Path) => format!("path {name} in {}", by.display()),
             (Asked::Needed(_), _) => rule,
             (Asked::Opened, Rule::Unknown) => "dlopen with a path".to_owned(),
-            (Asked::Opened, _) => format!("dlopen, or {rule}"),
+            (Asked::Opened, _) => format!("dlopen, perhaps by {rule}"),
         }
     }
 

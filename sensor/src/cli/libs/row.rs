@@ -35,14 +35,13 @@ struct Row<'a> {
     package_arch: Option<&'a str>,
     package_manager: Option<&'a str>,
     purl: Option<&'a str>,
-    /// `matches`, `differs` or `not_recorded`, where something was asked for.
+    /// `matches`, `differs` or `not_recorded`; `null` where there is no package, too.
     content: Option<&'static str>,
     /// Why it was not compared.
     content_unknown: Option<&'a str>,
     /// Its digest, where it differs, with its kind.
     digest: Option<String>,
-    /// The rule by which its loader found it, where something was asked for: `RUNPATH $ORIGIN/../lib
-    /// of /usr/sbin/x`.
+    /// The rule by which its loader found it: `RUNPATH $ORIGIN/../lib of /usr/sbin/x`.
     found_by: Option<String>,
     found_by_unknown: Option<String>,
     /// Its path as this host sees it.
@@ -80,9 +79,9 @@ pub(super) fn lines(
     inventory: &Inventory,
     wanted: &dyn Fn(&File) -> bool,
     version_unknown: u64,
-    mut searches: Option<Gatherer>,
 ) -> (io::Result<()>, u64) {
     let wants: Vec<bool> = inventory.files.iter().map(wanted).collect();
+    let mut searches = Gatherer::new();
     let mut found = 0;
     let mut written = Ok(());
     for one in &inventory.uses {
@@ -93,7 +92,7 @@ pub(super) fn lines(
         };
         found += 1;
         if written.is_ok() {
-            let way = searches.as_mut().map(|searches| way(searches, process, file));
+            let way = way(&mut searches, process, file);
             written = line(out, &row(one, process, file, way));
         }
     }
@@ -110,7 +109,7 @@ fn row<'a>(
     one: &Use,
     process: &'a Process,
     file: &'a File,
-    way: Option<Result<Explained, Unexplained>>,
+    way: Result<Explained, Unexplained>,
 ) -> Row<'a> {
     let (content, content_unknown, digest) = match &file.content {
         Some(Content::Matches) => (Some("matches"), None, None),
@@ -120,9 +119,8 @@ fn row<'a>(
         None => (None, None, None),
     };
     let (way, found_by_unknown) = match way {
-        Some(Ok(way)) => (Some(way), None),
-        Some(Err(reason)) => (None, Some(reason.to_string())),
-        None => (None, None),
+        Ok(way) => (Some(way), None),
+        Err(reason) => (None, Some(reason.to_string())),
     };
     let odd = way.as_ref().map(|way| way.found.odd()).unwrap_or_default();
     let on_host = way.as_ref().and_then(|way| way.on_host.as_ref().ok());

@@ -34,7 +34,10 @@ fn each_rule_leads_to_its_library() {
 #[test]
 fn a_runpath_serves_its_own_module_and_an_rpath_all_below() {
     for (names, how) in [
-        (runpath(&["libouter.so"], "/opt/lib"), "dlopen, or RUNPATH /opt/lib of /opt/app/bin/run"),
+        (
+            runpath(&["libouter.so"], "/opt/lib"),
+            "dlopen, perhaps by RUNPATH /opt/lib of /opt/app/bin/run",
+        ),
         (rpath(&["libouter.so"], "/opt/lib"), "RPATH /opt/lib of /opt/app/bin/run"),
     ] {
         let mut case = Case::new(names);
@@ -46,7 +49,7 @@ fn a_runpath_serves_its_own_module_and_an_rpath_all_below() {
     let mut case = Case::new(rpath(&["libouter.so"], "/opt/lib"));
     case.module("/opt/lib/libouter.so", runpath(&["libinner.so"], "/opt/inner"));
     let inner = case.library("/opt/lib/libinner.so");
-    assert_eq!(case.found_by(inner), "dlopen, or RPATH /opt/lib of /opt/app/bin/run");
+    assert_eq!(case.found_by(inner), "dlopen, perhaps by RPATH /opt/lib of /opt/app/bin/run");
 }
 
 #[test]
@@ -157,7 +160,10 @@ fn a_library_opened_later_may_come_by_a_list_of_any_module() {
     let mut case = Case::new(needs(&["libhost.so"]));
     case.module("/usr/lib/libhost.so", runpath(&[], "$ORIGIN/host"));
     let plugin = case.library("/usr/lib/host/libplugin.so");
-    assert_eq!(case.found_by(plugin), "dlopen, or RUNPATH $ORIGIN/host of /usr/lib/libhost.so");
+    assert_eq!(
+        case.found_by(plugin),
+        "dlopen, perhaps by RUNPATH $ORIGIN/host of /usr/lib/libhost.so"
+    );
     let other = case.library("/srv/other.so");
     assert_eq!(case.found_by(other), "dlopen with a path");
     case.start.cwd = Some("/srv".into());
