@@ -40,7 +40,7 @@ impl Btf<'_> {
     /// How many arguments a program at the raw tracepoint `name` gets; `None` where there is no
     /// such tracepoint.
     ///
-    /// include/trace/bpf_probe.h declares a pointer to the probe's function by this name, whose
+    /// `include/trace/bpf_probe.h` declares a pointer to the probe's function by this name, whose
     /// first parameter is for the kernel itself.
     pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
         let wanted = format!("btf_trace_{name}");
