@@ -6,6 +6,7 @@
 mod adapters;
 mod analysis;
 mod incidents;
+mod instrument;
 mod kernel;
 mod loader_files;
 
@@ -86,6 +87,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         status: Arc::clone(&status),
     };
     let (intake, analysis) = thread.start()?;
+    let instruments = instrument::start(&config, &kernel, &intake, &status, &metrics);
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
     let (files, unwatched) = {
@@ -106,7 +108,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     };
     let ended = line.run(source, wanted, &mut stop).await;
     // Dropping the line ends the analysis, which writes what it has learned.
-    drop(line);
+    drop((line, instruments));
     if spawn_blocking(move || analysis.join()).await.is_ok_and(|joined| joined.is_err()) {
         status.failed("analysis", "its thread has panicked");
     }

@@ -7,8 +7,10 @@ mod audit_unrequested;
 mod auth_cpu_shift;
 mod check;
 mod foreign_caller;
+mod foreign_probe;
 mod got_redirected;
 pub(crate) mod judge;
+mod kernel_hook;
 mod library_unexpected;
 mod library_unowned;
 mod library_writable_path;
@@ -84,6 +86,8 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(audit_unrequested::AuditUnrequested),
         Box::new(got_redirected::GotRedirected),
         Box::new(foreign_caller::ForeignCaller),
+        Box::new(foreign_probe::ForeignProbe),
+        Box::new(kernel_hook::KernelHook),
         Box::new(preauth_exec::PreauthExec),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),
     ]

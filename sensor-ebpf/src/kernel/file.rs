@@ -67,14 +67,27 @@ impl<const TYPED: bool> File<TYPED> {
         self.0.follow(offset!(file_mnt))
     }
 
+    /// What the file's kind keeps with it.
+    #[inline(always)]
+    pub fn private_data(self) -> Option<KernelPtr> {
+        self.0.plain().follow(offset!(file_private_data))
+    }
+
     /// The socket behind the file, if it is one.
     #[inline(always)]
     pub fn sock(self) -> Option<Sock> {
         if self.mode()? & S_IFMT != S_IFSOCK {
             return None;
         }
-        let socket = self.0.plain().follow(offset!(file_private_data))?;
+        let socket = self.private_data()?;
         socket.follow(offset!(socket_sk)).map(Sock::from)
+    }
+}
+
+impl From<KernelPtr> for Inode {
+    #[inline(always)]
+    fn from(pointer: KernelPtr) -> Self {
+        Self(pointer)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::{Detect, Learning};
 use crate::detect::judge::{self, Judged};
 use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
+use crate::finding::Severity;
 use crate::host::{
     Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, ProcessId, Program,
 };
@@ -88,6 +89,8 @@ enum What {
         known: bool,
     },
     Helper(String),
+    /// Something that instruments the host.
+    Instrument(String),
     Link {
         timing: LinkTiming,
         exe: FileKey,
@@ -145,6 +148,17 @@ impl Learner {
                 },
                 None => Vec::new(),
             },
+            Body::Surveyed => own(What::Start),
+            Body::Instrument(found) => {
+                let key = found.key();
+                let settled = world.own.settled(world.learning.observations, false);
+                // Once settled, only what is told as harmless becomes usual.
+                let harmless = drafts.iter().all(|draft| draft.severity == Severity::Info);
+                if world.own.instruments.contains(&key) || (settled && !harmless) {
+                    return Vec::new();
+                }
+                own(What::Instrument(key))
+            }
             // A start that mostly slept says little about CPU.
             Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
                 own(What::Link { timing: timing.clone(), exe: program.file })
@@ -262,6 +276,7 @@ impl Learner {
             What::Variable(name) => baseline.add_variable(&name),
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
             What::Helper(path) => baseline.add_helper(&path),
+            What::Instrument(key) => baseline.add_instrument(&key),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
             What::Link { timing, exe } => {

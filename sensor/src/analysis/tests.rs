@@ -3,6 +3,7 @@
 mod answers;
 mod environment;
 mod hooks;
+mod instrument;
 mod keeping;
 mod normal;
 mod origins;

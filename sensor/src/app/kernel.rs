@@ -1,6 +1,7 @@
 //! The kernel side in the app's hands: loaded once, asked by the stations and by every scrape.
 
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::decode::DecodeError;
 use crate::event::InodeKey;
 use crate::host::Directive;
-use crate::loader::{self, FunctionSite, LoadError, Loader, Sensor};
+use crate::loader::{self, FunctionSite, LoadError, Loader, PerfSite, Sensor};
 use crate::metrics::{KernelReading, Metrics};
 use crate::probe::{ProbeReport, loader_config};
 use crate::source::{Rings, SourceStats};
@@ -61,6 +62,15 @@ impl Kernel {
                 warn!(?directive, %error, "the kernel side did not do as asked");
             }
         }
+    }
+
+    /// Where the perf event behind one of this process's descriptors sits.
+    pub(super) fn perf_event(
+        &self,
+        file: BorrowedFd<'_>,
+        is_link: bool,
+    ) -> Result<Option<PerfSite>, String> {
+        self.lock().perf_event(file, is_link)
     }
 
     /// True if records were lost since the last call.

@@ -12,6 +12,8 @@ use crate::host::{LinkTiming, Method, ModuleId};
 const LIBRARIES_MAX: usize = 512;
 /// Names remembered of one kind (functions, variables, helpers), and callers of one function.
 const NAMES_MAX: usize = 128;
+/// Forms of instrumentation remembered; a host with more keeps being told of the rest.
+const INSTRUMENTS_MAX: usize = 1024;
 /// Samples of a guarded program, and of any other.
 const SAMPLES: (usize, usize) = (200, 40);
 /// Samples of one module's share.
@@ -40,6 +42,9 @@ pub struct Baseline {
     pub environment: BTreeSet<String>,
     /// Programs executed below it before authentication.
     pub helpers: BTreeSet<String>,
+    /// What instruments the host, by form and owner; in the host's own baseline only.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub instruments: BTreeSet<String>,
     /// CPU time of linking.
     pub link: Samples,
     /// Of it, by module path.
@@ -154,6 +159,13 @@ impl Baseline {
         }
     }
 
+    /// Accepts something that instruments the host.
+    pub fn add_instrument(&mut self, key: &str) {
+        if self.instruments.len() < INSTRUMENTS_MAX && self.instruments.insert(key.to_owned()) {
+            self.since_new = 0;
+        }
+    }
+
     /// Accepts a start's link time.
     pub fn add_link(&mut self, timing: &LinkTiming, guarded: bool) {
         self.link.add(timing.cpu_ns, if guarded { SAMPLES.0 } else { SAMPLES.1 });
@@ -253,7 +265,9 @@ mod tests {
             baseline.add_caller("f", &module(&name, "0"));
             baseline.add_variable(&name);
             baseline.add_helper(&name);
+            baseline.add_instrument(&name);
         }
+        assert_eq!(baseline.instruments.len(), INSTRUMENTS_MAX);
         assert_eq!(baseline.libraries.len(), LIBRARIES_MAX);
         assert_eq!(baseline.callers.len(), NAMES_MAX);
         assert!(baseline.environment.len() <= NAMES_MAX && baseline.helpers.len() <= NAMES_MAX);

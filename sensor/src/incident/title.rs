@@ -38,7 +38,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } => 0,
         Evidence::Audit { .. } | Evidence::Caller { .. } => 1,
-        Evidence::Exec { .. } | Evidence::LoaderConfig { .. } => 2,
+        Evidence::Exec { .. } | Evidence::LoaderConfig { .. } | Evidence::Instrument { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
         Evidence::Environment { .. } => 5,
@@ -90,6 +90,7 @@ fn headline(finding: &Finding) -> String {
         Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Instrument { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => clause(&finding.title),

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::attach::{Attacher, Policy, unmet};
 use super::functions::Libraries;
+use super::perf::PerfEvents;
 use super::probes::{ENVIRONMENT, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::sampling::Sampled;
@@ -39,6 +40,7 @@ pub struct Sensor {
     known: HashMap<MapData, PairBytes, u8>,
     limits: HashMap<MapData, InodeBytes, u64>,
     check: Array<MapData, Answer>,
+    perf: PerfEvents,
     /// Held open: the kernel empties it with its last holder.
     next: ProgramArray<MapData>,
     libraries: Libraries,
@@ -129,6 +131,7 @@ impl Sensor {
             known: take(&mut object, "KNOWN")?,
             limits: take(&mut object, "LINK_LIMITS")?,
             check: take(&mut object, "CHECK")?,
+            perf: PerfEvents::new(take(&mut object, "PERF_EVENT")?),
             next: take(&mut object, "NEXT")?,
             object,
             functions,
@@ -202,6 +205,10 @@ impl Sensor {
 
     pub(super) fn sampling_mut(&mut self) -> (&mut Ebpf, &mut Sampled) {
         (&mut self.object, &mut self.sampled)
+    }
+
+    pub(super) fn perf_events(&mut self) -> (&mut Ebpf, &mut PerfEvents) {
+        (&mut self.object, &mut self.perf)
     }
 
     pub(super) fn libraries(&self) -> &Libraries {
