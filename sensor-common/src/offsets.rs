@@ -187,8 +187,10 @@ kernel_offsets! {
     dynamic_list: Optional "trace_probe.list";
     /// The `struct trace_probe` inside a uprobe.
     uprobe_tp: Optional "trace_uprobe.tp";
-    /// The file it sits in.
-    uprobe_inode: Optional "trace_uprobe.inode";
+    /// The directory entry of the file it sits in.
+    uprobe_dentry: Optional "trace_uprobe.path.dentry";
+    /// Inode of a directory entry.
+    dentry_inode: Optional "dentry.d_inode";
     /// That file's path, as it was given.
     uprobe_filename: Optional "trace_uprobe.filename";
     /// Where in the file, bytes.

@@ -70,7 +70,9 @@ fn fill_uprobe(event: KernelPtr, answer: &mut PerfEvent) -> Option<()> {
     let uprobe = place(event)?.outer(offset!(uprobe_tp))?;
     answer.offset = uprobe.read(offset!(uprobe_offset))?;
     answer.ref_ctr_offset = uprobe.read_or_zero(offset!(uprobe_ref_ctr));
-    if let Some(inode) = uprobe.follow(offset!(uprobe_inode)) {
+    if let Some(dentry) = uprobe.follow(offset!(uprobe_dentry))
+        && let Some(inode) = dentry.follow(offset!(dentry_inode))
+    {
         answer.file = Inode::from(inode).key().unwrap_or_default();
     }
     name(uprobe.follow(offset!(uprobe_filename))?, answer)

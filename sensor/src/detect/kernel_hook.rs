@@ -78,15 +78,13 @@ fn judge(found: &Seen) -> (Severity, f64) {
     let is_tool = owner.is_some_and(|owner| owner.is_tool);
     let is_vouched = owner.is_some_and(Owner::is_vouched);
     match (power(&found.instrument.what), is_tool, is_vouched) {
-        (Power::Expected, ..) => (Severity::Info, 0.1),
+        (Power::Expected, ..) | (Power::Reads | Power::Handles, true, _) => (Severity::Info, 0.1),
         (Power::Changes, true, _) => (Severity::Low, 0.2),
         (Power::Changes, false, true) => (Severity::Medium, 0.4),
         (Power::Changes, false, false) => (Severity::High, 0.7),
-        (Power::Reads | Power::Handles, true, _) => (Severity::Info, 0.1),
-        (Power::Reads, false, true) => (Severity::Low, 0.3),
         (Power::Reads, false, false) => (Severity::Medium, 0.5),
         (Power::Handles, false, true) => (Severity::Info, 0.2),
-        (Power::Handles, false, false) => (Severity::Low, 0.3),
+        (Power::Reads, false, true) | (Power::Handles, false, false) => (Severity::Low, 0.3),
     }
 }
 
@@ -109,7 +107,7 @@ fn power(what: &What) -> Power {
     }
 }
 
-/// Kinds that may call `bpf_probe_read_*` and `bpf_probe_write_user` (kernel/trace/bpf_trace.c).
+/// Kinds that may call `bpf_probe_read_*` and `bpf_probe_write_user` (`kernel/trace/bpf_trace.c`).
 fn observes(kind: &str) -> bool {
     const KINDS: [&str; 8] = [
         "kprobe",

@@ -78,7 +78,7 @@ fn link(id: u32, values: &BTreeMap<&str, &str>, text: &str) -> Link {
         link.kprobes.push(bounded(value("name")));
         link.place = format!("{event} {}", bounded(value("name")));
     } else if link.kind.starts_with("uprobe_multi") || link.kind.starts_with("uretprobe_multi") {
-        link.uprobes = many_uprobes(&link.kind, bounded(value("path")), text);
+        link.uprobes = many_uprobes(&link.kind, &bounded(value("path")), text);
         link.place = format!("{} {}", link.kind, bounded(value("path")));
     } else if link.kind.starts_with("kprobe_multi") || link.kind.starts_with("kretprobe_multi") {
         link.kprobes = many_kprobes(text);
@@ -98,9 +98,9 @@ fn plain(kind: &str, values: &BTreeMap<&str, &str>) -> String {
     words.join(" ").trim_end().to_owned()
 }
 
-/// A table below `cookie offset ref_ctr_offset` (kernel/trace/bpf_trace.c
+/// A table below `cookie offset ref_ctr_offset` (`kernel/trace/bpf_trace.c`,
 /// `bpf_uprobe_multi_show_fdinfo`, 6.16).
-fn many_uprobes(kind: &str, path: String, text: &str) -> Vec<LinkedUprobe> {
+fn many_uprobes(kind: &str, path: &str, text: &str) -> Vec<LinkedUprobe> {
     let rows = table(text);
     let rows = rows.filter_map(|columns| {
         let offset = columns.iter().skip(1).find_map(|column| prefixed(column))?;
@@ -108,7 +108,7 @@ fn many_uprobes(kind: &str, path: String, text: &str) -> Vec<LinkedUprobe> {
         Some((offset, columns.len() >= 3 && semaphore != 0))
     });
     let uprobes = rows.map(|(offset, is_usdt)| LinkedUprobe {
-        path: path.clone(),
+        path: path.to_owned(),
         offset,
         is_return: kind.starts_with("uretprobe"),
         is_usdt,

@@ -115,7 +115,8 @@ impl Walk<'_> {
         match fdinfo::parse(&String::from_utf8_lossy(&text)) {
             Some(Held::Program(id)) => self.push(pid, Handle::Program(id)),
             Some(Held::Link(link)) => {
-                if link.untold {
+                // The path is the one that was given, /proc/self/fd/9 perhaps: ask for the file.
+                if link.untold || (link.kind == "perf" && !link.uprobes.is_empty()) {
                     self.perf(pid, fd, true);
                 }
                 self.push(pid, Handle::Link(link));
@@ -155,7 +156,7 @@ impl Walk<'_> {
     }
 }
 
-/// The names of fs/anon_inodes.c's users: kernel/bpf/syscall.c and kernel/events/core.c.
+/// The names that `kernel/bpf/syscall.c` and `kernel/events/core.c` give.
 fn kind(link: &str) -> Option<Kind> {
     match link {
         "anon_inode:bpf-prog" | "anon_inode:bpf_link" | "anon_inode:bpf-link" => Some(Kind::Bpf),

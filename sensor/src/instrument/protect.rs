@@ -101,7 +101,7 @@ fn library(name: &str) -> Option<Class> {
     const BASE: [&str; 7] =
         ["libc.so", "libc.musl-", "ld-linux", "ld-musl-", "ld64.so", "ld.so", "libpthread.so"];
     let begins = |names: &[&str]| names.iter().any(|known| name.starts_with(known));
-    let module = name.starts_with("pam_") && name.ends_with(".so");
+    let module = name.starts_with("pam_") && name.strip_suffix(".so").is_some();
     if module || begins(&GUARDED) {
         Some(Class::Guarded)
     } else if begins(&BASE) {

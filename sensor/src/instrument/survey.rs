@@ -204,7 +204,7 @@ fn probes(
     ours: &BTreeSet<u32>,
     own: u32,
 ) -> (Vec<Instrument>, Vec<String>) {
-    let named = |id: u32| (id, names.get(&id).cloned().unwrap_or_default());
+    let with_name = |id: u32| (id, names.get(&id).cloned().unwrap_or_default());
     let (mut found, mut own_kprobes) = (Vec::new(), Vec::new());
     let mut seen = BTreeSet::new();
     let mut add = |what: What, owner: (bool, String), holders: &[u32]| {
@@ -221,6 +221,15 @@ fn probes(
             found.push(Instrument { id, ..instrument });
         }
     };
+    // First, as they tell the file itself; the same place of a link is left out then.
+    for (site, pids) in &holds.perf {
+        let holder = pids.first().copied().unwrap_or(0);
+        let who = site.program.map_or(format!("pid {holder}"), |id| format!("program {id}"));
+        let is_own = pids.contains(&own) || site.program.is_some_and(|id| ours.contains(&id));
+        if let Some(what) = perf(site, &with_name) {
+            add(what, (is_own, who), pids);
+        }
+    }
     for (link, pids) in holds.links.values() {
         let owner = || (ours.contains(&link.program), format!("program {}", link.program));
         for place in &link.uprobes {
@@ -231,7 +240,7 @@ fn probes(
                 is_return: place.is_return,
                 is_usdt: place.is_usdt,
                 by: "bpf link",
-                program: Some(named(link.program)),
+                program: Some(with_name(link.program)),
             };
             add(What::Uprobe(uprobe), owner(), pids);
         }
@@ -240,18 +249,10 @@ fn probes(
             add(what, owner(), pids);
         }
     }
-    for (site, pids) in &holds.perf {
-        let holder = pids.first().copied().unwrap_or(0);
-        let who = site.program.map_or(format!("pid {holder}"), |id| format!("program {id}"));
-        let is_own = pids.contains(&own) || site.program.is_some_and(|id| ours.contains(&id));
-        if let Some(what) = perf(site, &named) {
-            add(what, (is_own, who), pids);
-        }
-    }
     (found, own_kprobes)
 }
 
-fn perf(site: &PerfSite, named: &dyn Fn(u32) -> (u32, String)) -> Option<What> {
+fn perf(site: &PerfSite, with_name: &dyn Fn(u32) -> (u32, String)) -> Option<What> {
     match &site.place {
         PerfPlace::Uprobe { file, path, offset, semaphore, is_return } => {
             Some(What::Uprobe(Uprobe {
@@ -261,7 +262,7 @@ fn perf(site: &PerfSite, named: &dyn Fn(u32) -> (u32, String)) -> Option<What> {
                 is_return: *is_return,
                 is_usdt: semaphore.is_some(),
                 by: "perf",
-                program: site.program.map(named),
+                program: site.program.map(with_name),
             }))
         }
         PerfPlace::Kprobe { function, .. } => {
@@ -287,7 +288,7 @@ fn thinned(rest: Vec<Instrument>, known: &BTreeSet<String>) -> Vec<Instrument> {
     };
     let many = hooks > HOOKS_MAX;
     let mut kept: Vec<Instrument> =
-        rest.into_iter().filter(|one| !is_known(one) && !(many && is_hook(one))).collect();
+        rest.into_iter().filter(|one| !is_known(one) && (!many || !is_hook(one))).collect();
     if many {
         let function = "(many functions)".to_owned();
         let what = What::Ftrace { function, flags: format!("{hooks} of them") };

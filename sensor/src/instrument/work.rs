@@ -107,14 +107,14 @@ impl Work {
         loop {
             let before = Surveyor::glance();
             let is_settled = self.survey();
-            if !self.rest(&before, is_settled, stopped) {
+            if !Self::rest(&before, is_settled, stopped) {
                 return;
             }
         }
     }
 
     /// Until there is something to look at; false when told to end.
-    fn rest(&self, before: &Glance, is_settled: bool, stopped: &Receiver<()>) -> bool {
+    fn rest(before: &Glance, is_settled: bool, stopped: &Receiver<()>) -> bool {
         let begun = Instant::now();
         loop {
             match stopped.recv_timeout(GLANCE) {

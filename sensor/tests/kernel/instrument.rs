@@ -40,7 +40,8 @@ struct Defined(String);
 impl Drop for Defined {
     fn drop(&mut self) {
         if let Ok(mut events) = File::options().append(true).open(EVENTS) {
-            let _ = writeln!(events, "-:{}", self.0);
+            // One write is one command.
+            let _ = events.write_all(format!("-:{}\n", self.0).as_bytes());
         }
     }
 }
@@ -147,7 +148,8 @@ fn a_uprobe_of_tracefs_on_a_copy_of_the_c_library_is_found() {
     let Some((_watch, told)) = watch() else { return };
     let name = format!("halfsecond_test_{}/getpid", std::process::id());
     let mut events = File::options().append(true).open(EVENTS).expect("tracefs");
-    writeln!(events, "p:{name} {}:{offset:#x}", copy.display()).expect("defined");
+    let definition = format!("p:{name} {}:{offset:#x}\n", copy.display());
+    events.write_all(definition.as_bytes()).expect("defined");
     drop(events);
     let _defined = Defined(name);
     let found = await_seen(&told, |seen| is_at(seen, &copy, offset));
