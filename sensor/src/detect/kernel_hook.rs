@@ -213,6 +213,7 @@ mod tests {
         What::Module(Module { name, size: 1, taint, address: 0 })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as every caller wants it")]
     fn systemd() -> Option<Owner> {
         let package = Some("systemd 252".to_owned());
         Some(Owner { package, is_tool: true, ..Owner::default() })

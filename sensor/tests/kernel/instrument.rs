@@ -19,7 +19,7 @@ use sensor::symbol::find_symbol_offset;
 
 use crate::harness::skip;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 const EVENTS: &str = "/sys/kernel/tracing/uprobe_events";
 /// What the other process of a test prints when its programs are loaded.
 const LOADED: &str = "programs are loaded";

@@ -27,6 +27,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of evidence")]
 fn evidence() -> impl Strategy<Value = Evidence> {
     let slot = (text(), text(), text(), text(), option::of(text()));
     prop_oneof![
