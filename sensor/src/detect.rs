@@ -6,6 +6,7 @@
 mod audit_unrequested;
 mod auth_cpu_shift;
 mod check;
+mod dlopen_unexpected;
 mod foreign_caller;
 mod got_redirected;
 pub(crate) mod judge;
@@ -20,7 +21,8 @@ mod streak;
 pub(crate) mod timing;
 
 pub use check::{
-    Category, CheckFailed, CheckReport, Mismatch, NoCheck, Place, SlotCheck, UnrequestedAudit,
+    Category, CheckFailed, CheckReport, Mismatch, Namespace, NoCheck, Place, SlotCheck,
+    UnrequestedAudit,
 };
 
 use std::sync::Arc;
@@ -80,6 +82,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),
+        Box::new(dlopen_unexpected::DlopenUnexpected::default()),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(audit_unrequested::AuditUnrequested),
         Box::new(got_redirected::GotRedirected),

@@ -17,6 +17,7 @@ mod guard;
 mod link;
 mod loader_files;
 mod observe;
+mod opened;
 mod outside;
 mod pipeline;
 mod place;
@@ -40,6 +41,7 @@ pub use observe::{
     Located, Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Traced,
     Verdict, inode_text, seconds,
 };
+pub use opened::{Asked, Opening};
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;

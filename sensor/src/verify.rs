@@ -44,7 +44,8 @@ pub use self::elf::ElfError;
 pub use self::error::VerifyError;
 pub use self::process::list_processes;
 pub use self::report::{
-    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, SlotKind, SlotMismatch, Target,
+    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, SlotKind,
+    SlotMismatch, Target,
 };
 
 /// How often a process is looked at again while its loader is at work.
@@ -221,6 +222,7 @@ impl Report {
             linkage,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
         }
     }
 
@@ -259,6 +261,7 @@ impl Report {
             mismatches: comparison.mismatches,
             settled: !comparison.unrelocated,
             preloads,
+            namespaces: layout.other_namespaces(),
             ..Self::unchecked(process, layout.linkage, gaps)
         }
     }
@@ -302,6 +305,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
         }
     }
 

@@ -7,6 +7,16 @@ use super::KernelPtr;
 use super::file::File;
 use crate::globals::offset;
 
+/// Where a process has what; 0 where the kernel does not say.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub brk: u64,
+    pub mmap_base: u64,
+    pub start_stack: u64,
+}
+
 /// A `struct task_struct *`.
 #[derive(Clone, Copy)]
 pub struct Task(KernelPtr);
@@ -90,6 +100,19 @@ impl Task {
         let mm = self.0.follow(offset!(task_mm))?;
         let stack = mm.read(offset!(mm_start_stack))?;
         Some((stack, mm.read(offset!(mm_env_start))?, mm.read(offset!(mm_env_end))?))
+    }
+
+    /// Without a branch at each: what cannot be read is zero.
+    #[inline(always)]
+    pub fn bounds(self) -> Bounds {
+        let mm = KernelPtr::from_raw(self.0.read_or_zero(offset!(task_mm)));
+        Bounds {
+            start_code: mm.read_or_zero(offset!(mm_start_code)),
+            end_code: mm.read_or_zero(offset!(mm_end_code)),
+            brk: mm.read_or_zero(offset!(mm_brk)),
+            mmap_base: mm.read_or_zero(offset!(mm_mmap_base)),
+            start_stack: mm.read_or_zero(offset!(mm_start_stack)),
+        }
     }
 
     /// The open file behind a descriptor.

@@ -5,7 +5,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::record::{Exec, Exit, FileKey, Fork};
 use sensor_common::{Role, UNRESOLVED};
 
-use super::{current_tgid, finish, is_agent, link, role_of, set_role};
+use super::{current_tgid, finish, is_agent, link, opened, role_of, set_role};
 use crate::emit::{begin, ring_for};
 use crate::globals::offset;
 use crate::kernel::KernelPtr;
@@ -83,6 +83,9 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     let role = role_of_program(before, &exe);
     if role != before {
         set_role(tgid, role);
+    }
+    if role.contains(Role::GUARDED) {
+        opened::start(tgid, task, &exe);
     }
     let parent_tgid = task.parent()?.tgid()?;
     let uid = task.uid()?;

@@ -47,6 +47,7 @@ fn module(evidence: &Evidence) -> Option<&str> {
         Evidence::Slot { actual_module, .. } => actual_module,
         Evidence::Caller { caller_module, .. } => caller_module,
         Evidence::Audit { callback_module, .. } => callback_module,
+        Evidence::Opened { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
         Evidence::Timing { module, .. } => module.as_ref()?,
         _ => return None,

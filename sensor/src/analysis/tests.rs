@@ -4,6 +4,7 @@ mod environment;
 mod hooks;
 mod keeping;
 mod normal;
+mod openings;
 mod origins;
 mod places;
 
@@ -12,12 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::detect::{Category, CheckReport, Mismatch, Place, UnrequestedAudit};
+use crate::detect::{Category, CheckReport, Mismatch, Namespace, Place, UnrequestedAudit};
 use crate::event::Event;
 use crate::finding::{Family, Severity};
 use crate::host::testing::{
-    BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, SSHD, SSHD_PATH, Tree, World, build,
-    clock,
+    BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, NOWHERE, SSHD, SSHD_PATH, Tree, World,
+    build, clock,
 };
 use crate::host::{ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};
@@ -25,9 +26,10 @@ use crate::incident::{Incident, Reason};
 /// Processes to report of, what to report, whether they are still in motion, and who is audited.
 type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>);
 
-/// Answers a check with mismatches where the process has the hooking library.
+/// Answers a check with mismatches where the process has the hooking library, and with the library
+/// that every process has in a namespace of its own.
 #[derive(Clone, Debug, Default)]
-struct Slots(Arc<Mutex<Answers>>);
+struct Slots(Arc<Mutex<Answers>>, Arc<Mutex<Option<PathBuf>>>);
 
 impl SlotCheck for Slots {
     fn check(&mut self, process: ProcessId) -> Result<CheckReport, CheckFailed> {
@@ -38,7 +40,24 @@ impl SlotCheck for Slots {
         let callback = Place { module: Some(module), offset: Some(16), ..Place::default() };
         let audit = (state.3 == Some(process.tgid))
             .then_some(UnrequestedAudit { count: 1, callback: Some(callback) });
-        Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..CheckReport::default() })
+        let apart = self.1.lock().unwrap();
+        let apart = apart.iter().map(|path| Namespace {
+            number: 1,
+            modules: vec![ModuleId { path: path.display().to_string(), build: "ab".to_owned() }],
+        });
+        let namespaces = apart.collect();
+        let slots_checked = 472;
+        let taken_ktime_ns = None;
+        let gaps = Vec::new();
+        Ok(CheckReport {
+            taken_ktime_ns,
+            slots_checked,
+            settled,
+            mismatches,
+            gaps,
+            audit,
+            namespaces,
+        })
     }
 }
 

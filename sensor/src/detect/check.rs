@@ -23,6 +23,17 @@ pub struct CheckReport {
     pub gaps: Vec<String>,
     /// rtld-audit, where it is active and was found not to have been asked for.
     pub audit: Option<UnrequestedAudit>,
+    /// Namespaces beside the program's own (`dlmopen`), where no audit library accounts for them.
+    pub namespaces: Vec<Namespace>,
+}
+
+/// Modules that the loader keeps apart from the program's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `Lmid_t`; the program's own is 0.
+    pub number: u32,
+    /// In load order: what was asked for comes first.
+    pub modules: Vec<ModuleId>,
 }
 
 /// The loader calls somebody back, and nobody asked for it.

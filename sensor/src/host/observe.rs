@@ -7,10 +7,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::opened::Opening;
 use super::place::Placed;
 use super::variable::Variable;
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;
+
+/// What the kernel appends to the path of a mapped file that has no name any more.
+const DELETED: &str = " (deleted)";
 
 /// A process across PID reuse: its id and its start time. An exec changes neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -156,6 +160,9 @@ pub enum Body {
     CheckDue(CheckReason),
     /// The check of a [`Body::CheckDue`]; made by the analysis, never by the host station.
     Checked(Arc<crate::detect::CheckReport>),
+    /// A guarded program opened a library after its start: told each time, after the
+    /// [`Body::Library`] of one that is new to it.
+    Opened(Opening),
     /// A guarded function was called.
     Called(Called),
     /// A loader variable stood in the environment of the program started.
@@ -319,6 +326,19 @@ impl ModuleId {
         self.path == other.path
             && (self.build == other.build
                 || inode(self).is_some_and(|own| inode(other) == Some(own)))
+    }
+
+    /// A file that has a name, not memory and not one that was deleted.
+    #[must_use]
+    pub fn is_mapped_file(&self) -> bool {
+        self.path.starts_with('/') && !self.path.ends_with(DELETED)
+    }
+
+    /// Under the name it had before it was deleted.
+    #[must_use]
+    pub fn before_deletion(&self) -> Self {
+        let path = self.path.strip_suffix(DELETED).unwrap_or(&self.path);
+        Self { path: path.to_owned(), build: self.build.clone() }
     }
 
     /// From a path, and a build-id if the file has one.

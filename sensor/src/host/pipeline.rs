@@ -7,6 +7,7 @@ use super::environ::Reads;
 use super::guard::Guards;
 use super::link;
 use super::observe::{Body, Called, Library, LinkTiming, Observation, ProcessId};
+use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
 use super::programs::{Programs, walked};
@@ -31,6 +32,8 @@ pub struct Tally {
     pub strangers: u64,
     /// Callers that could not be found in the process's maps.
     pub callers_unknown: u64,
+    /// Libraries opened after the start that could not be named.
+    pub openings_unnamed: u64,
 }
 
 /// The host station.
@@ -45,6 +48,7 @@ pub struct Pipeline {
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
     pub(super) constructors: Constructors,
+    pub(super) openings: Openings,
     pub(super) directives: Vec<Directive>,
     pub(super) strangers: u64,
     callers_unknown: u64,
@@ -73,6 +77,7 @@ impl Pipeline {
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
             constructors: Constructors::default(),
+            openings: Openings::default(),
             directives: Vec::new(),
             strangers: 0,
             callers_unknown: 0,
@@ -92,17 +97,20 @@ impl Pipeline {
             EventBody::Exit(exit) => self.on_exit(at, &exit, out),
             EventBody::Map(map) => self.on_map(at, &map, out),
             EventBody::Link(link) => self.on_link(at, &link, out),
-            EventBody::Seal(seal) => self.on_seal(at, &seal),
+            EventBody::Seal(seal) => self.on_seal(at, &seal, out),
             EventBody::Frame(frame) => self.on_frame(at, &frame, out),
             EventBody::Caller(caller) => self.on_caller(at, &caller, out),
             EventBody::Env(env) => self.on_env(at, &env, out),
             EventBody::Sample(sample) => self.on_sample(at, sample),
+            EventBody::Opened(opened) => self.on_opened(at, &opened, out),
+            EventBody::Modules(modules) => self.on_modules(at, &modules),
         }
     }
 
     /// Tells the time: emits the checks that are due.
     pub fn tick(&mut self, now_ktime_ns: u64, out: &mut impl FnMut(Observation)) {
         self.constructors_tick(now_ktime_ns);
+        self.openings_tick(now_ktime_ns, out);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
             if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
@@ -113,7 +121,8 @@ impl Pipeline {
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.schedule.next_due().into_iter().chain(self.constructors.next_due()).min()
+        let others = [self.constructors.next_due(), self.openings.next_due()];
+        self.schedule.next_due().into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Records were lost before the next event.
@@ -136,6 +145,7 @@ impl Pipeline {
             checks_dropped: self.schedule.dropped(),
             strangers: self.strangers,
             callers_unknown: self.callers_unknown,
+            openings_unnamed: self.openings.unnamed(),
         }
     }
 
@@ -168,6 +178,7 @@ impl Pipeline {
             self.tracker.forked(&mut self.table, id, at.ktime_ns);
         }
         self.constructors_over(id);
+        self.openings_over(id, out);
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
@@ -176,6 +187,7 @@ impl Pipeline {
         proc.program = Some(program);
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
+        proc.placed = std::sync::Arc::default();
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
             self.learn_details(id);
@@ -230,6 +242,7 @@ impl Pipeline {
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let told = proc.guarded() || proc.connection.is_some();
         self.constructors_over(id);
+        self.openings_over(id, out);
         self.schedule.forget(id);
         if told {
             self.emit(id, now_ns, Body::Ended, out);
@@ -264,8 +277,9 @@ impl Pipeline {
             self.attach(at.tgid, path, inode);
         }
         let placed = Placed::of(map, &module.path);
-        let library = Library { module, file: map.file, during_link, placed };
+        let library = Library { module: module.clone(), file: map.file, during_link, placed };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
+        self.opening_named(id, &map.file, &module, out);
     }
 
     fn on_link(&mut self, at: At, link: &crate::event::Link, out: &mut impl FnMut(Observation)) {
@@ -273,11 +287,15 @@ impl Pipeline {
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking = false;
         let guarded = proc.guarded();
+        let placed = std::sync::Arc::clone(&proc.placed);
         let modules = if guarded || link::cpu_ns(link) >= self.gross_ns {
             self.learn_details(id);
             let addresses: Vec<u64> = link.seals.iter().map(|seal| seal.addr).collect();
             let located = self.locate.locate(at.tgid, &addresses);
-            located.into_iter().map(|found| found.map(|located| located.module)).collect()
+            let found = located.into_iter().map(|found| found.map(|located| located.module));
+            // A process that is gone cannot be asked; where its code lay was told before.
+            let told = |addr: &u64| opened::owner(&placed, *addr).cloned();
+            found.zip(&addresses).map(|(found, addr)| found.or_else(|| told(addr))).collect()
         } else {
             Vec::new()
         };
@@ -286,12 +304,15 @@ impl Pipeline {
         self.emit(id, at.ktime_ns, Body::Linked(timing), out);
     }
 
-    fn on_seal(&mut self, at: At, seal: &Seal) {
+    fn on_seal(&mut self, at: At, seal: &Seal, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking &= !seal.after_link;
         if proc.guarded() {
             self.schedule.sealed(id, at.ktime_ns);
+        }
+        if seal.after_link {
+            self.opening_sealed(id, at, seal, out);
         }
     }
 

@@ -16,6 +16,8 @@ const FILES_MAX: usize = 8192;
 pub(super) struct Programs {
     programs: HashMap<(FileKey, String, Role), Arc<Program>>,
     modules: HashMap<(FileKey, String), ModuleId>,
+    /// The latest by inode number, device and generation.
+    by_inode: HashMap<(u64, u32, u32), (FileKey, ModuleId)>,
 }
 
 // === impl Programs ===
@@ -56,11 +58,25 @@ impl Programs {
         }
         if self.modules.len() >= FILES_MAX {
             self.modules.clear();
+            self.by_inode.clear();
         }
         let build_id = outside.build_id(tgid, path, file);
         let module = ModuleId::new(key.1.clone(), build_id, file);
         self.modules.insert(key, module.clone());
+        let inode = (file.ino, file.dev, file.generation);
+        self.by_inode.insert(inode, (*file, module.clone()));
         module
+    }
+
+    /// A file that was named before.
+    pub(super) fn by_file(&self, file: &FileKey) -> Option<ModuleId> {
+        let (known, module) = self.by_inode.get(&(file.ino, file.dev, file.generation))?;
+        (known == file).then(|| module.clone())
+    }
+
+    /// The same by number, device and generation, with its size, bytes.
+    pub(super) fn by_inode(&self, inode: (u64, u32, u32)) -> Option<(ModuleId, u64)> {
+        self.by_inode.get(&inode).map(|(file, module)| (module.clone(), file.size))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::constructors::Start;
 use super::container::Container;
 use super::observe::{ConnectionId, Process, ProcessId, Program};
+use super::opened::Placed;
 
 /// Ended processes remembered for late records and as ancestors.
 const ENDED_MAX: usize = 1024;
@@ -38,6 +39,8 @@ pub(super) struct Proc {
     pub(super) linking: bool,
     /// A guarded program's start until its entry.
     pub(super) start: Option<Box<Start>>,
+    /// Where a guarded program has its code.
+    pub(super) placed: Arc<[Placed]>,
     pub(super) ended: bool,
     /// What observations share; dropped when something in it changes.
     pub(super) shown: Option<Arc<Process>>,
@@ -82,6 +85,7 @@ impl Proc {
             inherited: Arc::default(),
             linking: false,
             start: None,
+            placed: Arc::default(),
             ended: false,
             shown: None,
         }

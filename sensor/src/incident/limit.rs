@@ -146,6 +146,20 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let texts = [function, caller_module, caller].into_iter().chain(known);
             texts.for_each(|text| shorten(text, room));
         }
+        Evidence::Opened {
+            library,
+            caller_module,
+            caller_build_id,
+            caller,
+            known,
+            seconds,
+            ..
+        } => {
+            known.truncate(MAX_PIECES);
+            let texts = [library, caller_module, caller].into_iter().chain(caller_build_id);
+            texts.chain(known).for_each(|text| shorten(text, room));
+            seconds.iter_mut().for_each(|number| *number = tidy(*number));
+        }
         Evidence::Library { path, build_id, inode } => {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }

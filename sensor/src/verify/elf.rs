@@ -6,6 +6,7 @@
 mod abi;
 mod audit;
 mod dynamic;
+mod frame;
 mod hash;
 mod note;
 mod reloc;
@@ -20,6 +21,7 @@ use std::os::unix::fs::FileExt;
 
 pub(crate) use self::abi::{DT_AUDIT, DT_DEPAUDIT};
 pub(crate) use self::dynamic::Dynamic;
+pub(crate) use self::frame::{Base, Saved, Step, read_step};
 pub(crate) use self::hash::SymbolName;
 pub(crate) use self::reloc::Slot;
 pub use self::reloc::SlotKind;

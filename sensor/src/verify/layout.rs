@@ -14,7 +14,7 @@ use super::error::VerifyError;
 use super::link_map::{Entry, LinkMaps};
 use super::maps::Vma;
 use super::process::{FileKey, Process};
-use super::report::{Gap, Linkage, ModuleRef};
+use super::report::{Gap, Linkage, ModuleRef, Namespace};
 use crate::trouble::chain;
 
 /// A file that was read, with the identity it had then.
@@ -72,6 +72,7 @@ pub(crate) struct Module {
 pub(crate) struct Layout {
     pub(crate) modules: Vec<Module>,
     pub(crate) namespaces: Vec<Range<usize>>,
+    numbers: Vec<usize>,
     pub(crate) linkage: Linkage,
     /// The loader's own entry.
     pub(crate) loader: Option<usize>,
@@ -157,6 +158,16 @@ impl Module {
 // === impl Layout ===
 
 impl Layout {
+    /// All but the program's own, without what stands in for the loader there.
+    pub(crate) fn other_namespaces(&self) -> Vec<Namespace> {
+        let all = self.numbers.iter().zip(&self.namespaces).skip(1);
+        let files = |range: &Range<usize>| {
+            let modules = self.modules.get(range.clone()).unwrap_or_default();
+            modules.iter().filter_map(Module::module_ref).collect()
+        };
+        all.map(|(number, range)| Namespace { number: *number, modules: files(range) }).collect()
+    }
+
     pub(crate) fn build(
         process: &Process,
         maps: LinkMaps,
@@ -166,8 +177,13 @@ impl Layout {
         budget: Budget,
         gaps: &mut Vec<Gap>,
     ) -> Result<Self, VerifyError> {
-        let mut layout =
-            Self { modules: Vec::new(), namespaces: Vec::new(), linkage, loader: None };
+        let mut layout = Self {
+            modules: Vec::new(),
+            namespaces: Vec::new(),
+            numbers: maps.numbers,
+            linkage,
+            loader: None,
+        };
         if let Some(what) = maps.truncated {
             gaps.push(Gap::Truncated { what });
         }

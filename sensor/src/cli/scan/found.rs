@@ -278,6 +278,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
         }
     }
 
