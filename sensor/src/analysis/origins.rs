@@ -45,9 +45,10 @@ impl Origins {
 fn module(evidence: &Evidence) -> Option<&str> {
     let path = match evidence {
         Evidence::Slot { actual_module, .. } => actual_module,
-        Evidence::Caller { caller_module, .. } => caller_module,
+        Evidence::Caller { caller_module, .. } | Evidence::Opened { caller_module, .. } => {
+            caller_module
+        }
         Evidence::Audit { callback_module, .. } => callback_module,
-        Evidence::Opened { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
         Evidence::Timing { module, .. } => module.as_ref()?,
         _ => return None,

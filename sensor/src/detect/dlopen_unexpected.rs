@@ -157,13 +157,13 @@ fn evidence(
 }
 
 fn compared(library: &ModuleId, asked: &Asked, world: &World<'_>) -> Option<Evidence> {
-    let asker = asked.place.module.before_deletion();
-    let other = world.own.openings.other_build(&library.path, &asker)?;
+    let module = asked.place.module.before_deletion();
+    let other = world.own.openings.other_build(&library.path, &module)?;
     let text = format!(
         "In {} observations it was build-id {} of {} that asked for it",
         world.own.openings.starts,
         other.build_id().unwrap_or("none"),
-        asker.name()
+        module.name()
     );
     Some(Evidence::Note { text })
 }
@@ -175,7 +175,7 @@ fn severity(
     world: &World<'_>,
 ) -> (Severity, f64) {
     let guarded = seen.process.program.guarded();
-    let asker = asked.place.module.before_deletion();
+    let module = asked.place.module.before_deletion();
     if judge::homeless(seen, asked, world) {
         return match (guarded, asked.unwound) {
             (true, true) => (Severity::Critical, 0.9),
@@ -184,7 +184,7 @@ fn severity(
         };
     }
     // The new build itself is told as a library.
-    if world.own.openings.other_build(&library.path, &asker).is_some() {
+    if world.own.openings.other_build(&library.path, &module).is_some() {
         return (Severity::Info, 0.2);
     }
     // What a logged-in user makes his own session's process load decides about no one's login.
@@ -195,7 +195,7 @@ fn severity(
     if users_own || !guarded {
         return (Severity::Low, 0.3);
     }
-    let stranger = !judge::belongs(seen, &asker, world) || !world.own.has_library(library);
+    let stranger = !judge::belongs(seen, &module, world) || !world.own.has_library(library);
     match (seen.process.program.sshd(), stranger, asked.unwound) {
         (true, true, true) => (Severity::High, 0.7),
         (_, true, true) => (Severity::Medium, 0.6),

@@ -69,13 +69,13 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
     if homeless(seen, asked, world) {
         return Judged::Unexpected;
     }
-    let asker = asked.place.module.before_deletion();
+    let module = asked.place.module.before_deletion();
     let library = &opening.module;
     let has_library = world.own.has_library(library);
     let openings = &world.own.openings;
     // Which of its functions libc is asked first that need a library depends on the day.
-    let known = openings.knows(&library.path, &asker)
-        || (asked.through_libc && belongs(seen, &asker, world));
+    let known = openings.knows(&library.path, &module)
+        || (asked.through_libc && belongs(seen, &module, world));
     if known && has_library {
         return Judged::Known;
     }
@@ -90,10 +90,11 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
 /// for what an upgrade has replaced under a process that runs.
 pub(crate) fn homeless(seen: &Observation, asked: &Asked, world: &World<'_>) -> bool {
     let module = &asked.place.module;
-    !module.is_mapped_file()
-        && !(is_file(module)
-            && !module.path.starts_with("/memfd:")
-            && belongs(seen, &module.before_deletion(), world))
+    if module.is_mapped_file() {
+        return false;
+    }
+    let was_file = is_file(module) && !module.path.starts_with("/memfd:");
+    !(was_file && belongs(seen, &module.before_deletion(), world))
 }
 
 /// The program itself or a library of its baseline.

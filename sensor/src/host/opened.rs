@@ -52,6 +52,7 @@ pub(super) struct Openings {
 #[derive(Debug)]
 struct Waiting {
     ktime_ns: u64,
+    tid: u32,
     file: FileKey,
     addr: u64,
     asked: Option<Asked>,
@@ -97,6 +98,13 @@ impl Openings {
         all.push(one);
     }
 
+    /// Who asked for the library that this thread is opening: what it needs is mapped before any of
+    /// it is sealed, from deeper in the loader than the stack that is told may reach.
+    fn under_way(&self, id: ProcessId, tid: u32) -> Option<Asked> {
+        let all = self.waiting.get(&id)?;
+        all.iter().rev().find(|one| one.tid == tid).and_then(|one| one.asked.clone())
+    }
+
     /// Takes those out that `ready` says are complete.
     fn take(&mut self, id: ProcessId, ready: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
         let Some(all) = self.waiting.get_mut(&id) else { return Vec::new() };
@@ -136,9 +144,11 @@ impl Pipeline {
                 asked = guess(&proc.placed, &opened.stack);
             }
         }
+        let asked = asked.or_else(|| self.openings.under_way(id, at.tid));
         let module = self.programs.by_file(&opened.file);
         let Opened { file, addr, .. } = *opened;
-        self.openings.add(id, Waiting { ktime_ns: at.ktime_ns, file, addr, asked, module });
+        let (ktime_ns, tid) = (at.ktime_ns, at.tid);
+        self.openings.add(id, Waiting { ktime_ns, tid, file, addr, asked, module });
         self.tell_openings(id, Waiting::is_urgent, None, out);
     }
 
@@ -237,12 +247,12 @@ pub(super) fn owner(placed: &[Placed], addr: u64) -> Option<&ModuleId> {
 /// Of a process that is gone: the nearest word that lies in code from its start, libc's left out. It
 /// may as well be the address of some function.
 fn guess(placed: &[Placed], stack: &Stack) -> Option<Asked> {
-    let words = stack.words.iter().copied().filter(|word| *word != 0);
+    let mut words = stack.words.iter().copied().filter(|word| *word != 0);
     let inside = |word: u64| {
         let holds = |one: &&Placed| one.start <= word && word - one.start < one.len;
         placed.iter().find(holds).filter(|one| !one.module.name().starts_with("libc"))
     };
-    let (word, one) = words.filter_map(|word| Some((word, inside(word)?))).next()?;
+    let (word, one) = words.find_map(|word| Some((word, inside(word)?)))?;
     let offset = (word - one.start).saturating_add(one.offset);
     let place = Located { module: one.module.clone(), offset, symbol: None };
     Some(Asked { place, unwound: false, through_libc: false })
@@ -289,7 +299,7 @@ mod tests {
         ) {
             let all: Vec<Placed> = all
                 .into_iter()
-                .map(|(start, offset, len)| Placed { start, offset, len, ..placed(0, "/a") })
+                .map(|(start, offset, len)| Placed { start, len, offset, ..placed(0, "/a") })
                 .collect();
             let _ = owner(&all, addr);
             let _ = guess(&all, &Stack { words: words.into(), ..Stack::default() });

@@ -89,8 +89,8 @@ impl Pipeline {
     /// whose fork is still in the other ring is understood.
     pub fn on_event(&mut self, event: Event, out: &mut impl FnMut(Observation)) {
         self.tick(event.ktime_ns, out);
-        let Event { ktime_ns, tgid, role, body, .. } = event;
-        let at = At { ktime_ns, tgid, role };
+        let Event { ktime_ns, tgid, tid, role, body, .. } = event;
+        let at = At { ktime_ns, tgid, tid, role };
         match body {
             EventBody::Fork(fork) => self.on_fork(at, &fork, out),
             EventBody::Exec(exec) => self.on_exec(at, &exec, out),
@@ -374,6 +374,7 @@ impl std::fmt::Debug for Pipeline {
 pub(super) struct At {
     pub(super) ktime_ns: u64,
     pub(super) tgid: u32,
+    pub(super) tid: u32,
     pub(super) role: Role,
 }
 

@@ -14,7 +14,7 @@ const FILES_MAX: usize = 8192;
 /// Remembers what a file is.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
-    programs: HashMap<(FileKey, String, Role), Arc<Program>>,
+    executables: HashMap<(FileKey, String, Role), Arc<Program>>,
     modules: HashMap<(FileKey, String), ModuleId>,
     /// The latest by inode number, device and generation.
     by_inode: HashMap<(u64, u32, u32), (FileKey, ModuleId)>,
@@ -32,16 +32,16 @@ impl Programs {
         role: Role,
     ) -> Arc<Program> {
         let key = (*file, shown(path), role);
-        if let Some(known) = self.programs.get(&key) {
+        if let Some(known) = self.executables.get(&key) {
             return Arc::clone(known);
         }
-        if self.programs.len() >= FILES_MAX {
-            self.programs.clear();
+        if self.executables.len() >= FILES_MAX {
+            self.executables.clear();
         }
         let module = self.module(outside, tgid, path, file);
         let subject = format!("{} {}", module.path, module.build);
         let program = Arc::new(Program { file: *file, module, role, subject });
-        self.programs.insert(key, Arc::clone(&program));
+        self.executables.insert(key, Arc::clone(&program));
         program
     }
 

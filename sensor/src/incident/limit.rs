@@ -158,7 +158,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             known.truncate(MAX_PIECES);
             let texts = [library, caller_module, caller].into_iter().chain(caller_build_id);
             texts.chain(known).for_each(|text| shorten(text, room));
-            seconds.iter_mut().for_each(|number| *number = tidy(*number));
+            *seconds = seconds.map(tidy);
         }
         Evidence::Library { path, build_id, inode } => {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));

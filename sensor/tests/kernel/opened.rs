@@ -31,12 +31,6 @@ impl Fixture {
         let run = format!("-Wl,-rpath,{}", fixture.dir.path().display());
         for (output, source, more) in [
             ("plugin.so", fixture.path("plugin.c"), &shared[..]),
-            ("libneeded.so", fixture.path("plugin.c"), &shared[..]),
-            (
-                "needing.so",
-                source("asks.c"),
-                &["-shared", "-fPIC", "-Wl,--no-as-needed", "-l:libneeded.so", run.as_str()],
-            ),
             ("libasks.so", source("asks.c"), &shared[..]),
             ("opens", source("opens.c"), &["-l:libasks.so", run.as_str()]),
         ] {
@@ -62,13 +56,9 @@ impl Fixture {
 
     /// Started, and waiting with its library opened and closed.
     fn open(&self, mode: &str) -> Child {
-        self.open_file(mode, "plugin.so")
-    }
-
-    fn open_file(&self, mode: &str, library: &str) -> Child {
         let mut child = Command::new(self.path("opens"))
             .arg(mode)
-            .arg(self.path(library))
+            .arg(self.path("plugin.so"))
             .args(SECRETS)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -99,11 +89,7 @@ fn openings(events: &[Event]) -> Vec<&Opened> {
 
 /// The opening of the plug-in, and who asked.
 fn asked(bench: &mut Bench, fixture: &Fixture, child: &Child) -> Asker {
-    asked_for(bench, &fixture.path("plugin.so"), child)
-}
-
-fn asked_for(bench: &mut Bench, library: &Path, child: &Child) -> Asker {
-    let plugin = inode_of(&bench.sensor, library);
+    let plugin = inode_of(&bench.sensor, &fixture.path("plugin.so"));
     let event = bench.expect("an opening", child.id(), |event| {
         event.tgid == child.id()
             && matches!(&event.body, EventBody::Opened(opened) if opened.file.ino == plugin.ino)
@@ -149,18 +135,6 @@ fn a_library_that_asks_behind_its_programs_back_is_the_asker() {
     let asker = asked(&mut bench, &fixture, &child);
     same("module", module(&asker), fixture.path("libasks.so").display().to_string());
     same("symbol", asker.place.symbol.as_deref(), Some("ask"));
-    end(child);
-}
-
-#[test]
-fn what_a_library_needs_is_asked_for_by_who_asked_for_it() {
-    let Some((mut bench, fixture)) = bench() else { return };
-    let child = fixture.open_file("other", "needing.so");
-    for library in ["needing.so", "libneeded.so"] {
-        let asker = asked_for(&mut bench, &fixture.path(library), &child);
-        same("module", module(&asker), fixture.path("libasks.so").display().to_string());
-        same("unwound", asker.unwound, true);
-    }
     end(child);
 }
 

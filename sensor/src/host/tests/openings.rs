@@ -44,6 +44,34 @@ fn an_opening_waits_for_its_files_name_and_its_seal() {
 }
 
 #[test]
+fn what_a_library_needs_is_asked_for_by_who_asked_for_it() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let tgid = started(&mut world);
+    let needed = Path::new("/usr/lib/needed.so");
+    world.open(tgid, SSHD_PATH, Path::new(PLUGIN), Path::new(LZMA));
+    world.open(tgid, SSHD_PATH, needed, Path::new(LZMA));
+    for library in [needed, Path::new(PLUGIN)] {
+        world.seal(tgid, library);
+    }
+    // Nothing is under way any more.
+    world.open(tgid, SSHD_PATH, Path::new("/usr/lib/later.so"), Path::new(LZMA));
+    let mut events = world.take();
+    // The stack of the second and the third reaches nobody.
+    for event in
+        events.iter_mut().filter(|event| matches!(event.body, EventBody::Opened(_))).skip(1)
+    {
+        let EventBody::Opened(opened) = &mut event.body else { unreachable!() };
+        opened.stack.words.fill(0);
+    }
+    let mut seen = run(&mut station, events);
+    station.tick(world.now + 1_000 * MS, &mut |one| seen.push(one));
+    let asked = |one: &Opening| one.asked.as_ref().map(|asked| asked.place.module.path.clone());
+    let found: Vec<Option<String>> = openings(&seen).into_iter().map(asked).collect();
+    assert_eq!(found, [Some(LZMA.to_owned()), Some(LZMA.to_owned()), None]);
+}
+
+#[test]
 fn without_a_seal_it_is_told_after_a_while_or_at_the_end() {
     for ends in [false, true] {
         let mut world = World::new();

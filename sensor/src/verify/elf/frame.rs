@@ -174,9 +174,8 @@ impl Common {
                         b'R' => encoding = data.byte()?,
                         b'L' => drop(data.byte()?),
                         b'P' => data.skip_pointer()?,
-                        // A signal handler's frame: what it interrupted is not its caller.
-                        b'S' => return None,
                         b'B' | b'G' => {}
+                        // With S it is a signal handler's: what it interrupted is not its caller.
                         _ => return None,
                     }
                 }

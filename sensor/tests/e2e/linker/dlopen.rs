@@ -59,6 +59,15 @@ const CASES: &[Case] = &[
         learned: true,
     },
     Case {
+        name: "what an unknown library needs",
+        mode: "self",
+        library: "needing.so",
+        severity: "medium",
+        evidence: &[("library", "libneeded.so"), ("caller_module", "opens")],
+        also: Some("library_unexpected"),
+        learned: true,
+    },
+    Case {
         name: "asker in anonymous memory",
         mode: "memory",
         library: "plugin.so",
@@ -101,9 +110,12 @@ impl Opener {
         let here = opener.0.path().display().to_string();
         let run = format!("-Wl,-rpath,{here}");
         let shared = ["-shared", "-fPIC", "-Wl,-z,relro,-z,now"];
+        let needing = [&shared[..], &["-Wl,--no-as-needed", "-l:libneeded.so", &run]].concat();
         for (output, source, more) in [
             ("plugin.so", source.clone(), &shared[..]),
-            ("extra.so", source, &shared[..]),
+            ("extra.so", source.clone(), &shared[..]),
+            ("libneeded.so", source, &shared[..]),
+            ("needing.so", c("asks.c"), &needing[..]),
             ("libasks.so", c("asks.c"), &shared[..]),
             (PROGRAM, c("opens.c"), &["-l:libasks.so", "-Wl,-z,now", run.as_str()]),
         ] {
