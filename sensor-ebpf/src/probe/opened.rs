@@ -30,7 +30,7 @@ static BLANK: ModulesState = ModulesState::BLANK;
 
 /// A guarded program starts.
 #[inline(always)]
-pub fn start(tgid: u32, task: Task, exe: &FileKey) {
+pub fn start(tgid: u32, task: Task<true>, exe: &FileKey) {
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "by value it would be copied to the stack, which has no room for it"
