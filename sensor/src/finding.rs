@@ -156,6 +156,48 @@ pub enum Evidence {
         /// Build-id of that module, hex.
         callback_build_id: Option<String>,
     },
+    /// Code that is not what its file says.
+    Code {
+        /// Module whose code it is.
+        module: String,
+        /// `module+address`, with the nearest function.
+        place: String,
+        /// That function; empty where there is none.
+        function: String,
+        /// Bytes that differ.
+        length: u64,
+        /// The file's bytes, hex; the first ones.
+        expected: String,
+        /// The bytes in memory, hex.
+        actual: String,
+        /// The file's instructions.
+        expected_code: Vec<String>,
+        /// The instructions in memory.
+        actual_code: Vec<String>,
+        /// Where they lead, `module+offset`; empty where they do not.
+        leads_to: String,
+        /// Path of the module they lead into, or what its memory is called.
+        leads_to_module: String,
+        /// What accounts for it: a probe, a breakpoint.
+        explained_by: Option<String>,
+    },
+    /// Executable memory and the loader's list of modules contradict each other.
+    Mapping {
+        /// Path of the file or module; empty for memory without one.
+        module: String,
+        /// Build-id, hex.
+        build_id: Option<String>,
+        /// What contradicts, as a clause that follows the file's name.
+        problem: String,
+        /// First address; empty for several areas.
+        address: String,
+        /// Bytes.
+        size: u64,
+        /// The kernel's name for what is there, and its permissions.
+        memory: String,
+        /// Of replaced code: bytes that are not the file's.
+        differing: Option<u64>,
+    },
     /// A measured time against its baseline.
     Timing {
         /// What was measured, e.g. `link_cpu`, `auth_cpu`.

@@ -10,7 +10,7 @@ mod file;
 mod files;
 mod group;
 mod mapped;
-mod mounts;
+pub(crate) mod mounts;
 mod owner;
 mod packages;
 mod process;

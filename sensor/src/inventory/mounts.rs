@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Device number as mountinfo and maps print it: of the superblock, not `st_dev`.
-pub(super) type Device = (u32, u32);
+pub(crate) type Device = (u32, u32);
 
 /// File systems without a block device that answer by themselves.
 const LOCAL: [&str; 15] = [
@@ -33,7 +33,7 @@ const MAX_MOUNTS: usize = 100_000;
 
 /// The mounts of one namespace, as far as they matter here.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     /// `None` for a file system that answers by itself, else its type.
     devices: HashMap<Device, Option<Arc<str>>>,
     /// Where those are mounted that do not.
@@ -46,7 +46,7 @@ pub(super) struct Mounts {
 
 /// Whether files on a device may be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Yes.
     Local,
     /// They may hang: a file system of this type.
@@ -66,7 +66,7 @@ struct Mount<'a> {
 impl Mounts {
     /// Reads the text of `/proc/PID/mountinfo`. Files on `trusted` may be opened whatever their
     /// file system is: the host itself lives there.
-    pub(super) fn parse(text: &[u8], trusted: Option<Device>) -> Self {
+    pub(crate) fn parse(text: &[u8], trusted: Option<Device>) -> Self {
         let mut mounts = Self::default();
         let mut kinds: HashMap<&str, Arc<str>> = HashMap::new();
         for line in text.split(|byte| *byte == b'\n').take(MAX_MOUNTS) {
@@ -96,11 +96,11 @@ impl Mounts {
     }
 
     /// Where the root directory is.
-    pub(super) fn root(&self) -> Option<Device> {
+    pub(crate) fn root(&self) -> Option<Device> {
         self.root
     }
 
-    pub(super) fn reach(&self, device: Device) -> Reach {
+    pub(crate) fn reach(&self, device: Device) -> Reach {
         match self.devices.get(&device) {
             Some(None) => Reach::Local,
             Some(Some(kind)) => Reach::Remote(Arc::clone(kind)),

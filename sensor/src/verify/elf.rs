@@ -11,6 +11,7 @@ mod note;
 mod reloc;
 mod symbols;
 mod symtab;
+mod textrel;
 mod unwind;
 mod version;
 
@@ -25,6 +26,7 @@ pub(crate) use self::reloc::Slot;
 pub use self::reloc::SlotKind;
 pub(crate) use self::symbols::{Binding, Sym, SymbolTable};
 pub(crate) use self::symtab::{FunctionTable, read_function_table};
+pub(crate) use self::textrel::{Relocated, read_text_relocations};
 use super::bytes::{index, u16_at, u32_at, u64_at};
 
 /// The largest single table that is read, bytes (Chromium's relocations take 27 MB).
@@ -84,6 +86,7 @@ pub(crate) struct Segment {
     pub(crate) filesz: u64,
     pub(crate) memsz: u64,
     pub(crate) exec: bool,
+    pub(crate) write: bool,
 }
 
 /// Program headers and build-id: enough to place a file in an address space.
@@ -190,7 +193,8 @@ impl Headers {
                 vaddr.checked_add(memsz)?;
                 offset.checked_add(filesz)?;
                 let exec = flags & abi::PF_X != 0;
-                self.loads.push(Segment { vaddr, offset, filesz, memsz, exec });
+                let write = flags & abi::PF_W != 0;
+                self.loads.push(Segment { vaddr, offset, filesz, memsz, exec, write });
             }
             abi::PT_DYNAMIC => self.dynamic = Some((vaddr, offset, filesz)),
             abi::PT_GNU_RELRO => self.relro = Some((vaddr, memsz)),

@@ -16,6 +16,7 @@ pub(super) const PT_NOTE: u32 = 4;
 pub(super) const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 pub(super) const PT_GNU_RELRO: u32 = 0x6474_e552;
 pub(super) const PF_X: u32 = 1;
+pub(super) const PF_W: u32 = 2;
 pub(super) const NT_GNU_BUILD_ID: u32 = 3;
 
 pub(super) const DT_NULL: u64 = 0;
@@ -29,6 +30,9 @@ pub(super) const DT_RELASZ: u64 = 8;
 pub(super) const DT_STRSZ: u64 = 10;
 pub(super) const DT_SONAME: u64 = 14;
 pub(super) const DT_SYMBOLIC: u64 = 16;
+pub(super) const DT_REL: u64 = 17;
+pub(super) const DT_RELSZ: u64 = 18;
+pub(super) const DT_TEXTREL: u64 = 22;
 pub(super) const DT_JMPREL: u64 = 23;
 pub(super) const DT_FLAGS: u64 = 30;
 pub(super) const DT_GNU_HASH: u64 = 0x6fff_fef5;
@@ -38,6 +42,7 @@ pub(super) const DT_VERSYM: u64 = 0x6fff_fff0;
 pub(super) const DT_VERDEF: u64 = 0x6fff_fffc;
 pub(super) const DT_VERNEED: u64 = 0x6fff_fffe;
 pub(super) const DF_SYMBOLIC: u64 = 2;
+pub(super) const DF_TEXTREL: u64 = 4;
 pub(super) const VER_FLG_BASE: u16 = 1;
 
 pub(super) const SHN_UNDEF: u16 = 0;
