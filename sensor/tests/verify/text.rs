@@ -61,8 +61,9 @@ fn an_inline_patch_is_found_with_what_it_changed_and_where_it_leads() {
     let patch = patches[0];
     assert_eq!(patch.module.file_name(), "libc.so.6");
     assert!(patch.symbol.as_deref().unwrap().ends_with("getppid"), "{patch}");
-    assert_eq!((patch.symbol_offset, patch.length), (Some(0), 5));
-    assert_eq!((patch.actual[0], patch.actual.len()), (0xe9, 5));
+    // The last bytes of the distance may be what was there before.
+    assert!(patch.symbol_offset == Some(0) && (2..=5).contains(&patch.length), "{patch:?}");
+    assert_eq!((patch.actual[0], patch.actual.len() as u64), (0xe9, patch.length));
     let target = patch.leads_to.as_ref().unwrap();
     assert_eq!(target.module.as_ref().unwrap().file_name(), "libevil.so");
     assert!(patch.actual_code[0].contains("jmp"), "{patch:?}");

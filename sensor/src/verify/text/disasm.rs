@@ -65,6 +65,7 @@ impl Code<'_> {
         let (mut decoder, mut formatter) = (self.decoder(), FastFormatter::new());
         formatter.options_mut().set_space_after_operand_separator(true);
         formatter.options_mut().set_use_hex_prefix(true);
+        formatter.options_mut().set_uppercase_hex(false);
         let mut lines = Vec::new();
         while decoder.can_decode() && decoder.ip() < end && lines.len() < LINES_MAX {
             let instruction = decoder.decode();

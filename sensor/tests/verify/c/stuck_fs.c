@@ -132,6 +132,8 @@ int main(int argc, char **argv)
 		return refuse("map");
 	/* A private page, which has to be compared. */
 	code[length / 2] ^= 1;
+	/* While it is answered: else this process could not even end. */
+	close(library);
 	if (write(stop[1], "x", 1) != 1)
 		return refuse("stop");
 	puts("ready");
