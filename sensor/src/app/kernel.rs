@@ -90,8 +90,9 @@ impl Kernel {
     }
 
     fn read(&self, memory_bytes: u64) -> Option<KernelReading> {
-        let counters = self.lock().counters().ok()?;
-        Some(KernelReading { counters: counters.all(), memory_bytes })
+        let sensor = self.lock();
+        let counters = sensor.counters().ok()?.all();
+        Some(KernelReading { counters, memory_bytes, programs: sensor.program_stats() })
     }
 
     /// A thread that panicked with the lock held leaves maps that are as good as before.
