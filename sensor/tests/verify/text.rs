@@ -373,7 +373,7 @@ fn files_that_nobody_answers_for_do_not_keep_the_check_waiting() {
         return;
     }
     let (pid, (send, done)) = (child.pid(), mpsc::channel());
-    thread::spawn(move || send.send(check(pid)));
+    thread::spawn(move || drop(send.send(check(pid))));
     let report = done.recv_timeout(DEADLINE).expect("the check waits for the file system");
     let gaps: Vec<String> = report.gaps.iter().map(ToString::to_string).collect();
     assert!(gaps.iter().any(|gap| gap.contains("files on fuse.stuck are not read")), "{gaps:?}");
