@@ -204,9 +204,9 @@ impl Line {
 }
 
 /// To the analysis, and to those who look further.
-fn pass(provenance: Option<&Provenance>, intake: &mut Intake, seen: Observation) {
+fn pass(provenance: Option<&Provenance>, intake: &mut Intake, mut seen: Observation) {
     if let Some(provenance) = provenance {
-        provenance.look(&seen);
+        provenance.look(&mut seen);
     }
     intake.offer(seen);
 }

@@ -1,9 +1,15 @@
 //! The vocabulary of verdicts: findings, their evidence and severity, as the interfaces fix them.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::package::{Content, Origin, Owned};
+use crate::search::Explained;
+
+/// Odd places told of one search.
+const ODD_MAX: usize = 8;
 
 /// How bad it is if it is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -144,6 +150,22 @@ pub enum Evidence {
         content: String,
         /// The digest of the file, where it differs, with its kind.
         digest: Option<String>,
+    },
+    /// Why the loader found the library before it where it did.
+    Search {
+        /// The rule and where it stands: `RUNPATH $ORIGIN/../lib of /usr/sbin/x`, `ld.so.cache`;
+        /// empty where that cannot be told.
+        found_by: String,
+        /// The module that needs it, and by which name.
+        asked_by: Option<String>,
+        /// Its path, as the process sees it.
+        seen_as: String,
+        /// Its path as this host sees it; empty where that cannot be told.
+        on_host: String,
+        /// Why something of this cannot be told.
+        not_told: Option<String>,
+        /// Places that were asked and that others than root and the program's owner decide about.
+        odd: Vec<String>,
     },
     /// The loader's audit interface is in use though nobody asked for it.
     Audit {
@@ -332,6 +354,35 @@ impl Exposure {
 // === impl Evidence ===
 
 impl Evidence {
+    /// [`Evidence::Search`] of how a library was found.
+    pub(crate) fn of_search(told: &Result<Arc<Explained>, Arc<str>>) -> Self {
+        let told = match told {
+            Ok(told) => told,
+            Err(reason) => {
+                return Self::Search {
+                    found_by: String::new(),
+                    asked_by: None,
+                    seen_as: String::new(),
+                    on_host: String::new(),
+                    not_told: Some(reason.to_string()),
+                    odd: Vec::new(),
+                };
+            }
+        };
+        let (on_host, unknown) = match &told.on_host {
+            Ok(path) => (path.display().to_string(), None),
+            Err(reason) => (String::new(), Some((*reason).to_owned())),
+        };
+        Self::Search {
+            found_by: told.found.found_by(),
+            asked_by: told.found.asked_by(),
+            seen_as: told.inside.display().to_string(),
+            on_host,
+            not_told: unknown,
+            odd: told.found.odd().into_iter().take(ODD_MAX).collect(),
+        }
+    }
+
     /// [`Evidence::Package`] of what is known of a file's origin.
     pub(crate) fn of_origin(origin: &Origin) -> Self {
         let package = origin.package();

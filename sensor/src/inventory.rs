@@ -4,6 +4,7 @@
 //! Libraries that were linked into a program statically are part of its file and not seen here.
 
 mod collect;
+mod digests;
 mod elf;
 mod examine;
 mod file;

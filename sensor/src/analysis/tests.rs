@@ -1,5 +1,6 @@
 //! From events to incidents: logins as the kernel side reports them, clean and attacked.
 
+mod answers;
 mod code;
 mod environment;
 mod hooks;

@@ -169,6 +169,8 @@ impl Worker {
                 self.keep_house(now);
             }
         }
+        let updates = self.analysis.finish();
+        self.publish(&updates);
         self.analysis.flush();
         self.save_incidents();
         self.tell_baselines();

@@ -72,6 +72,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }
+        | Evidence::Search { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. }
         | Evidence::Note { .. } => return None,

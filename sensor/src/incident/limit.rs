@@ -187,6 +187,12 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let optional = purl.iter_mut().chain(previous).chain(digest);
             [package, content].into_iter().chain(optional).for_each(|text| shorten(text, room));
         }
+        Evidence::Search { found_by, asked_by, seen_as, on_host, not_told, odd } => {
+            odd.truncate(MAX_PIECES);
+            let optional = asked_by.iter_mut().chain(not_told).chain(odd);
+            let texts = [found_by, seen_as, on_host].into_iter().chain(optional);
+            texts.for_each(|text| shorten(text, room));
+        }
         Evidence::File { mode, .. } => shorten(mode, room),
         Evidence::Timing {
             metric,

@@ -166,6 +166,11 @@ fn sentence(
             let but = if content == "differs" { ", but is not what that brought" } else { "" };
             format!("it belongs to {}{since}{}{but}", name(package), before.unwrap_or_default())
         }
+        Evidence::Search { found_by, .. } if found_by.is_empty() => return None,
+        Evidence::Search { found_by, odd, .. } => {
+            let odd = odd.first().map(|odd| format!(": {}", path(odd))).unwrap_or_default();
+            format!("the loader found it by {}{odd}", path(found_by))
+        }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
         Evidence::File { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {

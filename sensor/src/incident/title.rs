@@ -45,6 +45,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Library { .. }
         | Evidence::File { .. }
         | Evidence::Package { .. }
+        | Evidence::Search { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => 6,
@@ -90,6 +91,7 @@ fn headline(finding: &Finding) -> String {
         Evidence::Mapping { .. }
         | Evidence::File { .. }
         | Evidence::Package { .. }
+        | Evidence::Search { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => clause(&finding.title),

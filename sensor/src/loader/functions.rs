@@ -21,8 +21,6 @@ use super::site::{self, HitPrice};
 use crate::verify::OwnProbes;
 
 const PROGRAM: &str = "function_entry";
-/// include/uapi/linux/magic.h `OVERLAYFS_SUPER_MAGIC`.
-const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
 /// A function of a library file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +89,7 @@ impl Sensor {
     ) -> Result<Vec<Result<ProbedFunction, FunctionError>>, LoadError> {
         let (key, _) = self.identify(library.as_fd())?;
         let inode = InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
-        let is_overlay = rustix::fs::fstatfs(library).is_ok_and(|stat| stat.f_type == OVERLAY);
+        let is_overlay = crate::filesystem::is_overlay(library);
         let own = self.own_probes();
         let (object, libraries) = self.functions_mut();
         let inode = libraries.below_overlays(&key, is_overlay).unwrap_or(inode);

@@ -19,7 +19,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(crate) use self::abi::{DT_AUDIT, DT_DEPAUDIT};
+pub(crate) use self::abi::{
+    DF_1_NODEFLIB, DT_AUDIT, DT_DEPAUDIT, DT_FLAGS_1, DT_RPATH, DT_RUNPATH,
+};
 pub(crate) use self::dynamic::Dynamic;
 pub(crate) use self::hash::SymbolName;
 pub(crate) use self::reloc::Slot;
@@ -258,6 +260,11 @@ impl Headers {
         }
         read_bytes(source, what, offset, bytes)
     }
+}
+
+/// What a file asks of a loader, without symbols and relocations.
+pub(crate) fn read_dynamic<R: ReadAt + ?Sized>(source: &R) -> Result<Dynamic, ElfError> {
+    Dynamic::read(source, &Headers::read(source)?)
 }
 
 /// What symbols a file offers, without its relocations.

@@ -89,6 +89,16 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 digest: None,
             }
         }),
+        (text(), option::of(text()), text(), vec(text(), 0..4)).prop_map(
+            |(found_by, asked_by, path, odd)| Evidence::Search {
+                found_by,
+                asked_by: asked_by.clone(),
+                seen_as: path.clone(),
+                on_host: path,
+                not_told: asked_by,
+                odd,
+            }
+        ),
         (text(), text(), option::of(text())).prop_map(|(callback, callback_module, id)| {
             Evidence::Audit { count: 1, callback, callback_module, callback_build_id: id }
         }),
