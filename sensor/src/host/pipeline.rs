@@ -277,7 +277,8 @@ impl Pipeline {
             self.attach(at.tgid, path, inode);
         }
         let placed = Placed::of(map, &module.path);
-        let library = Library { module: module.clone(), file: map.file, during_link, placed };
+        let library =
+            Library { module: module.clone(), file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
         self.opening_named(id, &map.file, &module, out);
     }

@@ -72,7 +72,8 @@ pub(crate) struct Module {
 pub(crate) struct Layout {
     pub(crate) modules: Vec<Module>,
     pub(crate) namespaces: Vec<Range<usize>>,
-    numbers: Vec<usize>,
+    /// Their numbers.
+    pub(crate) numbers: Vec<usize>,
     pub(crate) linkage: Linkage,
     /// The loader's own entry.
     pub(crate) loader: Option<usize>,

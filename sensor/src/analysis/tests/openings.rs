@@ -125,7 +125,9 @@ fn a_namespace_of_its_own_is_low_at_first_and_medium_once_settled() {
         for _ in 0..logins {
             bench.login(&login());
         }
-        *bench.slots.1.lock().unwrap() = Some(PathBuf::from(PAM));
+        let module = ModuleId { path: PAM.to_owned(), build: "ab".to_owned() };
+        let apart = Namespace { number: 1, modules: vec![module] };
+        bench.slots.0.lock().unwrap().4.namespaces = vec![apart];
         bench.login(&login());
         bench.world.now += 1_000 * MS;
         bench.run();
