@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
 
-const SUMMARY: [&str; 18] = [
+const SUMMARY: [&str; 20] = [
     "audit_unrequested",
     "checked",
     "denied",
@@ -19,7 +19,9 @@ const SUMMARY: [&str; 18] = [
     "needed_capabilities",
     "not_covered",
     "processes",
+    "slots_by_kind",
     "slots_checked",
+    "slots_skipped",
     "with_findings",
     "with_gaps",
     "with_preloads",
@@ -129,6 +131,7 @@ fn a_redirected_slot_exits_1_and_names_the_symbol() {
             "pid",
             "preloads",
             "settled",
+            "slots_by_kind",
             "slots_checked",
             "uid"
         ]

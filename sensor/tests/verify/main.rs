@@ -17,3 +17,4 @@ mod fixture;
 mod machine;
 mod mutation;
 mod servers;
+mod slots;

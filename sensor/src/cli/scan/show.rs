@@ -77,10 +77,10 @@ fn account(tally: &Tally) -> Vec<Vec<(Tone, String)>> {
     let lines = [
         ("processes", tally.seen, true),
         ("checked", tally.checked, true),
-        ("slots compared", tally.slots, true),
+        ("slots compared", tally.slots.total(), true),
         ("audited by the loader unrequested", tally.audited, false),
         ("static, no slots", tally.without_loader, false),
-        ("not covered: 32-bit or unknown loader", tally.not_covered, false),
+        ("not covered: unknown loader, 32-bit ARM", tally.not_covered, false),
         ("slots whose file changed since the start", tally.file_changed, false),
         ("with preloaded libraries", tally.with_preloads, false),
         ("checked in part", tally.with_gaps, false),
