@@ -6,6 +6,7 @@ const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
 const AT_PAGESZ: u64 = 6;
 const AT_BASE: u64 = 7;
+const AT_SECURE: u64 = 23;
 const AT_SYSINFO: u64 = 32;
 const AT_SYSINFO_EHDR: u64 = 33;
 
@@ -19,6 +20,8 @@ pub(crate) struct Auxv {
     pub(crate) phdr: u64,
     /// Address of the vDSO's ELF header (`AT_SYSINFO_EHDR`).
     pub(crate) vdso: u64,
+    /// The program runs with more rights than who started it (`AT_SECURE`).
+    pub(crate) secure: bool,
     /// How a 32-bit x86 process enters the kernel: a function of the vDSO (`AT_SYSINFO`).
     pub(crate) sysinfo: u64,
     /// Entries of a 32-bit process are half as wide.
@@ -55,6 +58,7 @@ impl Auxv {
                 AT_PHDR => found.phdr = value,
                 AT_PAGESZ => page = value,
                 AT_BASE => found.base = value,
+                AT_SECURE => found.secure = value != 0,
                 AT_SYSINFO => found.sysinfo = value,
                 AT_SYSINFO_EHDR => found.vdso = value,
                 _ => {}
@@ -85,8 +89,7 @@ mod tests {
     #[test]
     fn the_loader_base_is_found() {
         let bytes = wide(&[(33, 0x7ffe), (6, 4096), (3, 0x40), (7, 0x7f00), (0, 0), (7, 1)]);
-        let found =
-            Auxv { base: 0x7f00, phdr: 0x40, vdso: 0x7ffe, sysinfo: 0, width: Width::Eight };
+        let found = Auxv { base: 0x7f00, phdr: 0x40, vdso: 0x7ffe, ..Auxv::default() };
         assert_eq!(Auxv::parse(&bytes), Ok(found));
     }
 
@@ -96,7 +99,7 @@ mod tests {
             .iter()
             .flat_map(|v| v.to_le_bytes())
             .collect();
-        let found = Auxv { base: 0xf7e0, phdr: 0, vdso: 0, sysinfo: 0xf7f0, width: Width::Four };
+        let found = Auxv { base: 0xf7e0, sysinfo: 0xf7f0, width: Width::Four, ..Auxv::default() };
         assert_eq!(Auxv::parse(&narrow), Ok(found));
         assert_eq!(Auxv::parse(&[1; 64]), Err(AuxvError::Malformed));
         assert_eq!(Auxv::parse(&[]), Err(AuxvError::Empty));

@@ -16,6 +16,7 @@ mod relr;
 mod special;
 mod symbols;
 mod symtab;
+mod textrel;
 mod unwind;
 mod version;
 mod words;
@@ -24,16 +25,20 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(crate) use self::abi::{DT_AUDIT, DT_DEPAUDIT};
+pub(crate) use self::abi::{
+    DF_1_NODEFLIB, DT_AUDIT, DT_DEPAUDIT, DT_FLAGS_1, DT_RPATH, DT_RUNPATH,
+};
 pub(crate) use self::dynamic::Dynamic;
 pub(crate) use self::entry::EntryPoints;
 pub(crate) use self::hash::SymbolName;
+use self::headers::MAX_SEGMENTS;
 pub(crate) use self::headers::{Headers, Machine, Segment};
 pub use self::kind::{Depth, SlotCounts, SlotKind};
 pub use self::reloc::Skipped;
 pub(crate) use self::reloc::{Relative, Relocations, Slot};
 pub(crate) use self::symbols::{Binding, Sym, SymbolTable};
 pub(crate) use self::symtab::{FunctionTable, read_function_table};
+pub(crate) use self::textrel::{Relocated, read_text_relocations};
 use super::bytes::index;
 
 /// The largest single table that is read, bytes (Chromium's relocations take 27 MB).
@@ -112,6 +117,11 @@ impl ReadAt for [u8] {
         buf.copy_from_slice(bytes);
         Ok(())
     }
+}
+
+/// What a file asks of a loader, without symbols and relocations.
+pub(crate) fn read_dynamic<R: ReadAt + ?Sized>(source: &R) -> Result<Dynamic, ElfError> {
+    Dynamic::read(source, &Headers::read(source)?)
 }
 
 /// What symbols a file offers, without its relocations.

@@ -131,7 +131,7 @@ fn all_slots(modules: &[Module]) -> BTreeMap<u64, SlotKind> {
 }
 
 fn verifier() -> Verifier {
-    Verifier::new(Limits { recheck_after: Duration::ZERO, ..Limits::default() })
+    Verifier::new(Limits { recheck_after: Duration::ZERO, text: false, ..Limits::default() })
 }
 
 /// What an attacker might write: a function that runs commands, a function of another module,

@@ -7,7 +7,7 @@ use super::super::width::Width;
 use super::{ElfError, ReadAt, abi, note, read_bytes};
 
 /// Program headers looked at; the loader itself has no limit, real files have under 20.
-const MAX_SEGMENTS: usize = 256;
+pub(super) const MAX_SEGMENTS: usize = 256;
 
 /// Instruction sets whose relocations are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub(crate) struct Segment {
     pub(crate) filesz: u64,
     pub(crate) memsz: u64,
     pub(crate) exec: bool,
+    pub(crate) write: bool,
 }
 
 /// Program headers and build-id: enough to place a file in an address space.
@@ -180,7 +181,8 @@ impl Headers {
                 vaddr.checked_add(memsz)?;
                 offset.checked_add(filesz)?;
                 let exec = flags & abi::PF_X != 0;
-                self.loads.push(Segment { vaddr, offset, filesz, memsz, exec });
+                let write = flags & abi::PF_W != 0;
+                self.loads.push(Segment { vaddr, offset, filesz, memsz, exec, write });
             }
             abi::PT_DYNAMIC => self.dynamic = Some((vaddr, offset, filesz)),
             abi::PT_GNU_RELRO => self.relro = Some((vaddr, memsz)),
