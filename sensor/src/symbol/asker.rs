@@ -269,7 +269,7 @@ fn is_libc(name: &str) -> bool {
 /// The last instruction in `bytes` may be a call.
 fn ends_in_call(bytes: &[u8], machine: Machine) -> bool {
     match machine {
-        Machine::X86_64 => ends_in_call_x86(bytes),
+        Machine::X86_64 | Machine::I386 => ends_in_call_x86(bytes),
         Machine::Aarch64 => bytes.last_chunk::<4>().is_some_and(|word| {
             let word = u32::from_le_bytes(*word);
             // BL; BLR; BLRAA, BLRAB and their zero forms.

@@ -152,6 +152,8 @@ impl Common {
         let numbers = match machine {
             Machine::X86_64 => Numbers { stack_pointer: 7, frame_pointer: 6 },
             Machine::Aarch64 => Numbers { stack_pointer: 31, frame_pointer: 29 },
+            // Stacks are told in words of eight bytes.
+            Machine::I386 => return None,
         };
         let version = *cie.get(4)?;
         if u32_at(cie, 0)? != 0 || !matches!(version, 1 | 3) {
