@@ -20,6 +20,7 @@ mod memory;
 mod place;
 mod process;
 mod refusal;
+mod release;
 mod role;
 mod rung;
 mod sample;
