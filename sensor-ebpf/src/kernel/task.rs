@@ -103,6 +103,17 @@ impl Task {
         table.follow(offset!(fdt_fd))?.element(fd).map(File::from)
     }
 
+    /// Inode number and device of the root directory; 0 where the kernel does not say. Without a
+    /// branch, as the walk of a path may follow.
+    #[inline(always)]
+    pub fn root(self) -> (u64, u32) {
+        let fs = KernelPtr::from_raw(self.0.read_or_zero(offset!(task_fs)));
+        let dentry = KernelPtr::from_raw(fs.read_or_zero(offset!(fs_root_dentry)));
+        let inode = KernelPtr::from_raw(dentry.read_or_zero(offset!(dentry_inode)));
+        let superblock = KernelPtr::from_raw(inode.read_or_zero(offset!(inode_sb)));
+        (inode.read_or_zero(offset!(inode_ino)), superblock.read_or_zero(offset!(sb_dev)))
+    }
+
     /// Kernel stack.
     #[inline(always)]
     pub fn stack(self) -> Option<KernelPtr> {

@@ -96,6 +96,8 @@ fn try_exec(task: u64, bprm: u64) -> Option<()> {
     record.uid = uid;
     record.euid = euid;
     record.secure = secure(bprm);
+    (record.root_ino, record.root_dev) = task.root();
+    record.fs_magic = file.facts().fs_magic;
     if let Some(sock) = task.file(0).and_then(File::sock) {
         // A socket of a kind without a peer leaves the fields zero.
         let _ = sock.peer_into(&mut record.peer);

@@ -118,6 +118,7 @@ impl Learner {
                 let module = library.module.clone();
                 match judge::library(seen, library, world) {
                     Judged::Known => Vec::new(),
+                    Judged::Undecided => own(What::Refused { exe, file }),
                     Judged::Unexpected if program.guarded() => own(What::Refused { exe, file }),
                     judged => {
                         let late = judged == Judged::Unexpected;
@@ -136,7 +137,7 @@ impl Learner {
             }
             Body::Called(call) => match &call.caller {
                 Some(from) => match judge::caller(seen, call, from, world) {
-                    Judged::Unexpected => Vec::new(),
+                    Judged::Unexpected | Judged::Undecided => Vec::new(),
                     judged => own(What::Caller {
                         function: call.function.clone(),
                         module: from.module.clone(),
@@ -239,7 +240,7 @@ impl Learner {
     }
 
     fn believe(&self, lesson: Lesson, baselines: &mut Baselines, directives: &mut Vec<Directive>) {
-        directives.extend(lesson.forget().filter(|_| matches!(lesson.what, What::Refused { .. })));
+        directives.extend(lesson.forget().filter(|_| lesson.is_open()));
         let settled =
             baselines.get(&lesson.subject).settled(self.learning.observations, lesson.guarded);
         let count = if settled { Changed::Count } else { Changed::Learned };
@@ -308,6 +309,15 @@ impl State {
 // === impl Lesson ===
 
 impl Lesson {
+    /// It is not settled with this: the file was not accepted, or could not be read.
+    fn is_open(&self) -> bool {
+        match &self.what {
+            What::Refused { .. } => true,
+            What::Library { module, .. } => module.is_unread(),
+            _ => false,
+        }
+    }
+
     /// A library that is not accepted must be told again when it is next mapped.
     fn forget(&self) -> Option<Directive> {
         match self.what {

@@ -14,6 +14,8 @@ pub(crate) enum Judged {
     Learning,
     /// Not in a settled baseline.
     Unexpected,
+    /// The file could not be read, and one of its path is known: teaches nothing, accuses nobody.
+    Undecided,
 }
 
 /// A library mapped by a program.
@@ -22,8 +24,15 @@ pub(crate) enum Judged {
 /// authenticates: while one of the methods tried is new, so may the library be. What the loader
 /// maps before the program runs cannot depend on the client.
 pub(crate) fn library(seen: &Observation, library: &Library, world: &World<'_>) -> Judged {
+    if library.module.is_unread() && world.own.has_path(&library.module.path) {
+        return Judged::Undecided;
+    }
     if world.own.has_library(&library.module) {
         return Judged::Known;
+    }
+    // The first time that its build-id is read.
+    if world.own.was_unread(&library.module, &library.file) {
+        return Judged::Learning;
     }
     if !settled(seen, world) || (!library.during_link && new_method(seen, world)) {
         return Judged::Learning;
@@ -47,6 +56,9 @@ pub(crate) fn caller(
     if !is_file(module) {
         return Judged::Unexpected;
     }
+    if module.is_unread() && may_be_known(seen, call, module, world) {
+        return Judged::Undecided;
+    }
     // The program itself, and the library that defines the function, need no baseline.
     if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
         return Judged::Learning;
@@ -59,6 +71,17 @@ pub(crate) fn caller(
         return Judged::Learning;
     }
     Judged::Unexpected
+}
+
+/// What calls could not be read, and is in a place from which calls are known, or may become so.
+fn may_be_known(seen: &Observation, call: &Called, module: &ModuleId, world: &World<'_>) -> bool {
+    let callers = world.own.callers.get(&call.function);
+    let mut known = callers.into_iter().flat_map(|callers| &callers.modules);
+    let library = call.library.as_ref();
+    !settled(seen, world)
+        || module.path == seen.process.program.module.path
+        || library.is_some_and(|library| library.path == module.path)
+        || known.any(|known| known.path == module.path)
 }
 
 /// A loader variable: by its name, but for one that loads code, where each library counts.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::place::{self, Place};
 use super::{Counts, Found};
 use crate::event::FileKey;
-use crate::host::{Body, Library, Observation, Traced};
+use crate::host::{Aside, Body, Library, Observation, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
 use crate::trouble::chain;
@@ -35,6 +35,8 @@ pub(super) enum Message {
 
 pub(super) struct Worker {
     host: Arc<Root>,
+    /// Finds them: a path may lead to a mount that hangs.
+    files: Aside<()>,
     packages: Packages,
     hasher: Hasher,
     /// By the tag of the job.
@@ -66,6 +68,7 @@ impl Worker {
         };
         let mut worker = Self {
             host: Arc::new(Root::host()?),
+            files: Aside::new("traced-files", || ()),
             packages: Packages::new(Bounds::default()),
             hasher: Hasher::start(Limits::default(), answer)?,
             hashing: HashMap::new(),
@@ -94,10 +97,11 @@ impl Worker {
     fn ask(&mut self, seen: Box<Observation>) {
         let Body::Library(library) = &seen.body else { return self.done(1) };
         let tgid = seen.process.id.tgid;
-        let Some(place) =
-            place::find(&self.host, tgid, Path::new(&library.module.path), &library.file)
-        else {
-            let reason = "the file is not at its path any more".to_owned();
+        let (host, file) = (Arc::clone(&self.host), library.file);
+        let path = PathBuf::from(&library.module.path);
+        let place = self.files.ask(move |(): &mut ()| place::find(&host, tgid, &path, &file));
+        let Some(place) = place.flatten() else {
+            let reason = "the file is not at its path any more, or cannot be had".to_owned();
             return self.tell(&seen, &Arc::new(Origin::unknown(reason)));
         };
         let key = (library.file, place.root.key());

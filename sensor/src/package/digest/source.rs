@@ -118,8 +118,12 @@ impl fmt::Debug for Source {
 
 /// Name of the file system, if it is one of those that are not waited for.
 fn remote(file: impl AsFd) -> io::Result<Option<&'static str>> {
-    let magic = rustix::fs::fstatfs(file)?.f_type;
-    Ok(REMOTE.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name))
+    Ok(remote_name(rustix::fs::fstatfs(file)?.f_type))
+}
+
+/// The same by its magic.
+pub(crate) fn remote_name(magic: FsWord) -> Option<&'static str> {
+    REMOTE.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name)
 }
 
 // === impl Admitted ===
