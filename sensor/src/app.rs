@@ -5,6 +5,7 @@
 
 mod adapters;
 mod analysis;
+mod code;
 mod incidents;
 mod kernel;
 mod loader_files;
@@ -72,7 +73,8 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         Ok::<_, Failure>((programs, probes))
     })
     .await??;
-    kernel.serve_metrics(&metrics, programs.memory())?;
+    kernel.serve_metrics(&metrics, programs.memory(), programs.programs())?;
+    let own_probes = programs.own_probes();
     programs.start().map_err(|error| internal("cannot start the probes' thread", error))?;
 
     let (requests, wanted) = mpsc::channel(REQUESTS);
@@ -84,6 +86,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         outputs: incidents,
         requests,
         status: Arc::clone(&status),
+        own_probes,
     };
     let (intake, analysis) = thread.start()?;
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
@@ -202,9 +205,9 @@ impl Line {
 }
 
 /// To the analysis, and to those who look further.
-fn pass(provenance: Option<&Provenance>, intake: &mut Intake, seen: Observation) {
+fn pass(provenance: Option<&Provenance>, intake: &mut Intake, mut seen: Observation) {
     if let Some(provenance) = provenance {
-        provenance.look(&seen);
+        provenance.look(&mut seen);
     }
     intake.offer(seen);
 }

@@ -52,8 +52,9 @@ pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat};
 pub use patient::{Patient, PatientLocate};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;
+pub(crate) use preload::split as preloaded_names;
 pub use procfs::Procfs;
-pub use variable::{FoundLibrary, Ownership, Preloaded, Variable};
+pub use variable::{FoundLibrary, Owners, Ownership, Preloaded, Variable};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -25,6 +25,7 @@ use sensor_common::ProbeConfig;
 use zerocopy::IntoBytes as _;
 
 pub use self::error::LoadError;
+pub use self::fdinfo::ProgramHandles;
 pub use self::functions::{FunctionError, FunctionSite, ProbedFunction, ProbesNow, Released};
 pub use self::handle::Sensor;
 use self::probes::{Hook, Mechanism};
@@ -120,7 +121,7 @@ fn probe_configs(
         bulk_wakeup_bytes: config.bulk_wakeup_bytes,
         link_interval_ms: u32::try_from(config.link_interval.as_millis()).unwrap_or(u32::MAX),
         pt_regs_offset: 0,
-        reserved: 0,
+        lock_write_arg: resolved.lock_write_arg.unwrap_or(0),
     };
     if base.has_task_pt_regs != 0 {
         return Ok(vec![base]);

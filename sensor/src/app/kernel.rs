@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::decode::DecodeError;
 use crate::event::InodeKey;
 use crate::host::Directive;
-use crate::loader::{BpfMemory, LoadError, Loader, MapWriteError, Tables};
+use crate::loader::{BpfMemory, LoadError, Loader, MapWriteError, ProgramHandles, Tables};
 use crate::metrics::{KernelReading, Metrics};
 use crate::probe::loader_config;
 use crate::source::{Rings, SourceStats};
@@ -93,11 +93,12 @@ impl Kernel {
         &self,
         metrics: &Metrics,
         memory: BpfMemory,
+        programs: ProgramHandles,
     ) -> Result<(), Failure> {
         let (tables, memory_bytes) = (self.tables.clone(), memory.maps + memory.programs);
         let read = move || {
-            let counters = tables.counters().ok()?;
-            Some(KernelReading { counters: counters.all(), memory_bytes })
+            let counters = tables.counters().ok()?.all();
+            Some(KernelReading { counters, memory_bytes, programs: programs.stats() })
         };
         metrics
             .set_kernel_source(read)

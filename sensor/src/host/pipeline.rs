@@ -285,7 +285,7 @@ impl Pipeline {
             self.watch_library(at.tgid, map.exe, path, map.file, map.facts.fs_magic);
         }
         let placed = Placed::of(map, &module.path);
-        let library = Library { module, file: map.file, during_link, placed };
+        let library = Library { module, file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
     }
 

@@ -9,7 +9,7 @@ use super::module::ModuleId;
 use super::observe::Program;
 use super::outside::{BuildId, Outside};
 use crate::event::{FileKey, Role, WalkedPath};
-use crate::package::digest;
+use crate::filesystem;
 
 /// Files remembered; past that the whole memory starts again, which costs re-reading only.
 const FILES_MAX: usize = 8192;
@@ -87,7 +87,7 @@ impl Programs {
 
 /// Files there may hang.
 pub(super) fn is_far(fs_magic: Option<u32>) -> bool {
-    fs_magic.is_some_and(|magic| digest::remote_name(magic.into()).is_some())
+    fs_magic.is_some_and(|magic| filesystem::one_that_waits(magic.into()).is_some())
 }
 
 /// A path as output shows it; a walk that ended early is marked.

@@ -18,10 +18,9 @@ use super::LoadError;
 use super::error::{reason, uprobe_reason};
 use super::handle::Sensor;
 use super::site::{self, HitPrice};
+use crate::verify::OwnProbes;
 
 const PROGRAM: &str = "function_entry";
-/// include/uapi/linux/magic.h `OVERLAYFS_SUPER_MAGIC`.
-const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
 /// A function of a library file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,13 +125,14 @@ impl Sensor {
     ) -> Result<Vec<Result<ProbedFunction, FunctionError>>, LoadError> {
         let (key, _) = self.identify(library.as_fd())?;
         let view = InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
-        let is_overlay = rustix::fs::fstatfs(library).is_ok_and(|stat| stat.f_type == OVERLAY);
+        let is_overlay = crate::filesystem::is_overlay(library);
+        let own = self.own_probes();
         let (object, libraries) = self.functions_mut();
         let probed = libraries.below_overlays(&key, is_overlay).unwrap_or(view);
         let new = || Library { key, is_overlay, views: BTreeSet::new(), links: Vec::new() };
         let entry = libraries.by_view.entry(probed).or_insert_with(new);
         let before = entry.links.len();
-        let results = sites.iter().map(|site| entry.attach(object, library, site)).collect();
+        let results = sites.iter().map(|site| entry.attach(object, library, site, &own)).collect();
         libraries.attached += count(entry.links.len() - before);
         if entry.links.is_empty() {
             libraries.by_view.remove(&probed);
@@ -173,6 +173,7 @@ impl Sensor {
     /// and never missing.
     fn hand_over(&mut self, from: InodeKey, heir: &File) -> bool {
         let Ok((key, _)) = self.identify(heir.as_fd()) else { return false };
+        let own = self.own_probes();
         let view = InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
         let (object, libraries) = self.functions_mut();
         let Some(old) = libraries.by_view.get(&from) else { return false };
@@ -183,7 +184,7 @@ impl Sensor {
         let sites: Vec<FunctionSite> =
             old.links.iter().map(|(function, _)| function.site()).collect();
         let mut new = Library { key, is_overlay, views, links: Vec::new() };
-        let done = sites.iter().all(|site| new.attach(object, heir, site).is_ok());
+        let done = sites.iter().all(|site| new.attach(object, heir, site, &own).is_ok());
         libraries.attached += count(new.links.len());
         let left = if done {
             libraries.by_view.insert(view, new);
@@ -266,6 +267,7 @@ impl Library {
         object: &mut Ebpf,
         file: &File,
         site: &FunctionSite,
+        own: &OwnProbes,
     ) -> Result<ProbedFunction, FunctionError> {
         let failed = |reason: String| FunctionError {
             symbol: site.symbol.clone(),
@@ -277,6 +279,8 @@ impl Library {
         if let Some((function, _)) = self.links.iter().find(|(known, _)| known.offset == offset) {
             return Ok(function.clone());
         }
+        // Before: who compares code may come at any time.
+        own.add(file, offset).map_err(|error| failed(error.to_string()))?;
         let program = program(object).map_err(|error| failed(error.to_string()))?;
         // The descriptor names the inode whatever has become of its path.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());

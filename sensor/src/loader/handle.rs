@@ -10,6 +10,7 @@ use sensor_common::Role;
 use sensor_common::record::{FileKey, InodeKey, SelfCheck};
 
 use super::attach::{Attacher, Policy, unmet};
+use super::fdinfo::ProgramHandles;
 use super::functions::Libraries;
 use super::probes::{ENVIRONMENT, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
@@ -20,6 +21,7 @@ use super::{LoadError, LoaderConfig, fdinfo};
 use crate::kernel::btf::KernelFunction;
 use crate::source::Rings;
 use crate::trouble::chain;
+use crate::verify::OwnProbes;
 
 /// The loaded kernel side. Dropped, everything is detached.
 pub struct Sensor {
@@ -33,6 +35,8 @@ pub struct Sensor {
     /// Held open: the kernel empties it with its last holder.
     next: ProgramArray<MapData>,
     libraries: Libraries,
+    /// Outlives the probes: the pages they stood on stay private.
+    own_probes: OwnProbes,
     sampled: Sampled,
 }
 
@@ -64,6 +68,7 @@ impl Sensor {
             },
             report: Vec::new(),
             libraries: Libraries::default(),
+            own_probes: OwnProbes::default(),
             sampled: Sampled::default(),
         })
     }
@@ -127,6 +132,11 @@ impl Sensor {
 
     pub(super) fn sampling_mut(&mut self) -> (&mut Ebpf, &mut Sampled) {
         (&mut self.object, &mut self.sampled)
+    }
+
+    /// Where user-space probes are or were set; goes on being filled.
+    pub fn own_probes(&self) -> OwnProbes {
+        self.own_probes.clone()
     }
 
     pub(super) fn libraries(&self) -> &Libraries {
@@ -204,16 +214,15 @@ impl Sensor {
 
     /// Size and run statistics of every loaded program, by name.
     pub fn program_stats(&self) -> Vec<ProgramStats> {
-        let mut stats: Vec<ProgramStats> = self
-            .object
-            .programs()
-            .filter_map(|(name, program)| {
-                let fd = program.fd().ok()?;
-                fdinfo::program(name, fd.as_fd())
-            })
-            .collect();
-        stats.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
+        self.program_handles().stats()
+    }
+
+    /// The same for as long as they are asked, whatever becomes of this.
+    pub fn program_handles(&self) -> ProgramHandles {
+        let handle = |(name, program): (&str, &Program)| {
+            Some((name.to_owned(), program.fd().ok()?.as_fd().try_clone_to_owned().ok()?))
+        };
+        ProgramHandles::new(self.object.programs().filter_map(handle))
     }
 }
 

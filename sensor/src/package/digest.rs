@@ -10,7 +10,6 @@ use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
-pub(crate) use self::source::remote_name;
 pub use self::source::{Refusal, Source};
 pub use self::worker::{Answer, Hasher, Health, Job, Limits, Outcome, Stuck};
 

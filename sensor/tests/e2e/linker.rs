@@ -124,6 +124,31 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// What the loader's way to a library shows.
+const WAYS: &[Case] = &[
+    Case {
+        name: "library found by its module's RUNPATH",
+        act: replaced,
+        detector: "library_unexpected",
+        severity: "medium",
+        evidence: "\"found_by\":\"RUNPATH /",
+    },
+    Case {
+        name: "library from the current directory",
+        act: from_current,
+        detector: "library_writable_path",
+        severity: "high",
+        evidence: "LD_LIBRARY_PATH \\\"\\\" means the current directory",
+    },
+    Case {
+        name: "library from a RUNPATH that every user can write to",
+        act: from_open_runpath,
+        detector: "library_writable_path",
+        severity: "high",
+        evidence: "where every user may put files; it was found there",
+    },
+];
+
 fn waiting(command: &mut Command) -> Result<Child> {
     Ok(command.arg("wait").stdin(Stdio::piped()).spawn()?)
 }
@@ -211,6 +236,22 @@ fn in_tmp(victim: &Victim) -> Result<Child> {
     Ok(child)
 }
 
+/// A copy elsewhere, found because an empty element means where the program was started.
+fn from_current(victim: &Victim) -> Result<Child> {
+    let elsewhere = victim.path("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    fs::copy(victim.path("libinner.so"), elsewhere.join("libinner.so"))?;
+    let mut command = victim.command();
+    waiting(command.current_dir(elsewhere).env("LD_LIBRARY_PATH", "/nonexistent:"))
+}
+
+/// By its name alone, so that the program's own list decides.
+fn from_open_runpath(victim: &Victim) -> Result<Child> {
+    let library = extra(victim)?;
+    fs::set_permissions(victim.path("."), fs::Permissions::from_mode(0o1777))?;
+    preloading(victim, Path::new(library.file_name().context("no name")?))
+}
+
 /// A descriptor's file in front of the libraries.
 fn by_descriptor(victim: &Victim, file: &OwnedFd) -> Result<Child> {
     rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?;
@@ -274,16 +315,25 @@ fn found(machine: &Arc<Machine>, victim: &Victim, learned: &Path, case: &Case) -
     Ok(format!("| {} | {} | {} | {title} |", case.name, case.detector, found["severity"]))
 }
 
+fn tried(machine: &Arc<Machine>, case: &Case) -> Result<String> {
+    // What one does to the libraries must not help the next.
+    let victim = Victim::build()?;
+    let learned = victim.learned(machine)?;
+    found(machine, &victim, learned.path(), case).context(case.name)
+}
+
 #[test]
 fn each_way_into_a_process_is_found() {
     let machine = Machine::acquire().unwrap();
     for case in CASES {
-        // What one does to the libraries must not help the next.
-        let victim = Victim::build().unwrap();
-        let learned = victim.learned(&machine).unwrap();
-        match found(&machine, &victim, learned.path(), case) {
-            Ok(row) => println!("{row}"),
-            Err(error) => panic!("{}: {error:?}", case.name),
-        }
+        println!("{}", tried(&machine, case).unwrap());
+    }
+}
+
+#[test]
+fn a_library_says_how_it_was_found_and_odd_places_on_the_way_are_told() {
+    let machine = Machine::acquire().unwrap();
+    for case in WAYS {
+        println!("{}", tried(&machine, case).unwrap());
     }
 }

@@ -13,11 +13,12 @@ use tracing::{debug, warn};
 use crate::cli::Failure;
 use crate::event::{FileKey, InodeKey};
 use crate::host::{Aside, Directive, Watch};
-use crate::loader::{FunctionSite, Released, Sensor};
+use crate::loader::{FunctionSite, ProgramHandles, Released, Sensor};
 use crate::metrics::Metrics;
 use crate::probe::ProbeReport;
 use crate::symbol::{find_entry_offset, find_symbol_offset};
 use crate::trouble::chain;
+use crate::verify::OwnProbes;
 
 /// The kernel side's programs, with what is wanted of them.
 #[derive(Debug)]
@@ -44,6 +45,16 @@ impl Probes {
     pub(in crate::app) fn attach(&mut self) -> Result<Vec<ProbeReport>, Failure> {
         self.sensor.attach().map_err(super::load_failure)?;
         Ok(self.sensor.report().iter().map(ProbeReport::from).collect())
+    }
+
+    /// Where user-space probes are or were set; goes on being filled.
+    pub(in crate::app) fn own_probes(&self) -> OwnProbes {
+        self.sensor.own_probes()
+    }
+
+    /// What the programs are asked by how they do.
+    pub(in crate::app) fn programs(&self) -> ProgramHandles {
+        self.sensor.program_handles()
     }
 
     /// Kernel memory in use.
