@@ -99,7 +99,7 @@ pub struct Mismatch {
     pub module: ModuleId,
     /// Its address in that module's file.
     pub slot: u64,
-    /// Relocation: `JUMP_SLOT`, `GLOB_DAT`, `IRELATIVE`.
+    /// What fills it: `JUMP_SLOT`, `RELATIVE`, `INIT_ARRAY` and so on.
     pub kind: String,
     /// What kind of deviation.
     pub category: Category,

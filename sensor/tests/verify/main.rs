@@ -18,4 +18,5 @@ mod fixture;
 mod machine;
 mod mutation;
 mod servers;
+mod slots;
 mod text;
