@@ -75,6 +75,10 @@ kernel_offsets! {
     task_mm: Required "task_struct.mm";
     /// Open files.
     task_files: Optional "task_struct.files";
+    /// Root and working directory.
+    task_fs: Optional "task_struct.fs";
+    /// Root directory of a process.
+    fs_root_dentry: Optional "fs_struct.root.dentry";
     /// Shared by the threads of a process.
     task_signal: Optional "task_struct.signal";
     /// Objective credentials.
@@ -149,6 +153,8 @@ kernel_offsets! {
     sb_dev: Required "super_block.s_dev";
     /// Parent directory.
     dentry_parent: Required "dentry.d_parent";
+    /// What the name leads to.
+    dentry_inode: Optional "dentry.d_inode";
     /// Name bytes.
     dentry_name: Required "dentry.d_name.name";
     /// The `struct vfsmount` inside a `struct mount`.

@@ -240,6 +240,13 @@ pub struct Exec {
     /// 1 if the program runs with more rights than who started it (`AT_SECURE`), so its loader
     /// ignores most of its environment.
     pub secure: u32,
+    /// Inode number of the process's root directory; 0 where the kernel does not say.
+    pub root_ino: u64,
+    /// Device of the process's root directory, kernel form; 0 where the kernel does not say.
+    pub root_dev: u32,
+    /// Kind of file system the executable lies on (include/uapi/linux/magic.h); 0 where the kernel
+    /// does not say.
+    pub fs_magic: u32,
     /// Peer of the TCP socket at descriptor 0, where there is one: sshd re-executes itself so.
     pub peer: Peer,
     /// The executable's path.
@@ -462,7 +469,7 @@ const _: () = {
     assert!(size_of::<Path>() == 520);
     assert!(size_of::<Peer>() == 24);
     assert!(size_of::<Fork>() == 80);
-    assert!(size_of::<Exec>() == 32 + 32 + 32 + 8 + 16 + 24 + 520);
+    assert!(size_of::<Exec>() == 32 + 32 + 32 + 8 + 16 + 16 + 24 + 520);
     assert!(size_of::<Exit>() == 72);
     assert!(size_of::<Map>() == 32 + 64 + 24 + 32 + 520);
     assert!(size_of::<SealAt>() == 32);

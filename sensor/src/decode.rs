@@ -11,8 +11,8 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, Link, Map, Modules, Opened,
-    Sample, Seal, Stack, WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, InodeKey, Link, Map,
+    Modules, Opened, Sample, Seal, Stack, WalkedPath,
 };
 
 const AF_INET: u16 = 2;
@@ -132,6 +132,12 @@ fn exec(wire: &record::Exec) -> Result<Exec, DecodeError> {
         uid: wire.uid,
         euid: wire.euid,
         secure: wire.secure != 0,
+        root: (wire.root_ino != 0).then_some(InodeKey {
+            ino: wire.root_ino,
+            dev: wire.root_dev,
+            reserved: 0,
+        }),
+        fs_magic: (wire.fs_magic != 0).then_some(wire.fs_magic),
         peer,
         local_port: peer.map(|_| wire.peer.local_port),
     })
@@ -406,7 +412,7 @@ mod tests {
             kind in 1u16..13,
             seed in proptest::collection::vec(any::<u8>(), 4300),
         ) {
-            let sizes = [0, 80, 664, 72, 672, 1360, 80, 144, 80, 296, 40, 4208, 2600];
+            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 80, 296, 40, 4208, 2600];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

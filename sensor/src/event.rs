@@ -127,6 +127,10 @@ pub struct Exec {
     pub euid: u32,
     /// It runs with more rights than who started it (`AT_SECURE`).
     pub secure: bool,
+    /// The process's root directory; `None` where the kernel does not say.
+    pub root: Option<InodeKey>,
+    /// Kind of file system of the executable; `None` where the kernel does not say.
+    pub fs_magic: Option<u32>,
     /// Peer of the TCP socket at descriptor 0.
     pub peer: Option<SocketAddr>,
     /// Own port of that socket.

@@ -136,6 +136,18 @@ impl<const TYPED: bool> Task<TYPED> {
         table.follow(offset!(fdt_fd))?.plain().element(fd).map(File::from)
     }
 
+    /// Inode number and device of the root directory; 0 where the kernel does not say.
+    #[inline(always)]
+    pub fn root(self) -> (u64, u32) {
+        let step = |from: KernelPtr, offset| {
+            KernelPtr::new(from.read_or_zero(offset)).unwrap_or(KernelPtr::NULL)
+        };
+        let fs = step(self.0.plain(), offset!(task_fs));
+        let inode = step(step(fs, offset!(fs_root_dentry)), offset!(dentry_inode));
+        let superblock = step(inode, offset!(inode_sb));
+        (inode.read_or_zero(offset!(inode_ino)), superblock.read_or_zero(offset!(sb_dev)))
+    }
+
     /// Kernel stack.
     #[inline(always)]
     pub fn stack(self) -> Option<KernelPtr> {

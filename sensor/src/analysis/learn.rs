@@ -123,6 +123,7 @@ impl Learner {
                 let module = library.module.clone();
                 match judge::library(seen, library, world) {
                     Judged::Known => Vec::new(),
+                    Judged::Undecided => own(What::Refused { exe, file }),
                     Judged::Unexpected if program.guarded() => own(What::Refused { exe, file }),
                     judged => {
                         let late = judged == Judged::Unexpected;
@@ -141,7 +142,7 @@ impl Learner {
             }
             Body::Called(call) => match &call.caller {
                 Some(from) => match judge::caller(seen, call, from, world) {
-                    Judged::Unexpected => Vec::new(),
+                    Judged::Unexpected | Judged::Undecided => Vec::new(),
                     judged => own(What::Caller {
                         function: call.function.clone(),
                         module: from.module.clone(),
@@ -152,7 +153,7 @@ impl Learner {
             },
             Body::Opened(opening) => match judge::opening(seen, opening, world) {
                 Judged::Learning => asker(opening).map(own).unwrap_or_default(),
-                Judged::Known | Judged::Unexpected => Vec::new(),
+                Judged::Known | Judged::Unexpected | Judged::Undecided => Vec::new(),
             },
             // A start that mostly slept says little about CPU.
             Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
@@ -248,7 +249,7 @@ impl Learner {
     }
 
     fn believe(&self, lesson: Lesson, baselines: &mut Baselines, directives: &mut Vec<Directive>) {
-        directives.extend(lesson.forget().filter(|_| matches!(lesson.what, What::Refused { .. })));
+        directives.extend(lesson.forget().filter(|_| lesson.is_open()));
         let settled =
             baselines.get(&lesson.subject).settled(self.learning.observations, lesson.guarded);
         let count = if settled { Changed::Count } else { Changed::Learned };
@@ -318,6 +319,15 @@ impl State {
 // === impl Lesson ===
 
 impl Lesson {
+    /// It is not settled with this: the file was not accepted, or could not be read.
+    fn is_open(&self) -> bool {
+        match &self.what {
+            What::Refused { .. } => true,
+            What::Library { module, .. } => module.is_unread(),
+            _ => false,
+        }
+    }
+
     /// A library that is not accepted must be told again when it is next mapped.
     fn forget(&self) -> Option<Directive> {
         match self.what {

@@ -50,6 +50,9 @@ impl Locate for Places {
 
 fn located(found: Symbolized) -> Option<Located> {
     let module = match &found.module {
+        Some(module) if found.unread.is_some() => {
+            ModuleId::unread(module.path.clone(), &key(module))
+        }
         Some(module) => module_id(module),
         None if found.memory == "unmapped" => return None,
         None => ModuleId { path: found.memory, build: "inode:none".to_owned() },
@@ -176,7 +179,10 @@ pub(super) fn place(target: Target) -> Place {
 }
 
 pub(super) fn module_id(module: &ModuleRef) -> ModuleId {
+    ModuleId::new(module.path.clone(), module.build_id.clone(), &key(module))
+}
+
+fn key(module: &ModuleRef) -> FileKey {
     let dev = major(module.dev) << 20 | minor(module.dev);
-    let file = FileKey { ino: module.ino, dev, ..FileKey::default() };
-    ModuleId::new(module.path.clone(), module.build_id.clone(), &file)
+    FileKey { ino: module.ino, dev, ..FileKey::default() }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::samples::Samples;
+use crate::event::FileKey;
 use crate::host::{LinkTiming, Method, ModuleId};
 
 /// Libraries remembered of one program. A program with more opens files of its own making.
@@ -110,6 +111,19 @@ impl Baseline {
         self.libraries.iter().any(|(known, _)| known.same_file(module))
     }
 
+    /// Some build of a library at this path is known.
+    #[must_use]
+    pub fn has_path(&self, path: &str) -> bool {
+        self.libraries.iter().any(|(known, _)| known.path == path)
+    }
+
+    /// This very file is known, but could not be read so far.
+    #[must_use]
+    pub fn was_unread(&self, module: &ModuleId, file: &FileKey) -> bool {
+        let unread = ModuleId::unread(module.path.clone(), file);
+        self.libraries.iter().any(|(known, _)| known.is_unread() && known.same_file(&unread))
+    }
+
     /// Another build that was seen at the same path.
     #[must_use]
     pub fn other_build(&self, module: &ModuleId) -> Option<&ModuleId> {
@@ -130,7 +144,16 @@ impl Baseline {
     }
 
     /// Accepts a library.
+    ///
+    /// One that could not be read so far gives way to what is read at its path.
     pub fn add_library(&mut self, module: &ModuleId, time: Timestamp, late: bool) {
+        let unread = |known: &ModuleId| known.is_unread() && known.path == module.path;
+        if !module.is_unread()
+            && let Some((known, seen)) = self.libraries.iter_mut().find(|(known, _)| unread(known))
+        {
+            (*known, seen.last) = (module.clone(), time);
+            return;
+        }
         if let Some((_, seen)) = self.libraries.iter_mut().find(|(known, _)| known == module) {
             seen.last = time;
             return;

@@ -16,6 +16,8 @@ pub(crate) enum Judged {
     Learning,
     /// Not in a settled baseline.
     Unexpected,
+    /// The file could not be read, and one of its path is known: teaches nothing, accuses nobody.
+    Undecided,
 }
 
 /// A library mapped by a program.
@@ -24,8 +26,15 @@ pub(crate) enum Judged {
 /// authenticates: while one of the methods tried is new, so may the library be. What the loader
 /// maps before the program runs cannot depend on the client.
 pub(crate) fn library(seen: &Observation, library: &Library, world: &World<'_>) -> Judged {
+    if library.module.is_unread() && world.own.has_path(&library.module.path) {
+        return Judged::Undecided;
+    }
     if world.own.has_library(&library.module) {
         return Judged::Known;
+    }
+    // The first time that its build-id is read.
+    if world.own.was_unread(&library.module, &library.file) {
+        return Judged::Learning;
     }
     if !settled(seen, world) || (!library.during_link && new_method(seen, world)) {
         return Judged::Learning;
@@ -48,6 +57,9 @@ pub(crate) fn caller(
     // Code outside any file has no business with a guarded function, whatever was learned.
     if !is_file(module) {
         return Judged::Unexpected;
+    }
+    if module.is_unread() && may_be_known(seen, call, module, world) {
+        return Judged::Undecided;
     }
     // The program itself, and the library that defines the function, need no baseline.
     if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
@@ -79,6 +91,12 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
     if known && has_library {
         return Judged::Known;
     }
+    let same_asker = openings.askers(&library.path).any(|known| known.path == module.path);
+    if (library.is_unread() && world.own.has_path(&library.path))
+        || (module.is_unread() && same_asker)
+    {
+        return Judged::Undecided;
+    }
     let watched = openings.settled(world.learning.observations);
     if !settled(seen, world) || !watched || new_method(seen, world) {
         return Judged::Learning;
@@ -100,6 +118,17 @@ pub(crate) fn homeless(seen: &Observation, asked: &Asked, world: &World<'_>) -> 
 /// The program itself or a library of its baseline.
 pub(crate) fn belongs(seen: &Observation, module: &ModuleId, world: &World<'_>) -> bool {
     seen.process.program.module.same_file(module) || world.own.has_library(module)
+}
+
+/// What calls could not be read, and is in a place from which calls are known, or may become so.
+fn may_be_known(seen: &Observation, call: &Called, module: &ModuleId, world: &World<'_>) -> bool {
+    let callers = world.own.callers.get(&call.function);
+    let mut known = callers.into_iter().flat_map(|callers| &callers.modules);
+    let library = call.library.as_ref();
+    !settled(seen, world)
+        || module.path == seen.process.program.module.path
+        || library.is_some_and(|library| library.path == module.path)
+        || known.any(|known| known.path == module.path)
 }
 
 /// A loader variable: by its name, but for one that loads code, where each library counts.

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observe::{Body, Located, ModuleId, Observation, ProcessId};
+use super::module::ModuleId;
+use super::observe::{Body, Located, Observation, ProcessId};
 use super::pipeline::{At, Pipeline};
 use crate::event::{FileKey, Modules, Opened, Placement, Seal, Stack};
 

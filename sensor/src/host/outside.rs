@@ -21,6 +21,32 @@ pub struct Stat {
     pub euid: u32,
 }
 
+/// What a file says of its build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildId {
+    /// Its GNU build-id, hex.
+    Id(String),
+    /// It has none.
+    None,
+    /// It could not be read, or has not been yet.
+    Unread,
+}
+
+/// The root directory of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootView {
+    /// That of this host's init.
+    Host,
+    /// A directory of its parent's view: paths of its files show it.
+    Chroot,
+    /// A mount tree of its own.
+    Own {
+        /// What containers of one image have in common: a digest of the layers, hex; `None` where it
+        /// does not consist of layers.
+        image: Option<String>,
+    },
+}
+
 /// What `/proc` and the files of this host tell. Every answer may be missing: processes end.
 pub trait Outside {
     /// Every process (tgid), in no particular order.
@@ -44,8 +70,12 @@ pub trait Outside {
     fn entry(&self, _tgid: u32, _path: &Path, _inode: InodeKey) -> Option<u64> {
         None
     }
-    /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
-    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
+    /// Build-id of the file with this identity, looked for at `path` and in the process.
+    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> BuildId;
+    /// The same without waiting: [`BuildId::Unread`] at first, and the answer when asked again.
+    fn build_id_later(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> BuildId {
+        BuildId::Unread
+    }
     /// The environment as it is now, at most 6 MB (more than the kernel takes at an exec).
     fn environ(&self, _tgid: u32) -> Option<Vec<u8>> {
         None
@@ -54,6 +84,18 @@ pub trait Outside {
     /// process is gone, below this host's.
     fn look_inside(&self, _tgid: u32, _on_host: bool, _path: &str) -> Option<FoundLibrary> {
         None
+    }
+    /// Devices (kernel form) of the file systems that this host itself runs from.
+    fn host_devices(&self) -> Vec<u32> {
+        Vec::new()
+    }
+    /// The root directory; `None` once the process is gone.
+    fn root(&self, _tgid: u32) -> Option<RootView> {
+        None
+    }
+    /// Questions that were given up because no answer came.
+    fn given_up(&self) -> u64 {
+        0
     }
 }
 
@@ -114,7 +156,7 @@ impl Outside for Nowhere {
         false
     }
 
-    fn build_id(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<String> {
-        None
+    fn build_id(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> BuildId {
+        BuildId::Unread
     }
 }

@@ -5,15 +5,18 @@ use super::constructors::Constructors;
 use super::directive::Directive;
 use super::environ::Reads;
 use super::guard::Guards;
+use super::home::Homes;
 use super::link;
 use super::observe::{Body, Called, Library, LinkTiming, Observation, ProcessId};
 use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
-use super::programs::{Programs, walked};
+use super::programs;
+use super::programs::{Found, Programs, walked};
 use super::schedule::Schedule;
 use super::table::{Proc, Table};
 use super::tracker::Tracker;
+use super::watched::Watched;
 use crate::config::Config;
 use crate::event::{Caller, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal};
 
@@ -34,6 +37,10 @@ pub struct Tally {
     pub callers_unknown: u64,
     /// Libraries opened after the start that could not be named.
     pub openings_unnamed: u64,
+    /// Files that carry no probes for want of room, or because they may hang.
+    pub unwatched: u64,
+    /// Questions to files and processes that were given up because no answer came.
+    pub given_up: u64,
 }
 
 /// The host station.
@@ -45,6 +52,8 @@ pub struct Pipeline {
     gross_ns: u64,
     pub(super) table: Table,
     pub(super) programs: Programs,
+    pub(super) homes: Homes,
+    pub(super) watched: Watched,
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
     pub(super) constructors: Constructors,
@@ -74,6 +83,8 @@ impl Pipeline {
             gross_ns: nanos(config.detect.link_gross_excess),
             table: Table::new(config.limits.processes),
             programs: Programs::default(),
+            homes: Homes::default(),
+            watched: Watched::default(),
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
             constructors: Constructors::default(),
@@ -111,6 +122,7 @@ impl Pipeline {
     pub fn tick(&mut self, now_ktime_ns: u64, out: &mut impl FnMut(Observation)) {
         self.constructors_tick(now_ktime_ns);
         self.openings_tick(now_ktime_ns, out);
+        self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
             if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
@@ -121,13 +133,14 @@ impl Pipeline {
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        let others = [self.constructors.next_due(), self.openings.next_due()];
-        self.schedule.next_due().into_iter().chain(others.into_iter().flatten()).min()
+        let due = [self.constructors.next_due(), self.openings.next_due(), self.watched.next_due()];
+        self.schedule.next_due().into_iter().chain(due.into_iter().flatten()).min()
     }
 
     /// Records were lost before the next event.
     pub fn on_loss(&mut self) {
         self.tracker.lost_records();
+        self.watched.lost_records();
     }
 
     /// What the kernel side is asked for since the last call.
@@ -146,6 +159,8 @@ impl Pipeline {
             strangers: self.strangers,
             callers_unknown: self.callers_unknown,
             openings_unnamed: self.openings.unnamed(),
+            unwatched: self.watched.refused(),
+            given_up: self.outside.given_up(),
         }
     }
 
@@ -182,9 +197,12 @@ impl Pipeline {
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
-        let program = self.programs.program(&*self.outside, at.tgid, &path, &exec.exe, role);
+        let home = self.home(id, exec);
+        let far = programs::is_far(exec.fs_magic);
+        let found = Found { tgid: at.tgid, path: &path, file: &exec.exe, far };
+        let program = self.programs.program(&*self.outside, &found, role, &home);
         let Some(proc) = self.table.get_mut(id) else { return };
-        proc.program = Some(program);
+        (proc.program, proc.home, proc.root) = (Some(program), home, exec.root);
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
         proc.placed = std::sync::Arc::default();
@@ -193,6 +211,7 @@ impl Pipeline {
             self.learn_details(id);
         }
         self.constructors_start(id, at, exec);
+        self.watch_start(id, at);
         let serves = self.serves(id, exec);
         let executed = self.tracker.executed(&mut self.table, id, exec, serves);
         self.correct_role(id, at, exec, role, executed.left);
@@ -268,13 +287,14 @@ impl Pipeline {
             return;
         }
         let path = walked(&map.path);
-        let module = self.programs.module(&*self.outside, at.tgid, &path, &map.file);
+        let far = programs::is_far(map.facts.fs_magic);
+        let found = Found { tgid: at.tgid, path: &path, file: &map.file, far };
+        let module = self.programs.module(&*self.outside, &found);
         self.learn_details(id);
         let Some(proc) = self.table.get(id) else { return };
         let during_link = proc.linking;
         if proc.guarded() {
-            let inode = InodeKey { ino: map.file.ino, dev: map.file.dev, reserved: 0 };
-            self.attach(at.tgid, path, inode);
+            self.watch_library(at.tgid, map.exe, path, map.file, map.facts.fs_magic);
         }
         let placed = Placed::of(map, &module.path);
         let library =
@@ -354,13 +374,6 @@ impl Pipeline {
         };
         let call = Called { function: name, library: Some(function.module), caller: returns };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
-    }
-
-    pub(super) fn attach(&mut self, tgid: u32, path: std::path::PathBuf, inode: InodeKey) {
-        let symbols = self.guards.symbols(&path);
-        if !symbols.is_empty() {
-            self.directives.push(Directive::AttachFunctions { tgid, path, inode, symbols });
-        }
     }
 }
 

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use self::fake::{Fake, build};
 use super::Clock;
 use super::outside::Stat;
+use super::watched::inode;
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, Link, Map, Opened,
-    Role, Seal, SealAt, Stack, Usage, WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, InodeKey, Link,
+    Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -32,7 +33,7 @@ pub(crate) struct World {
     pub(crate) events: Vec<Event>,
     next_tgid: u32,
     /// Pairs that the kernel side has reported.
-    mapped: Vec<(u64, u64)>,
+    mapped: Vec<(InodeKey, InodeKey)>,
     random: u64,
 }
 
@@ -212,6 +213,8 @@ impl World {
             uid,
             euid: uid,
             secure: false,
+            root: self.fake.with(|shared| shared.root_keys.get(&tgid).copied()),
+            fs_magic: None,
             peer,
             local_port: peer.map(|_| 22),
         };
@@ -239,10 +242,11 @@ impl World {
         (mode, uid, facts): (u32, u32, FileFacts),
     ) {
         let (exe, file) = self.fake.with(|shared| (shared.file(Path::new(exe)), shared.file(path)));
-        if self.mapped.contains(&(exe.ino, file.ino)) {
+        let pair = (inode(&exe), inode(&file));
+        if self.mapped.contains(&pair) {
             return;
         }
-        self.mapped.push((exe.ino, file.ino));
+        self.mapped.push(pair);
         let map = Map {
             exe,
             file,
@@ -280,7 +284,7 @@ impl World {
 
     /// What the app does with a directive.
     pub(crate) fn forget(&mut self, exe: FileKey, file: FileKey) {
-        self.mapped.retain(|pair| *pair != (exe.ino, file.ino));
+        self.mapped.retain(|pair| *pair != (inode(&exe), inode(&file)));
     }
 
     pub(crate) fn env(&mut self, tgid: u32, role: Role, text: &str) {

@@ -21,6 +21,7 @@ mod opened;
 mod place;
 mod process;
 mod refusal;
+mod release;
 mod role;
 mod rung;
 mod sample;
