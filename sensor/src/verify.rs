@@ -30,6 +30,7 @@ pub(crate) mod process;
 mod reach;
 mod report;
 mod resolve;
+mod rest;
 mod scope;
 mod target;
 mod text;
@@ -46,6 +47,7 @@ use self::link_map::Bounds;
 use self::loader::Program;
 use self::plan::Plans;
 use self::process::Process;
+use self::rest::Threads;
 use self::text::TextChecker;
 
 pub use self::elf::{Depth, ElfError};
@@ -155,8 +157,17 @@ impl Verifier {
         if first.is_clean() && first.settled {
             return Ok(first);
         }
+        let earlier = Threads::of(pid);
         thread::sleep(self.limits.recheck_after);
-        first.confirmed_by(self.settled_report(pid))
+        let before = Threads::of(pid);
+        let second = self.settled_report(pid);
+        let mut both = first.confirmed_by(second)?;
+        // Not even two looks tell a library that is being loaded or unloaded from a hidden one.
+        if !both.text.strays.is_empty() && !earlier.moved_on(&before, &Threads::of(pid)) {
+            both.text.strays.clear();
+            both.settled = false;
+        }
+        Ok(both)
     }
 
     /// What is remembered at the moment.
