@@ -142,10 +142,11 @@ fn attack_values(target: &Target) -> [Box<dyn Fn(u64) -> u64 + '_>; 4] {
         .find(|name| target.modules.iter().any(|module| module.path.contains(name)));
     let libc = libc.unwrap_or("/ld-musl");
     let system = target.function(libc, "system");
-    let other = target
-        .modules
-        .iter()
-        .find(|module| !module.path.contains(libc) && !module.file.functions.is_empty());
+    // Not the loader's: libc defines some of the same names, and either is right for their slots.
+    let other = target.modules.iter().find(|module| {
+        let is_either = module.path.contains(libc) || module.path.contains("/ld-");
+        !is_either && !module.file.functions.is_empty()
+    });
     let other = other.map_or(system + 8, |module| module.base + module.file.functions[0]);
     [
         Box::new(move |_| system),
