@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 
 use super::mounts::{self, RootMount};
-use super::outside::{BuildId, Outside, RootView, Stat};
+use super::outside::{BuildId, Outside, RootView, Stat, Unanswered};
 use super::variable::FoundLibrary;
 use super::{build_id, root};
 use crate::event::{FileKey, InodeKey};
@@ -134,7 +134,12 @@ impl Outside for Procfs {
         read_bounded(format!("/proc/{tgid}/environ"), ENVIRON)
     }
 
-    fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+    fn look_inside(
+        &self,
+        tgid: u32,
+        on_host: bool,
+        path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
         root::look(tgid, on_host, path)
     }
 
