@@ -6,6 +6,7 @@
 mod audit_unrequested;
 mod auth_cpu_shift;
 mod check;
+mod dlopen_unexpected;
 mod foreign_caller;
 mod foreign_probe;
 mod got_redirected;
@@ -16,13 +17,16 @@ mod library_unowned;
 mod library_writable_path;
 mod link_time_shift;
 mod loader_config_changed;
+mod module_unlinked;
 mod preauth_exec;
 mod preload_env;
 mod streak;
+mod text_patched;
 pub(crate) mod timing;
 
 pub use check::{
-    Category, CheckFailed, CheckReport, Mismatch, NoCheck, Place, SlotCheck, UnrequestedAudit,
+    Category, CheckFailed, CheckReport, CodeChange, Mismatch, Namespace, NoCheck, Place, SlotCheck,
+    StrayCode, UnrequestedAudit, WhyChanged,
 };
 
 use std::sync::Arc;
@@ -82,9 +86,12 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),
+        Box::new(dlopen_unexpected::DlopenUnexpected::default()),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(audit_unrequested::AuditUnrequested),
         Box::new(got_redirected::GotRedirected),
+        Box::new(text_patched::TextPatched),
+        Box::new(module_unlinked::ModuleUnlinked),
         Box::new(foreign_caller::ForeignCaller),
         Box::new(foreign_probe::ForeignProbe),
         Box::new(kernel_hook::KernelHook),

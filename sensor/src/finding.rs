@@ -178,6 +178,71 @@ pub enum Evidence {
         /// Build-id of that module, hex.
         callback_build_id: Option<String>,
     },
+    /// A library opened after the program's start.
+    Opened {
+        /// Its path.
+        library: String,
+        /// Module that asked for it, or what the kernel calls the memory; empty where nobody was
+        /// seen.
+        caller_module: String,
+        /// Build-id of that module, hex.
+        caller_build_id: Option<String>,
+        /// `module+offset` with the nearest symbol.
+        caller: String,
+        /// Every frame up to the caller was unwound; otherwise it is the nearest word on the stack
+        /// that looks like it.
+        unwound: bool,
+        /// libc opened it of its own accord, asked for something else.
+        through_libc: bool,
+        /// Modules that asked for it while learning.
+        known: Vec<String>,
+        /// The loader's namespace it was found in, where that is not the program's own (0).
+        namespace: Option<u32>,
+        /// Seconds from its mapping until it was linked, what it needs included.
+        seconds: Option<f64>,
+    },
+    /// Code that is not what its file says.
+    Code {
+        /// Module whose code it is.
+        module: String,
+        /// `module+address`, with the nearest function.
+        place: String,
+        /// That function; empty where there is none.
+        function: String,
+        /// Bytes that differ.
+        length: u64,
+        /// The file's bytes, hex; the first ones.
+        expected: String,
+        /// The bytes in memory, hex.
+        actual: String,
+        /// The file's instructions.
+        expected_code: Vec<String>,
+        /// The instructions in memory.
+        actual_code: Vec<String>,
+        /// Where they lead, `module+offset`; empty where they do not.
+        leads_to: String,
+        /// Path of the module they lead into, or what its memory is called.
+        leads_to_module: String,
+        /// What accounts for it: a probe, a breakpoint.
+        explained_by: Option<String>,
+    },
+    /// Executable memory and the loader's list of modules contradict each other.
+    Mapping {
+        /// Path of the file or module; empty for memory without one.
+        module: String,
+        /// Build-id, hex.
+        build_id: Option<String>,
+        /// What contradicts, as a clause that follows the file's name.
+        problem: String,
+        /// First address; empty for several areas.
+        address: String,
+        /// Bytes.
+        size: u64,
+        /// The kernel's name for what is there, and its permissions.
+        memory: String,
+        /// Of replaced code: bytes that are not the file's.
+        differing: Option<u64>,
+    },
     /// A measured time against its baseline.
     Timing {
         /// What was measured, e.g. `link_cpu`, `auth_cpu`.

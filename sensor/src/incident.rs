@@ -1,6 +1,8 @@
 //! Incidents: findings that belong together, told as one story.
 
 mod advice;
+mod code;
+mod dlopen;
 mod join;
 mod key;
 mod limit;

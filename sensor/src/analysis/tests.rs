@@ -1,11 +1,13 @@
 //! From events to incidents: logins as the kernel side reports them, clean and attacked.
 
 mod answers;
+mod code;
 mod environment;
 mod hooks;
 mod instrument;
 mod keeping;
 mod normal;
+mod openings;
 mod origins;
 mod places;
 
@@ -14,18 +16,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::detect::{Category, CheckReport, Mismatch, Place, UnrequestedAudit};
+use crate::detect::{Category, CheckReport, Mismatch, Namespace, Place, UnrequestedAudit};
 use crate::event::Event;
 use crate::finding::{Family, Severity};
 use crate::host::testing::{
-    BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, SSHD, SSHD_PATH, Tree, World, build,
-    clock,
+    BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, NOWHERE, SSHD, SSHD_PATH, Tree, World,
+    build, clock,
 };
 use crate::host::{ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};
 
-/// Processes to report of, what to report, whether they are still in motion, and who is audited.
-type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>);
+/// Processes to report of, what to report, whether they are still in motion, who is audited, and
+/// what else is reported of every process.
+type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>, CheckReport);
 
 /// Answers a check with mismatches where the process has the hooking library.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +43,7 @@ impl SlotCheck for Slots {
         let callback = Place { module: Some(module), offset: Some(16), ..Place::default() };
         let audit = (state.3 == Some(process.tgid))
             .then_some(UnrequestedAudit { count: 1, callback: Some(callback) });
-        Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..CheckReport::default() })
+        Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..state.4.clone() })
     }
 }
 

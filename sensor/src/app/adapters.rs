@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{major, minor};
 
+use super::code;
 use crate::detect::{
-    Category, CheckFailed, CheckReport, Mismatch, Place, SlotCheck, UnrequestedAudit,
+    Category, CheckFailed, CheckReport, Mismatch, Namespace, Place, SlotCheck, UnrequestedAudit,
 };
-use crate::event::FileKey;
-use crate::host::{Clock, Locate, Located, ModuleId, Outside, ProcessId, Procfs};
+use crate::event::{FileKey, Stack};
+use crate::host::{Asked, Clock, Locate, Located, ModuleId, Outside, ProcessId, Procfs};
 use crate::metrics::Metrics;
 use crate::symbol::{AddressSpace, Symbolized, Symbolizer};
 use crate::verify::{
-    self, Audit, Limits, ModuleRef, Report, SlotMismatch, Target, Verifier, VerifyError,
+    self, Audit, Limits, ModuleRef, OwnProbes, Report, SlotMismatch, Target, Verifier, VerifyError,
 };
 
 /// Finds addresses through the maps of live processes.
@@ -33,10 +34,25 @@ impl Locate for Places {
         let Ok(space) = AddressSpace::of(tgid) else { return vec![None; addresses.len()] };
         addresses.iter().map(|address| located(self.0.resolve_in(&space, *address))).collect()
     }
+
+    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
+        let asker = self.0.asker(tgid, stack).ok().flatten()?;
+        let (unwound, through_libc) = (asker.unwound, asker.through_libc);
+        let gone = Located {
+            module: ModuleId { path: asker.place.memory.clone(), build: "inode:none".to_owned() },
+            offset: asker.place.addr,
+            symbol: None,
+        };
+        let place = located(asker.place).unwrap_or(gone);
+        Some(Asked { place, unwound, through_libc })
+    }
 }
 
 fn located(found: Symbolized) -> Option<Located> {
     let module = match &found.module {
+        Some(module) if found.unread.is_some() => {
+            ModuleId::unread(module.path.clone(), &key(module))
+        }
         Some(module) => module_id(module),
         None if found.memory == "unmapped" => return None,
         None => ModuleId { path: found.memory, build: "inode:none".to_owned() },
@@ -51,12 +67,13 @@ fn located(found: Symbolized) -> Option<Located> {
 // === impl Slots ===
 
 impl Slots {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    /// `own` are the probes that the sensor itself has set.
+    pub(super) fn new(metrics: Metrics, own: OwnProbes) -> Self {
         // The analysis asks again by itself, and looks after others meanwhile. A login is over
         // soon, and a check comes when its loader has been quiet: the second look follows at once.
         let recheck_after = Duration::from_millis(5);
         let limits = Limits { settle_tries: 1, recheck_after, ..Limits::default() };
-        Self { verifier: Verifier::new(limits), metrics }
+        Self { verifier: Verifier::knowing(limits, own), metrics }
     }
 
     fn count(&self, took: Duration, result: &Result<Report, VerifyError>) {
@@ -66,7 +83,7 @@ impl Slots {
             Err(VerifyError::Gone { .. }) => "gone",
             Err(_) => "failed",
             Ok(report) if !report.settled => "unsettled",
-            Ok(report) if report.mismatches.is_empty() => "clean",
+            Ok(report) if report.is_clean() => "clean",
             Ok(_) => "mismatch",
         };
         metrics.verify_checks.with_label_values(&[outcome]).inc();
@@ -94,13 +111,19 @@ impl SlotCheck for Slots {
         if report.start_ticks != process.start_ticks {
             return Err(CheckFailed::Gone);
         }
+        let namespaces = namespaces(&report);
+        let (changes, restored, strays) = code::told(&report);
         Ok(CheckReport {
             taken_ktime_ns: Some(Clock::ktime_ns()),
             slots_checked: report.slots_checked,
             settled: report.settled,
             mismatches: report.mismatches.into_iter().map(mismatch).collect(),
             gaps: report.gaps.iter().map(ToString::to_string).collect(),
+            namespaces,
             audit: report.audit.filter(|audit| audit.requested.is_none()).map(unrequested),
+            changes,
+            restored,
+            strays,
         })
     }
 }
@@ -108,6 +131,18 @@ impl SlotCheck for Slots {
 fn same_process(process: ProcessId) -> Result<(), CheckFailed> {
     let same = Procfs.stat(process.tgid).is_some_and(|now| now.start_ticks == process.start_ticks);
     if same { Ok(()) } else { Err(CheckFailed::Gone) }
+}
+
+/// Audit libraries have namespaces of their own: while there are any, none is anybody's else.
+fn namespaces(report: &Report) -> Vec<Namespace> {
+    if report.audit.is_some() {
+        return Vec::new();
+    }
+    let all = report.namespaces.iter().map(|one| Namespace {
+        number: u32::try_from(one.number).unwrap_or(u32::MAX),
+        modules: one.modules.iter().map(module_id).collect(),
+    });
+    all.collect()
 }
 
 fn unrequested(audit: Audit) -> UnrequestedAudit {
@@ -133,7 +168,7 @@ fn mismatch(found: SlotMismatch) -> Mismatch {
     }
 }
 
-fn place(target: Target) -> Place {
+pub(super) fn place(target: Target) -> Place {
     Place {
         address: target.addr,
         module: target.module.as_ref().map(module_id),
@@ -143,8 +178,11 @@ fn place(target: Target) -> Place {
     }
 }
 
-fn module_id(module: &ModuleRef) -> ModuleId {
+pub(super) fn module_id(module: &ModuleRef) -> ModuleId {
+    ModuleId::new(module.path.clone(), module.build_id.clone(), &key(module))
+}
+
+fn key(module: &ModuleRef) -> FileKey {
     let dev = major(module.dev) << 20 | minor(module.dev);
-    let file = FileKey { ino: module.ino, dev, ..FileKey::default() };
-    ModuleId::new(module.path.clone(), module.build_id.clone(), &file)
+    FileKey { ino: module.ino, dev, ..FileKey::default() }
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::warn;
 
 use super::analysis::Intake;
-use super::kernel::Kernel;
 use crate::config::Config;
 use crate::instrument::{Told, Watch};
+use crate::loader::PerfEvents;
 use crate::metrics::Metrics;
 use crate::status::Status;
 
@@ -28,15 +28,18 @@ impl Drop for Instruments {
 /// Starts it; nothing else depends on it.
 pub(super) fn start(
     config: &Config,
-    kernel: &Arc<Kernel>,
+    perf_events: Result<PerfEvents, String>,
     intake: &Intake,
     status: &Arc<Status>,
     metrics: &Metrics,
 ) -> Option<Instruments> {
-    let (kernel, status, metrics) = (Arc::clone(kernel), Arc::clone(status), metrics.clone());
+    let (status, metrics) = (Arc::clone(status), metrics.clone());
     let intake = Arc::new(Mutex::new(Some(intake.another())));
     let way = Arc::clone(&intake);
-    let ask = Box::new(move |file: BorrowedFd<'_>, is_link: bool| kernel.perf_event(file, is_link));
+    let ask = Box::new(move |file: BorrowedFd<'_>, is_link: bool| match &perf_events {
+        Ok(events) => events.ask(file, is_link),
+        Err(reason) => Err(reason.clone()),
+    });
     let tell = Box::new(move |told| match told {
         Told::Seen(seen) => {
             if let Some(way) = way.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {

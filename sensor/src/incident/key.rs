@@ -59,8 +59,14 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::Caller { function, caller_module, .. } => ["caller", function, caller_module, ""],
         Evidence::Audit { callback_module, .. } => ["audit", callback_module, "", ""],
+        Evidence::Code { module, place, actual, .. } => ["code", module, place, actual],
+        Evidence::Mapping { module, problem, memory, .. } => ["mapping", module, problem, memory],
         Evidence::Library { path, build_id, .. } => {
             ["library", build_id.as_deref().unwrap_or(path), "", ""]
+        }
+        Evidence::Opened { library, caller_module, namespace, .. } => {
+            let apart = if namespace.is_some() { "apart" } else { "" };
+            ["opened", library, caller_module, apart]
         }
         Evidence::Timing { metric, module, .. } => {
             ["timing", metric, module.as_deref().unwrap_or_default(), ""]

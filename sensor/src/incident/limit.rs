@@ -126,6 +126,53 @@ fn own_texts(finding: &mut Finding) -> impl Iterator<Item = &mut String> {
         .chain(&mut process.pod)
 }
 
+fn trim_code(evidence: &mut Evidence, room: &mut usize) {
+    match evidence {
+        Evidence::Code {
+            module,
+            place,
+            function,
+            expected,
+            actual,
+            expected_code,
+            actual_code,
+            leads_to,
+            leads_to_module,
+            explained_by,
+            ..
+        } => {
+            expected_code.truncate(MAX_PIECES);
+            actual_code.truncate(MAX_PIECES);
+            let texts = [module, place, function, expected, actual, leads_to, leads_to_module];
+            let more = expected_code.iter_mut().chain(actual_code).chain(explained_by);
+            texts.into_iter().chain(more).for_each(|text| shorten(text, room));
+        }
+        Evidence::Mapping { module, build_id, problem, address, memory, .. } => {
+            let texts = [module, problem, address, memory];
+            texts.into_iter().chain(build_id).for_each(|text| shorten(text, room));
+        }
+        _ => {}
+    }
+}
+
+fn trim_opened(evidence: &mut Evidence, room: &mut usize) {
+    if let Evidence::Opened {
+        library,
+        caller_module,
+        caller_build_id,
+        caller,
+        known,
+        seconds,
+        ..
+    } = evidence
+    {
+        known.truncate(MAX_PIECES);
+        let texts = [library, caller_module, caller].into_iter().chain(caller_build_id);
+        texts.chain(known).for_each(|text| shorten(text, room));
+        *seconds = seconds.map(tidy);
+    }
+}
+
 fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
     match evidence {
         Evidence::Slot {
@@ -146,9 +193,11 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let texts = [function, caller_module, caller].into_iter().chain(known);
             texts.for_each(|text| shorten(text, room));
         }
+        Evidence::Opened { .. } => trim_opened(evidence, room),
         Evidence::Library { path, build_id, inode } => {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }
+        Evidence::Code { .. } | Evidence::Mapping { .. } => trim_code(evidence, room),
         Evidence::Audit { callback, callback_module, callback_build_id, .. } => {
             let texts = [callback, callback_module].into_iter().chain(callback_build_id);
             texts.for_each(|text| shorten(text, room));

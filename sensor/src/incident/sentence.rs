@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::loader_files;
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
+use super::{code, dlopen, loader_files};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -42,12 +42,14 @@ pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> 
     let (mut slots, mut notes) = (0, 0);
     for evidence in &finding.evidence {
         match evidence {
-            Evidence::Slot { .. } => slots += 1,
+            Evidence::Slot { .. } | Evidence::Code { .. } | Evidence::Mapping { .. } => slots += 1,
             Evidence::Note { .. } => notes += 1,
             _ => {}
         }
         let enough = match evidence {
-            Evidence::Slot { .. } => slots > MAX_SLOTS,
+            Evidence::Slot { .. } | Evidence::Code { .. } | Evidence::Mapping { .. } => {
+                slots > MAX_SLOTS
+            }
             Evidence::Note { .. } => notes > MAX_NOTES,
             _ => false,
         };
@@ -56,7 +58,11 @@ pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> 
         }
     }
     if slots > MAX_SLOTS {
-        told.push(format!("the same holds for {} further slots", slots - MAX_SLOTS));
+        let what = match finding.detector.as_str() {
+            "text_patched" | "module_unlinked" => "places",
+            _ => "slots",
+        };
+        told.push(format!("the same holds for {} further {what}", slots - MAX_SLOTS));
     }
     if told.len() <= notes.min(MAX_NOTES) {
         told.insert(0, clause(&finding.title));
@@ -68,7 +74,10 @@ pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> 
 /// it should, and is of low severity for that.
 pub(super) fn proven(finding: &Finding) -> bool {
     finding.severity >= Severity::Medium
-        || !finding.evidence.iter().any(|evidence| matches!(evidence, Evidence::Slot { .. }))
+        || !finding
+            .evidence
+            .iter()
+            .any(|evidence| matches!(evidence, Evidence::Slot { .. } | Evidence::Code { .. }))
 }
 
 /// Whose address the connection is, where that is known.
@@ -121,6 +130,11 @@ fn sentence(
             };
             format!("{} was called from {}{when}; {before}", symbol(function), place(caller, more))
         }
+        Evidence::Code { leads_to_module, .. } => {
+            let more = modules.introduce(leads_to_module);
+            format!("{}{when}", code::patched(evidence, subject, &who.exe, more))
+        }
+        Evidence::Mapping { .. } => format!("{}{when}", code::mapping(evidence, subject)),
         Evidence::Audit { callback, callback_module, .. } => {
             let more = modules.introduce(callback_module);
             let who =
@@ -134,6 +148,7 @@ fn sentence(
             let how = mapped(finding)?;
             format!("{subject} mapped {}, {how}", modules.library(file))
         }
+        Evidence::Opened { .. } => dlopen::sentence(evidence, subject, &when, modules)?,
         Evidence::Timing { .. } => timing(evidence, method(finding), who, modules)?,
         Evidence::Environment { name: variable, value } => {
             format!("{} was set to {} in {subject}'s environment", name(variable), path(value))
@@ -246,7 +261,6 @@ pub(super) fn mapped(finding: &Finding) -> Option<&'static str> {
         "library_unowned" => "which no package owns as it is",
         "library_writable_path" => placed.unwrap_or("which others can write to"),
         "module_unlinked" => "which the loader does not know of",
-        "dlopen_unexpected" => "which was not loaded at run time while learning",
         _ => return None,
     })
 }
@@ -296,6 +310,10 @@ impl Modules {
                     (actual_module, id)
                 }
                 Evidence::Library { path, build_id: Some(id), .. } => (path, id),
+                Evidence::Opened { caller_module, caller_build_id: Some(id), .. } => {
+                    (caller_module, id)
+                }
+                Evidence::Mapping { module, build_id: Some(id), .. } => (module, id),
                 Evidence::Audit { callback_module, callback_build_id: Some(id), .. } => {
                     (callback_module, id)
                 }
@@ -307,7 +325,7 @@ impl Modules {
     }
 
     /// File name, with path and build-id the first time.
-    fn library(&mut self, module: &str) -> String {
+    pub(super) fn library(&mut self, module: &str) -> String {
         match self.introduce(module) {
             Some(more) => format!("{} ({more})", name(base(module))),
             None => name(base(module)),
@@ -315,7 +333,7 @@ impl Modules {
     }
 
     /// What to add to the file name of `module` the first time it is named.
-    fn introduce(&mut self, module: &str) -> Option<String> {
+    pub(super) fn introduce(&mut self, module: &str) -> Option<String> {
         if module.is_empty() || !self.introduced.insert(base(module).to_owned()) {
             return None;
         }

@@ -1,27 +1,31 @@
 //! Where perf events of other processes sit, read by the kernel side through a copy of their
 //! descriptor.
 
-use std::fs;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{fmt, fs};
 
 use aya::maps::{Array, MapData};
+use aya::programs::raw_trace_point::RawTracePoint;
 use aya::programs::{Program, RawTracePointRunOptions, TestRun as _};
 use sensor_common::record::{PERF_NAME_MAX, PerfEvent};
 use zerocopy::FromBytes as _;
 
 use super::error::reason;
-use super::handle::Sensor;
+use super::handle::{Sensor, take};
 use crate::event::FileKey;
+use crate::trouble::chain;
 
 const PROGRAM: &str = "perf_site";
+const MAP: &str = "PERF_EVENT";
 const SOURCES: &str = "/sys/bus/event_source/devices";
 
-/// The map `PERF_EVENT`, and the numbers of the kinds asked for.
-pub(super) struct PerfEvents {
+/// Asks the kernel side about perf events: a handle of its own, as it is asked on another thread
+/// than the probes are put on files.
+pub struct PerfEvents {
+    program: RawTracePoint,
     answer: Array<MapData, [u8; size_of::<PerfEvent>()]>,
     uprobe: Option<u32>,
     kprobe: Option<u32>,
-    loaded: bool,
 }
 
 /// What a perf event is, as far as it instruments something.
@@ -63,40 +67,48 @@ pub enum PerfPlace {
     Other(u32),
 }
 
-impl PerfEvents {
-    pub(super) fn new(answer: Array<MapData, [u8; size_of::<PerfEvent>()]>) -> Self {
-        Self { answer, uprobe: kind("uprobe"), kprobe: kind("kprobe"), loaded: false }
+impl fmt::Debug for PerfEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerfEvents").finish_non_exhaustive()
     }
 }
 
 impl Sensor {
+    /// Loads the program that looks at perf events, once.
+    ///
+    /// Errors: a sentence that says why it cannot be had.
+    pub fn perf_events(&mut self) -> Result<PerfEvents, String> {
+        let object = self.object_mut();
+        let answer = take(object, MAP).map_err(|error| chain(&error))?;
+        let Some(Program::RawTracePoint(program)) = object.program_mut(PROGRAM) else {
+            return Err(format!("the kernel object has no program {PROGRAM}"));
+        };
+        program.load().map_err(|error| reason(&error))?;
+        let info = program.info().map_err(|error| reason(&error))?;
+        let program = RawTracePoint::from_program_info(info, PROGRAM.into());
+        let program = program.map_err(|error| reason(&error))?;
+        Ok(PerfEvents { program, answer, uprobe: kind("uprobe"), kprobe: kind("kprobe") })
+    }
+}
+
+// === impl PerfEvents ===
+
+impl PerfEvents {
     /// Where the perf event behind `file` sits. The descriptor has to be one of this process;
     /// `is_link` says that it is a BPF link to the event. `None` where it is no such thing.
     ///
     /// Errors: a sentence that says why it cannot be told.
-    pub fn perf_event(
-        &mut self,
-        file: BorrowedFd<'_>,
-        is_link: bool,
-    ) -> Result<Option<PerfSite>, String> {
-        let (object, events) = self.perf_events();
-        let Some(Program::RawTracePoint(program)) = object.program_mut(PROGRAM) else {
-            return Err(format!("the kernel object has no program {PROGRAM}"));
-        };
-        if !events.loaded {
-            program.load().map_err(|error| reason(&error))?;
-            events.loaded = true;
-        }
+    pub fn ask(&self, file: BorrowedFd<'_>, is_link: bool) -> Result<Option<PerfSite>, String> {
         let number = |kind: Option<u32>| kind.map_or(u64::MAX, u64::from);
         let mut options = RawTracePointRunOptions::new();
         options.args[0] = u64::try_from(file.as_raw_fd()).unwrap_or(u64::MAX);
-        options.args[1] = number(events.uprobe);
-        options.args[2] = number(events.kprobe);
+        options.args[1] = number(self.uprobe);
+        options.args[2] = number(self.kprobe);
         options.args[3] = u64::from(is_link);
-        program.test_run(options).map_err(|error| reason(&error))?;
-        let bytes = events.answer.get(&0, 0).map_err(|error| error.to_string())?;
+        self.program.test_run(options).map_err(|error| reason(&error))?;
+        let bytes = self.answer.get(&0, 0).map_err(|error| error.to_string())?;
         let answer = PerfEvent::read_from_bytes(&bytes).map_err(|error| error.to_string())?;
-        Ok(site(&answer, events.uprobe, events.kprobe))
+        Ok(site(&answer, self.uprobe, self.kprobe))
     }
 }
 

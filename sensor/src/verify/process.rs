@@ -11,6 +11,8 @@ use super::auxv::{Auxv, AuxvError};
 use super::bytes::index;
 use super::error::VerifyError;
 use super::maps::{Maps, Vma};
+use super::reach::Reaches;
+use super::width::Width;
 
 /// A maps text longer than this is refused (200 000 areas; the kernel's default limit is 65 530).
 const MAX_MAPS: u64 = 32 << 20;
@@ -35,6 +37,7 @@ pub(crate) struct Process {
     pub(crate) auxv: Result<Auxv, AuxvError>,
     mem: File,
     start_ticks: u64,
+    reaches: Reaches,
 }
 
 // === impl FileKey ===
@@ -47,6 +50,12 @@ impl FileKey {
             size: metadata.size(),
             ctime: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Whether both may be the same file seen through different overlays, which keep all but the
+    /// device.
+    pub(crate) fn same_content(&self, other: &Self) -> bool {
+        Self { dev: 0, ..*self } == Self { dev: 0, ..*other }
     }
 }
 
@@ -74,12 +83,18 @@ impl Process {
             return Err(VerifyError::NoMemory { pid });
         }
         let auxv = read_bounded(pid, "auxv", 64 << 10)?;
-        Ok(Self { pid, maps, auxv: Auxv::parse(&auxv), mem, start_ticks })
+        let (auxv, reaches) = (Auxv::parse(&auxv), Reaches::default());
+        Ok(Self { pid, maps, auxv, mem, start_ticks, reaches })
     }
 
     /// Start since boot, clock ticks: with the PID, which process this is.
     pub(crate) fn start_ticks(&self) -> u64 {
         self.start_ticks
+    }
+
+    /// Width of its addresses, as the kernel set them up.
+    pub(crate) fn width(&self) -> Width {
+        self.auxv.map_or(Width::Eight, |auxv| auxv.width)
     }
 
     /// Whether the PID still means the process that was opened.
@@ -92,9 +107,11 @@ impl Process {
         self.mem.read_exact_at(buf, addr)
     }
 
-    pub(crate) fn read_u64(&self, addr: u64) -> io::Result<u64> {
+    /// One address.
+    pub(crate) fn read_word(&self, addr: u64, width: Width) -> io::Result<u64> {
         let mut word = [0; 8];
-        self.read(addr, &mut word)?;
+        let buf = word.get_mut(..width.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        self.read(addr, buf)?;
         Ok(u64::from_le_bytes(word))
     }
 
@@ -122,8 +139,10 @@ impl Process {
         Ok(bytes)
     }
 
-    /// `stat` of the file an area maps, by the kernel's own reference to it.
+    /// `stat` of the file an area maps, by the kernel's own reference to it. An error where that
+    /// could take for ever.
     pub(crate) fn stat_file(&self, vma: &Vma) -> io::Result<Metadata> {
+        self.reaches.check(self.pid, vma.dev)?;
         match fs::metadata(self.map_file(vma)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.open_by_path(vma)?.metadata()
@@ -134,7 +153,9 @@ impl Process {
 
     /// Opens the file an area maps: `/proc/PID/map_files`, else the path below the process's own
     /// root where it still is the same inode.
+    /// An error where that could take for ever.
     pub(crate) fn open_file(&self, vma: &Vma) -> io::Result<File> {
+        self.reaches.check(self.pid, vma.dev)?;
         match File::open(self.map_file(vma)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.open_by_path(vma),
             other => other,
@@ -236,7 +257,9 @@ mod tests {
         let text = b"a name\0".to_vec();
         let addr = text.as_ptr().addr() as u64;
         assert_eq!(process.read_name(addr), b"a name");
-        assert!(process.read_u64(8).is_err());
+        assert!(process.read_word(8, Width::Eight).is_err());
+        let word = process.read_word(addr, Width::Four).unwrap();
+        assert_eq!(word, u64::from(u32::from_le_bytes(*b"a na")));
         assert!(process.is_same());
     }
 

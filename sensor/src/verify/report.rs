@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use super::elf::SlotKind;
+pub use super::elf::{Skipped, SlotCounts, SlotKind};
+use super::text::Text;
 
 /// The result of checking one process.
 #[derive(Serialize, Clone, Debug)]
@@ -15,6 +16,10 @@ pub struct Report {
     pub start_ticks: u64,
     /// Slots compared.
     pub slots_checked: u64,
+    /// The same by kind.
+    pub slots: SlotCounts,
+    /// Relocations that are not compared, by rule.
+    pub skipped: Skipped,
     /// Of these, slots accepted although the search order that the files prove names another
     /// definition: modules opened at run time (their order is read from the loader's memory, or any
     /// definition is accepted and [`Gap::SearchOrder`] says so), unique symbols, late binding.
@@ -37,6 +42,20 @@ pub struct Report {
     pub preloads: Vec<ModuleRef>,
     /// rtld-audit, where it is active and the loader shows it (glibc 2.35 and later).
     pub audit: Option<Audit>,
+    /// Namespaces beside the program's own: of `dlmopen`, and of audit libraries (glibc 2.35 and
+    /// later).
+    pub namespaces: Vec<Namespace>,
+    /// The code, compared with the files.
+    pub text: Text,
+}
+
+/// Modules that the loader keeps apart from the program's own.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `Lmid_t`; the program's own is 0.
+    pub number: usize,
+    /// In load order: what was asked for comes first.
+    pub modules: Vec<ModuleRef>,
 }
 
 /// rtld-audit in a process: somebody is called back for what its loader does.
@@ -72,7 +91,7 @@ pub enum Linkage {
     Static,
     /// A loader whose structures are not known.
     UnknownLoader,
-    /// A 32-bit program.
+    /// A 32-bit program of another machine than x86.
     ThirtyTwoBit,
 }
 
@@ -102,7 +121,7 @@ pub struct SlotMismatch {
     pub kind: SlotKind,
     /// What kind of deviation it is.
     pub category: Category,
-    /// Symbol the slot stands for; none for `IRELATIVE`.
+    /// Symbol the slot stands for; none for those that no symbol names.
     pub symbol: Option<String>,
     /// Version of the reference.
     pub version: Option<String>,
@@ -149,7 +168,7 @@ pub struct Target {
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "gap", rename_all = "snake_case")]
 pub enum Gap {
-    /// 32-bit programs are not covered.
+    /// Of the 32-bit programs only those for x86 are covered.
     ThirtyTwoBit,
     /// The loader is neither glibc's nor musl's.
     UnknownLoader {
@@ -184,6 +203,14 @@ pub enum Gap {
         /// How many.
         slots: u64,
     },
+    /// Slots whose content cannot be told for certain: the loader's own functions are not known, or
+    /// loaders differ.
+    Uncertain {
+        /// Path of the module whose slots these are.
+        path: String,
+        /// How many.
+        slots: u64,
+    },
     /// An executable file mapping that belongs to no module of any link map.
     Unlisted {
         /// Path of the mapping.
@@ -201,6 +228,28 @@ pub enum Gap {
     },
     /// The process ended before a second look at its deviations.
     Unconfirmed,
+    /// Private pages of code that were not compared.
+    TextUnread {
+        /// Path of the mapping.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Private pages of code that the file itself lets be written to: nothing can be said of them.
+    WritableCode {
+        /// Path of the mapping.
+        path: String,
+    },
+    /// The vDSO was not compared.
+    Vdso {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Whose probes there are could not all be read, and an unknown one was found.
+    ProbesUnread {
+        /// Why.
+        reason: String,
+    },
 }
 
 // === impl ModuleRef ===
@@ -235,16 +284,6 @@ impl Target {
 
 // === impl Display ===
 
-impl fmt::Display for SlotKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::JumpSlot => "JUMP_SLOT",
-            Self::GlobDat => "GLOB_DAT",
-            Self::Irelative => "IRELATIVE",
-        })
-    }
-}
-
 /// `sshd+0x134218 JUMP_SLOT RSA_public_decrypt@OPENSSL_3.0.0: expected libcrypto.so.3+0x277490,
 /// actual liblzma.so.5+0x120f`
 impl fmt::Display for SlotMismatch {
@@ -275,7 +314,7 @@ impl fmt::Display for Target {
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ThirtyTwoBit => f.write_str("not covered: 32-bit"),
+            Self::ThirtyTwoBit => f.write_str("not covered: 32-bit, not x86"),
             Self::UnknownLoader { path } => write!(f, "not covered: loader {path}"),
             Self::Module { path, reason } => write!(f, "{path}: not read: {reason}"),
             Self::Layout { path, detail } => write!(f, "{path}: not checked: {detail}"),
@@ -283,11 +322,18 @@ impl fmt::Display for Gap {
             Self::Unverifiable { path, slots } => {
                 write!(f, "{path}: {slots} slots lead into a module that was not read")
             }
+            Self::Uncertain { path, slots } => {
+                write!(f, "{path}: {slots} slots have no certain content")
+            }
             Self::Unlisted { path } => write!(f, "{path}: executable mapping in no link map"),
             Self::SearchOrder => f.write_str("the loader's search lists are not usable"),
             Self::LinkOrder => f.write_str("the link map is not in load order"),
             Self::Truncated { what } => write!(f, "too many {what}, the rest was left out"),
             Self::Unconfirmed => write!(f, "the process ended before a second look"),
+            Self::TextUnread { path, reason } => write!(f, "{path}: code not read: {reason}"),
+            Self::WritableCode { path } => write!(f, "{path}: its code may be written to"),
+            Self::Vdso { reason } => write!(f, "vDSO not compared: {reason}"),
+            Self::ProbesUnread { reason } => write!(f, "owners of probes not read: {reason}"),
         }
     }
 }

@@ -57,7 +57,11 @@ fn loaded() -> Option<Sensor> {
 }
 
 fn asking(mut sensor: Sensor) -> Box<AskPerf> {
-    Box::new(move |file: std::os::fd::BorrowedFd<'_>, is_link| sensor.perf_event(file, is_link))
+    let events = sensor.perf_events().expect("loads");
+    Box::new(move |file: std::os::fd::BorrowedFd<'_>, is_link| {
+        let _held = &sensor;
+        events.ask(file, is_link)
+    })
 }
 
 /// The station, around a sensor of its own.

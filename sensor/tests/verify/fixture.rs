@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,15 @@ impl Child {
         })
     }
 
+    /// The next line of its output; none if that has ended.
+    pub(crate) fn line_or_end(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("child {} said nothing", self.pid()),
+        }
+    }
+
     /// Sends one line and reads the answer.
     pub(crate) fn ask(&mut self, line: &str) -> String {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
@@ -147,6 +156,24 @@ pub(crate) fn have(program: &str) -> bool {
         println!("{program} is not installed: what needs it is not tested");
     }
     found
+}
+
+/// Whether 32-bit programs for x86 can be built and run; prints why what needs them is left out if
+/// not.
+pub(crate) fn have_32_bit() -> bool {
+    if !cfg!(target_arch = "x86_64") {
+        println!("32-bit programs are only tested on x86_64");
+        return false;
+    }
+    let shop = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verify/c/victim.c");
+    let mut cc = Command::new("cc");
+    let cc = cc.arg("-m32").arg(source).arg("-o").arg(shop.path().join("probe"));
+    let built = cc.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !built {
+        println!("cc -m32 does not work here (gcc-multilib): 32-bit programs are not tested");
+    }
+    built
 }
 
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {

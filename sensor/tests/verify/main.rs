@@ -13,7 +13,10 @@
 mod attacks;
 mod audit;
 mod benign;
+mod cost;
 mod fixture;
 mod machine;
 mod mutation;
 mod servers;
+mod slots;
+mod text;

@@ -27,6 +27,51 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+fn code() -> impl Strategy<Value = Evidence> {
+    prop_oneof![
+        (text(), text(), vec(text(), 0..40)).prop_map(|(module, place, code)| Evidence::Code {
+            module: module.clone(),
+            place: place.clone(),
+            function: place.clone(),
+            length: 5,
+            expected: module.clone(),
+            actual: place.clone(),
+            expected_code: code.clone(),
+            actual_code: code,
+            leads_to: place.clone(),
+            leads_to_module: module,
+            explained_by: Some(place),
+        }),
+        (text(), text(), option::of(text())).prop_map(|(module, problem, build_id)| {
+            Evidence::Mapping {
+                module,
+                build_id,
+                address: problem.clone(),
+                memory: problem.clone(),
+                problem,
+                size: 4096,
+                differing: None,
+            }
+        }),
+    ]
+}
+
+fn opened() -> impl Strategy<Value = Evidence> {
+    (text(), text(), option::of(any::<f64>()), vec(text(), 0..6)).prop_map(
+        |(library, caller_module, seconds, known)| Evidence::Opened {
+            library,
+            caller: caller_module.clone(),
+            caller_module,
+            caller_build_id: None,
+            unwound: known.len() > 2,
+            through_libc: known.is_empty(),
+            namespace: seconds.map(|_| 1),
+            known,
+            seconds,
+        },
+    )
+}
+
 #[expect(clippy::too_many_lines, reason = "one arm for each kind of evidence")]
 fn evidence() -> impl Strategy<Value = Evidence> {
     let slot = (text(), text(), text(), text(), option::of(text()));
@@ -46,6 +91,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 Evidence::Caller { function, caller_module: module, caller, known }
             }
         ),
+        opened(),
         (text(), option::of(text())).prop_map(|(path, build_id)| Evidence::Library {
             path,
             build_id,
@@ -74,6 +120,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         (text(), text(), option::of(text())).prop_map(|(callback, callback_module, id)| {
             Evidence::Audit { count: 1, callback, callback_module, callback_build_id: id }
         }),
+        code(),
         (text(), option::of(any::<u32>())).prop_map(|(mode, owner)| Evidence::File {
             exposure: Exposure::Memory,
             mode,
