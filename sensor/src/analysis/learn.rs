@@ -95,7 +95,10 @@ enum What {
     },
     Helper(String),
     /// Something that instruments the host.
-    Instrument(String),
+    Instrument {
+        form: String,
+        learning: bool,
+    },
     Link {
         timing: LinkTiming,
         exe: FileKey,
@@ -163,7 +166,7 @@ impl Learner {
                 if world.own.instruments.contains(&key) || (settled && !harmless) {
                     return Vec::new();
                 }
-                own(What::Instrument(key))
+                own(What::Instrument { form: key, learning: !settled })
             }
             Body::Opened(opening) => match judge::opening(seen, opening, world) {
                 Judged::Learning => asker(opening).map(own).unwrap_or_default(),
@@ -287,7 +290,7 @@ impl Learner {
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
             What::Opening { library, asker } => baseline.add_opening(&library, &asker),
             What::Helper(path) => baseline.add_helper(&path),
-            What::Instrument(key) => baseline.add_instrument(&key),
+            What::Instrument { form, learning } => baseline.add_instrument(&form, learning),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
             What::Link { timing, exe } => {

@@ -67,10 +67,11 @@ pub(super) fn is_known(found: &Seen, world: &World<'_>) -> bool {
     world.own.instruments.contains(&found.key())
 }
 
-/// A tool's or agent's package.
+/// A tool's or agent's package, or a sensor like this one.
 pub(super) fn explanation(owner: Option<&Owner>) -> Option<String> {
     let owner = owner.filter(|owner| owner.is_tool)?;
-    owner.package.clone()
+    let twin = || owner.is_twin.then(|| "another sensor of this very program".to_owned());
+    owner.package.clone().or_else(twin)
 }
 
 fn judge(found: &Seen) -> (Severity, f64) {

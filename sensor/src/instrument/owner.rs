@@ -1,7 +1,11 @@
 //! Whose an instrument is: the process that holds it, its package, and whether that is a tool made
 //! for it.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::finding::ProcessRef;
 use crate::host::{Clock, Container, Outside, ProcessId, Procfs};
@@ -12,7 +16,7 @@ const DEPTH: usize = 8;
 
 /// Packages of tools and agents that instrument by design; beginnings of names, each of a whole
 /// word. What they do on somebody's behalf is told with them as the explanation.
-const TOOLS: [&str; 27] = [
+const TOOLS: [&str; 28] = [
     "bpfcc",
     "bcc",
     "bpftool",
@@ -24,6 +28,7 @@ const TOOLS: [&str; 27] = [
     "docker",
     "falco",
     "gdb",
+    "halfsecond",
     "inspektor",
     "kunai",
     "libvirt",
@@ -61,12 +66,17 @@ pub struct Owner {
     pub is_tool: bool,
     /// It runs other people's programs.
     pub is_interpreter: bool,
+    /// It runs this very program: another sensor, or the one before this.
+    pub is_twin: bool,
 }
 
 /// Describes owners. Databases are read for as long as there is something to describe.
 pub(super) struct Owners {
     clock: Clock,
+    /// The host's root, also where the sensor has one of its own.
     host: Option<Root>,
+    /// Device and inode of this program.
+    own: Option<(u64, u64)>,
     packages: Packages,
 }
 
@@ -76,7 +86,7 @@ impl Owner {
     /// A package stands for what it does.
     #[must_use]
     pub fn is_vouched(&self) -> bool {
-        self.package.is_some() && !self.is_interpreter
+        self.is_twin || (self.package.is_some() && !self.is_interpreter)
     }
 
     /// The part of a baseline's key that says who.
@@ -93,7 +103,8 @@ impl Owner {
 impl Owners {
     pub(super) fn new(clock: Clock) -> Self {
         let packages = Packages::new(Bounds { roots: 1, ..Bounds::default() });
-        Self { clock, host: Root::host().ok(), packages }
+        let own = program(std::process::id());
+        Self { clock, host: host(), own, packages }
     }
 
     /// `None` where it has ended.
@@ -102,11 +113,13 @@ impl Owners {
         let exe = Procfs.exe(pid).map(|(path, _)| path).unwrap_or_default();
         let package = self.package(pid, &exe);
         let name = package.as_deref().and_then(|text| text.split_whitespace().next());
+        let is_twin = self.own.is_some() && program(pid) == self.own;
         let cgroup = Procfs.cgroup(pid).unwrap_or_default();
         let Container { id: container, pod } = Container::parse(&cgroup).unwrap_or_default();
         Some(Owner {
             id: Some(ProcessId { tgid: pid, start_ticks: stat.start_ticks }),
-            is_tool: name.is_some_and(is_tool),
+            is_tool: is_twin || name.is_some_and(is_tool),
+            is_twin,
             is_interpreter: exe.file_name().and_then(|name| name.to_str()).is_some_and(interprets),
             shown: ProcessRef {
                 pid,
@@ -132,6 +145,20 @@ impl Owners {
         let owned = self.packages.owner(host, exe).ok()??;
         Some(format!("{} {}", owned.package, owned.version))
     }
+}
+
+/// The first process's root: in a container with the host's processes, the host's.
+fn host() -> Option<Root> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let first = rustix::fs::open("/proc/1/root", flags, Mode::empty());
+    let first = first.ok().and_then(|root| Root::host_from_fd(root).ok());
+    first.or_else(|| Root::host().ok())
+}
+
+/// Device and inode of what a process executes, by the kernel's own word.
+fn program(pid: u32) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn is_tool(package: &str) -> bool {
@@ -185,6 +212,7 @@ mod tests {
         let mut owners = Owners::new(Clock::now());
         let own = owners.describe(std::process::id()).unwrap();
         assert_eq!(own.package, None, "{own:?}");
+        assert!(own.is_twin && own.is_tool && own.is_vouched());
         assert!(!own.shown.exe.is_empty() && !own.shown.ancestors.is_empty());
         assert_eq!(owners.describe(u32::MAX), None);
     }

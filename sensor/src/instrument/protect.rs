@@ -1,6 +1,7 @@
 //! Files in which nobody else's probe belongs: guarded programs, PAM, libcrypto, the C library and
 //! its loader.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub(super) struct Protected {
     /// Paths without the leading slash.
     tails: Vec<PathBuf>,
     paths: Vec<PathBuf>,
+    /// Protected files that processes have mapped; until [`Self::forget`].
+    mapped: Option<HashMap<Identity, (PathBuf, Class)>>,
 }
 
 /// A file by what a path, a link and a mount cannot change.
@@ -51,7 +54,7 @@ impl Protected {
         let paths: Vec<PathBuf> = guarded.iter().map(|program| program.path.clone()).collect();
         let tail = |path: &PathBuf| path.strip_prefix("/").unwrap_or(path).to_owned();
         let tails = paths.iter().map(tail).filter(|tail| tail.components().next().is_some());
-        Self { tails: tails.collect(), paths }
+        Self { tails: tails.collect(), paths, mapped: None }
     }
 
     /// By name alone.
@@ -64,7 +67,7 @@ impl Protected {
 
     /// Where the probe sits; `None` where that is no protected file. The kernel's word for the file
     /// counts; where there is only a path, what it leads to now does, and the path itself.
-    pub(super) fn site(&self, probe: &Uprobe) -> Option<Site> {
+    pub(super) fn site(&mut self, probe: &Uprobe) -> Option<Site> {
         let path = Path::new(&probe.path);
         let known = probe.file.map(|key| (key.ino, key.size));
         let (shown, class) = match (known.or_else(|| identity(path)), self.class(path)) {
@@ -80,18 +83,24 @@ impl Protected {
 
     /// A guarded program of this host, or a file that some process has mapped, under whatever name
     /// the prober reached it.
-    fn find(&self, wanted: Identity) -> Option<(PathBuf, Class)> {
+    fn find(&mut self, wanted: Identity) -> Option<(PathBuf, Class)> {
         let guarded = self.paths.iter().find(|path| identity(path) == Some(wanted));
         if let Some(path) = guarded {
             return Some((path.clone(), Class::Guarded));
         }
-        Procfs.processes().into_iter().find_map(|tgid| {
-            let mapped = Procfs.libraries(tgid);
-            mapped.into_iter().find_map(|(path, key)| {
-                let same = (key.ino, key.size) == wanted;
-                same.then(|| self.class(&path)).flatten().map(|class| (path, class))
-            })
-        })
+        if self.mapped.is_none() {
+            let mapped =
+                Procfs.processes().into_iter().flat_map(|tgid| Procfs.libraries(tgid)).filter_map(
+                    |(path, key)| Some(((key.ino, key.size), (path.clone(), self.class(&path)?))),
+                );
+            self.mapped = Some(mapped.collect());
+        }
+        self.mapped.as_ref()?.get(&wanted).cloned()
+    }
+
+    /// What is mapped is looked for anew with the next question.
+    pub(super) fn forget(&mut self) {
+        self.mapped = None;
     }
 }
 
@@ -185,7 +194,7 @@ mod tests {
         };
         let link = folder.path().join("innocent");
         std::os::unix::fs::symlink(libc, &link).unwrap();
-        let protected = Protected::new(&[]);
+        let mut protected = Protected::new(&[]);
         let site = protected.site(&probe(link.to_str().unwrap(), 0)).unwrap();
         assert_eq!(site.class, Class::Base);
         assert_ne!(site.path, link.to_str().unwrap());

@@ -26,6 +26,8 @@ const SURVEY: Duration = Duration::from_secs(30);
 const NEWS_MAX: usize = 128;
 /// Subject of the baseline that this host's instrumentation has.
 const HOST: &str = "(host) instrumentation";
+/// What stands for an executable that cannot be told.
+const UNKNOWN: &str = "unknown";
 
 /// Something that was not there at the look before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ struct Work {
     protected: Protected,
     clock: Clock,
     known: BTreeSet<String>,
+    /// Seen at the last look, but not whose it was: the holder may have ended that moment.
+    unclear: BTreeSet<String>,
     told: Option<ProbeReport>,
     tell: Box<dyn FnMut(Told) + Send>,
 }
@@ -78,6 +82,7 @@ impl Watch {
             protected: Protected::new(guarded),
             clock: Clock::now(),
             known: BTreeSet::new(),
+            unclear: BTreeSet::new(),
             told: None,
             tell,
         };
@@ -147,22 +152,31 @@ impl Work {
             let process = process(None);
             self.offer(process, Body::Surveyed);
         }
-        is_all
+        is_all && self.unclear.is_empty()
     }
 
+    /// What a process held goes a little after its end, that of a sensor before this one as well: whose
+    /// owner cannot be told is told only if it is still there at the next look.
     fn tell_news(&mut self, news: Vec<Instrument>) {
+        let waited = std::mem::take(&mut self.unclear);
         if news.is_empty() {
             return;
         }
-        // Forgotten afterwards: packages take memory.
+        // Forgotten afterwards: packages take memory, and what is mapped changes.
+        self.protected.forget();
         let mut owners = Owners::new(self.clock);
         for instrument in news.into_iter().take(NEWS_MAX) {
-            self.known.insert(instrument.id.clone());
             let owner = instrument.holders.iter().find_map(|pid| owners.describe(*pid));
+            if is_unclear(&instrument, owner.as_ref()) && !waited.contains(&instrument.id) {
+                self.unclear.insert(instrument.id);
+                continue;
+            }
+            self.known.insert(instrument.id.clone());
             let site = match &instrument.what {
                 What::Uprobe(probe) => self.protected.site(probe),
                 _ => None,
             };
+            let owner = owner.map(named);
             let process = process(owner.as_ref());
             let seen = Seen { instrument, owner, site };
             self.offer(process, Body::Instrument(Box::new(seen)));
@@ -179,12 +193,15 @@ impl Work {
 }
 
 /// The owner as an observation has it; its program stands for the host's baseline, whoever it is.
+/// What one executable does is one story.
 fn process(owner: Option<&Owner>) -> Process {
     let shown = owner.map_or_else(
-        || ProcessRef { exe: "unknown".to_owned(), ..ProcessRef::default() },
+        || ProcessRef { exe: UNKNOWN.to_owned(), ..ProcessRef::default() },
         |owner| owner.shown.clone(),
     );
     let id = owner.and_then(|owner| owner.id);
+    let story =
+        owner.map_or_else(|| HOST.to_owned(), |owner| format!("{HOST} by {}", owner.form()));
     let module = ModuleId { path: HOST.to_owned(), build: "inode:none".to_owned() };
     let program = Program {
         file: FileKey::default(),
@@ -194,7 +211,7 @@ fn process(owner: Option<&Owner>) -> Process {
     };
     Process {
         id: id.unwrap_or(ProcessId { tgid: 0, start_ticks: 0 }),
-        lineage: Lineage::Program(HOST.to_owned()),
+        lineage: Lineage::Program(story),
         program: Arc::new(program),
         euid: shown.uid,
         secure: false,
@@ -204,9 +221,81 @@ fn process(owner: Option<&Owner>) -> Process {
     }
 }
 
+/// A process whose first thread has ended has no executable any more.
+fn named(mut owner: Owner) -> Owner {
+    if owner.shown.exe.is_empty() {
+        UNKNOWN.clone_into(&mut owner.shown.exe);
+    }
+    owner
+}
+
+/// Processes hold it, or should, and none of them can be described.
+fn is_unclear(instrument: &Instrument, owner: Option<&Owner>) -> bool {
+    let is_program = matches!(instrument.what, What::Program(_));
+    let is_held = is_program || !instrument.holders.is_empty();
+    is_held && owner.is_none_or(|owner| owner.shown.exe.is_empty())
+}
+
 fn count(foreign: &[Instrument]) -> Vec<(&'static str, usize)> {
     super::KINDS
         .iter()
         .map(|kind| (*kind, foreign.iter().filter(|one| one.label() == *kind).count()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Program as Loaded;
+    use super::*;
+
+    fn program(id: u32, holders: &[u32]) -> Instrument {
+        let loaded = Loaded {
+            kind: "kprobe".to_owned(),
+            name: "x".to_owned(),
+            tag: 1,
+            loaded: None,
+            uid: None,
+            places: Vec::new(),
+        };
+        let (id, what) = (format!("program {id}"), What::Program(loaded));
+        Instrument { id, what, holders: holders.to_vec() }
+    }
+
+    /// What is told of several looks.
+    fn told(looks: Vec<Vec<Instrument>>) -> Vec<Vec<String>> {
+        let (out, said) = channel();
+        let mut work = Work {
+            surveyor: Surveyor::new(Box::new(|_, _| Ok(None))),
+            protected: Protected::new(&[]),
+            clock: Clock::now(),
+            known: BTreeSet::new(),
+            unclear: BTreeSet::new(),
+            told: None,
+            tell: Box::new(move |one| drop(out.send(one))),
+        };
+        let look = |news| {
+            work.tell_news(news);
+            let seen = said.try_iter().filter_map(|one| match one {
+                Told::Seen(seen) => match seen.body {
+                    Body::Instrument(found) => Some(found.instrument.id),
+                    _ => None,
+                },
+                _ => None,
+            });
+            seen.collect()
+        };
+        looks.into_iter().map(look).collect()
+    }
+
+    #[test]
+    fn what_nobody_holds_is_told_only_if_it_lasts() {
+        let own = std::process::id();
+        let gone = u32::MAX;
+        let first = vec![program(1, &[own]), program(2, &[]), program(3, &[gone])];
+        let second = vec![program(3, &[gone])];
+        let found = told(vec![first, second, vec![program(2, &[])]]);
+        assert_eq!(found[0], ["program 1"]);
+        assert_eq!(found[1], ["program 3"], "its holder hides");
+        assert!(found[2].is_empty(), "2 was gone meanwhile");
+    }
 }

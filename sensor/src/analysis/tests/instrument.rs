@@ -91,6 +91,10 @@ fn a_packaged_service_that_loads_what_it_always_loads_is_explained_and_learned()
     let seen = || news(3000, program("sd_devices", "cgroup_device"), systemd(), None);
     assert_eq!(found(&mut bench, seen()), [("kernel_hook", Severity::Info)]);
     assert_eq!(found(&mut bench, seen()), []);
+    // What comes in its shadow is not learned along with it.
+    let shadow =
+        news(3001, program("watch", "kprobe"), Some(owner("/tmp/agent", None, false)), None);
+    assert_eq!(found(&mut bench, shadow), [("kernel_hook", Severity::Medium)]);
 }
 
 #[test]
