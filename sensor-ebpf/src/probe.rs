@@ -10,6 +10,7 @@ mod mapping;
 mod memory;
 mod process;
 mod sample;
+mod write;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use sensor_common::{Counter, Role};

@@ -52,6 +52,8 @@ pub enum EventBody {
     Env(Env),
     /// A guarded process was found running at this address.
     Sample(Sample),
+    /// The process wrote into another's memory.
+    Write(Write),
 }
 
 impl EventBody {
@@ -68,6 +70,7 @@ impl EventBody {
             Self::Caller(_) => Kind::Caller,
             Self::Env(_) => Kind::Env,
             Self::Sample(_) => Kind::Sample,
+            Self::Write(_) => Kind::Write,
         }
     }
 }
@@ -77,6 +80,23 @@ impl EventBody {
 pub struct Sample {
     /// Address in user space.
     pub ip: u64,
+}
+
+/// See [`sensor_common::record::Write`].
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    /// Whose memory; `None` where the kernel does not say.
+    pub target_tgid: Option<u32>,
+    /// What it means to the kernel side.
+    pub target_role: Role,
+    /// `WRITE_*` bits since the last record of this pair.
+    pub ways: u32,
+    /// The target's id in the writer's PID namespace, or with `WRITE_MEM` the descriptor.
+    pub asked: Option<u32>,
+    /// Writes of this pair so far.
+    pub count: u64,
+    /// Where this one goes.
+    pub addr: Option<u64>,
 }
 
 /// See [`sensor_common::record::Fork`].

@@ -16,6 +16,7 @@ mod story;
 mod tests;
 mod text;
 mod title;
+mod writes;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

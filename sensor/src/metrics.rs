@@ -263,6 +263,7 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Caller => "caller",
         Kind::Env => "env",
         Kind::Sample => "sample",
+        Kind::Write => "write",
     }
 }
 

@@ -8,6 +8,7 @@ mod keeping;
 mod normal;
 mod origins;
 mod places;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

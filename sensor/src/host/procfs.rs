@@ -134,6 +134,22 @@ impl Outside for Procfs {
         read_bounded(format!("/proc/{tgid}/environ"), ENVIRON)
     }
 
+    fn write_target(&self, writer: u32, by_mem: bool, asked: u32) -> Option<u32> {
+        let status = read_bounded(format!("/proc/{writer}/status"), SMALL)?;
+        let status = String::from_utf8_lossy(&status).into_owned();
+        // Numbers of another PID namespace would lead to somebody else.
+        if status_field(&status, "NSpid")?.split_ascii_whitespace().count() != 1 {
+            return None;
+        }
+        if !by_mem {
+            let status = read_bounded(format!("/proc/{asked}/status"), SMALL)?;
+            return status_field(&String::from_utf8_lossy(&status), "Tgid")?.parse().ok();
+        }
+        let link = fs::read_link(format!("/proc/{writer}/fd/{asked}")).ok()?;
+        let inside = link.strip_prefix("/proc").ok()?;
+        (inside.file_name()? == "mem").then(|| inside.iter().next()?.to_str()?.parse().ok())?
+    }
+
     fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
         root::look(tgid, on_host, path)
     }
@@ -173,6 +189,12 @@ impl Outside for Procfs {
 fn mountinfo(tgid: u32) -> Option<String> {
     let bytes = read_bounded(format!("/proc/{tgid}/mountinfo"), MAPS)?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The value of a line of `/proc/PID/status`.
+fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let of = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':').map(str::trim);
+    status.lines().find_map(of)
 }
 
 /// A file below the root of a process, through no link that leads out of it.

@@ -41,6 +41,8 @@ pub(super) struct Proc {
     pub(super) inherited: Arc<[String]>,
     /// Between exec and the end of linking.
     pub(super) linking: bool,
+    /// RELRO of a guarded program as it was sealed: address and length.
+    pub(super) sealed: Vec<(u64, u64)>,
     /// A guarded program's start until its entry.
     pub(super) start: Option<Box<Start>>,
     pub(super) ended: bool,
@@ -88,6 +90,7 @@ impl Proc {
             variables: Arc::default(),
             inherited: Arc::default(),
             linking: false,
+            sealed: Vec::new(),
             start: None,
             ended: false,
             shown: None,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, loader_files};
+use super::{code, loader_files, writes};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -134,6 +134,8 @@ fn sentence(
             let more = modules.introduce(leads_to_module);
             format!("{}{when}", code::patched(evidence, subject, &who.exe, more))
         }
+        Evidence::Writer { .. } => writes::written(evidence, subject)?,
+        Evidence::Protection { .. } => writes::reopened(evidence, subject)?,
         Evidence::Mapping { .. } => format!("{}{when}", code::mapping(evidence, subject)),
         Evidence::Audit { callback, callback_module, .. } => {
             let more = modules.introduce(callback_module);

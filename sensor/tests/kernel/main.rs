@@ -24,3 +24,4 @@ mod release;
 mod role;
 mod rung;
 mod sample;
+mod write;
