@@ -325,6 +325,25 @@ mod tests {
     }
 
     #[test]
+    fn a_write_is_followed_to_its_target() {
+        use std::os::fd::AsRawFd as _;
+        let own = std::process::id();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        if status_field(&status, "NSpid").unwrap().split_ascii_whitespace().count() != 1 {
+            println!("not tried: this process has another PID namespace than /proc");
+            return;
+        }
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        assert_eq!(Procfs.write_target(own, false, thread), Some(own));
+        let fd = |file: &File| u32::try_from(file.as_raw_fd()).unwrap();
+        let memory = File::open("/proc/self/mem").unwrap();
+        assert_eq!(Procfs.write_target(own, true, fd(&memory)), Some(own));
+        let other = File::open("/proc/self/maps").unwrap();
+        assert_eq!(Procfs.write_target(own, true, fd(&other)), None);
+        assert_eq!(Procfs.write_target(u32::MAX, true, 0), None);
+    }
+
+    #[test]
     fn a_process_that_is_gone_has_no_answers() {
         let gone = u32::MAX;
         assert_eq!(Procfs.stat(gone), None);

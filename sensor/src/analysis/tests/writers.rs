@@ -80,7 +80,7 @@ fn a_patch_from_outside_is_one_critical_incident_that_names_the_writer() {
         assert_eq!(ways, ["/proc/PID/mem"]);
         assert_eq!(finding.process.pid, LISTENER);
     }
-    assert!(incident.story.contains("inject"), "{}", incident.story);
+    assert_eq!(incident.story.matches("inject (").count(), 1, "{}", incident.story);
 }
 
 #[test]
