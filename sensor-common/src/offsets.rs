@@ -105,6 +105,14 @@ kernel_offsets! {
     mm_env_start: Optional "mm_struct.env_start";
     /// Where the strings of the environment end.
     mm_env_end: Optional "mm_struct.env_end";
+    /// Where the program's code starts.
+    mm_start_code: Optional "mm_struct.start_code";
+    /// Where it ends.
+    mm_end_code: Optional "mm_struct.end_code";
+    /// Where the heap ends.
+    mm_brk: Optional "mm_struct.brk";
+    /// Where the kernel places mappings, downwards as a rule.
+    mm_mmap_base: Optional "mm_struct.mmap_base";
     /// File being executed.
     bprm_file: Required "linux_binprm.file";
     /// 1 if the program runs with more rights than who started it (`AT_SECURE`). In bits.

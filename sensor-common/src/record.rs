@@ -4,7 +4,11 @@
 //! would be shared by two tasks that preempt each other on one CPU. Ring memory is not zeroed, so
 //! every byte is written.
 
+mod opened;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use self::opened::{MODULES_MAX, Modules, Opened, Placement, STACK_WORDS};
 
 /// Longest path carried, as reversed components (see [`Path`]), bytes.
 pub const PATH_MAX: usize = 512;
@@ -46,13 +50,17 @@ pub enum Kind {
     Env = 9,
     /// [`Sample`]
     Sample = 10,
+    /// [`Opened`]
+    Opened = 11,
+    /// [`Modules`]
+    Modules = 12,
     /// [`Write`]
     Write = 13,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -63,6 +71,8 @@ impl Kind {
         Self::Caller,
         Self::Env,
         Self::Sample,
+        Self::Opened,
+        Self::Modules,
         Self::Write,
     ];
 

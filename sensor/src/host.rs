@@ -21,6 +21,7 @@ mod loader_files;
 mod module;
 mod mounts;
 mod observe;
+mod opened;
 mod outside;
 mod patient;
 mod pipeline;
@@ -49,6 +50,7 @@ pub use observe::{
     Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Reopened, Traced,
     Verdict, Written, seconds,
 };
+pub use opened::{Asked, Opening};
 pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat};
 pub use patient::{Patient, PatientLocate};
 pub use pipeline::{Pipeline, Tally};

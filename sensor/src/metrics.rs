@@ -263,6 +263,8 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Caller => "caller",
         Kind::Env => "env",
         Kind::Sample => "sample",
+        Kind::Opened => "opened",
+        Kind::Modules => "modules",
         Kind::Write => "write",
     }
 }

@@ -52,8 +52,8 @@ pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
 pub use self::process::list_processes;
 pub use self::report::{
-    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, Skipped, SlotCounts, SlotKind,
-    SlotMismatch, Target,
+    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, Skipped, SlotCounts,
+    SlotKind, SlotMismatch, Target,
 };
 pub(crate) use self::text::shown;
 pub use self::text::{Explanation, Loose, OwnProbes, Patch, RestoredPage, Stray, StrayKind, Text};
@@ -273,6 +273,7 @@ impl Report {
             linkage,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }
@@ -315,6 +316,7 @@ impl Report {
             mismatches: comparison.mismatches,
             settled: !comparison.unrelocated,
             preloads,
+            namespaces: layout.other_namespaces(),
             ..Self::unchecked(process, layout.linkage, gaps)
         }
     }
@@ -360,6 +362,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }

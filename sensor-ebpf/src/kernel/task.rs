@@ -7,6 +7,16 @@ use super::KernelPtr;
 use super::file::File;
 use crate::globals::{config, offset};
 
+/// Where a process has what; 0 where the kernel does not say.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub brk: u64,
+    pub mmap_base: u64,
+    pub start_stack: u64,
+}
+
 /// A `struct task_struct *`.
 #[derive(Clone, Copy)]
 pub struct Task<const TYPED: bool = false>(KernelPtr<TYPED>);
@@ -106,6 +116,19 @@ impl<const TYPED: bool> Task<TYPED> {
         let mm = self.0.follow(offset!(task_mm))?;
         let stack = mm.read(offset!(mm_start_stack))?;
         Some((stack, mm.read(offset!(mm_env_start))?, mm.read(offset!(mm_env_end))?))
+    }
+
+    /// Without a branch at each: what cannot be read is zero.
+    #[inline(always)]
+    pub fn bounds(self) -> Bounds {
+        let mm = self.0.follow(offset!(task_mm)).map_or(KernelPtr::NULL, KernelPtr::plain);
+        Bounds {
+            start_code: mm.read_or_zero(offset!(mm_start_code)),
+            end_code: mm.read_or_zero(offset!(mm_end_code)),
+            brk: mm.read_or_zero(offset!(mm_brk)),
+            mmap_base: mm.read_or_zero(offset!(mm_mmap_base)),
+            start_stack: mm.read_or_zero(offset!(mm_start_stack)),
+        }
     }
 
     /// The open file behind a descriptor.

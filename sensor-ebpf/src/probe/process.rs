@@ -5,7 +5,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::record::{Exec, Exit, FileKey, Fork};
 use sensor_common::{Role, UNRESOLVED};
 
-use super::{current_tgid, finish, is_agent, link, role_of, set_role};
+use super::{current_tgid, finish, is_agent, link, opened, role_of, set_role};
 use crate::emit::{begin, ring_for};
 use crate::globals::offset;
 use crate::kernel::KernelPtr;
@@ -106,6 +106,10 @@ fn try_exec(bprm: u64) -> Option<()> {
         let _ = sock.peer_into(&mut record.peer);
     }
     record.submit();
+    // After the walk, so that each state at its head stays one.
+    if role.contains(Role::GUARDED) {
+        opened::start(tgid, task, &exe);
+    }
     Some(())
 }
 

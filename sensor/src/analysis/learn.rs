@@ -14,7 +14,8 @@ use crate::detect::judge::{self, Judged};
 use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
 use crate::host::{
-    Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, ProcessId, Program,
+    Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
+    ProcessId, Program,
 };
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
@@ -87,6 +88,10 @@ enum What {
         module: ModuleId,
         known: bool,
     },
+    Opening {
+        library: String,
+        asker: ModuleId,
+    },
     Helper(String),
     Link {
         timing: LinkTiming,
@@ -145,6 +150,10 @@ impl Learner {
                     }),
                 },
                 None => Vec::new(),
+            },
+            Body::Opened(opening) => match judge::opening(seen, opening, world) {
+                Judged::Learning => asker(opening).map(own).unwrap_or_default(),
+                Judged::Known | Judged::Unexpected | Judged::Undecided => Vec::new(),
             },
             // A start that mostly slept says little about CPU.
             Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
@@ -262,6 +271,7 @@ impl Learner {
             What::Library { module, late, .. } => baseline.add_library(&module, lesson.time, late),
             What::Variable(name) => baseline.add_variable(&name),
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
+            What::Opening { library, asker } => baseline.add_opening(&library, &asker),
             What::Helper(path) => baseline.add_helper(&path),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
@@ -327,6 +337,12 @@ impl Lesson {
             _ => None,
         }
     }
+}
+
+fn asker(opening: &Opening) -> Option<What> {
+    let Asked { place, .. } = opening.asked.as_ref()?;
+    let asker = place.module.before_deletion();
+    Some(What::Opening { library: opening.module.path.clone(), asker })
 }
 
 fn unit(seen: &Observation) -> Option<Unit> {

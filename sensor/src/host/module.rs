@@ -8,6 +8,9 @@ use crate::event::FileKey;
 const INODE: &str = "inode:";
 const UNREAD: &str = "unread:";
 
+/// What the kernel appends to the path of a mapped file that has no name any more.
+const DELETED: &str = " (deleted)";
+
 /// Identity of a mapped file: what a baseline remembers a library by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ModuleId {
@@ -60,6 +63,19 @@ impl ModuleId {
     pub fn may_be(&self, other: &Self) -> bool {
         let unread = self.is_unread() || other.is_unread();
         self.same_file(other) || (unread && self.path == other.path)
+    }
+
+    /// A file that has a name, not memory and not one that was deleted.
+    #[must_use]
+    pub fn is_mapped_file(&self) -> bool {
+        self.path.starts_with('/') && !self.path.ends_with(DELETED)
+    }
+
+    /// Under the name it had before it was deleted.
+    #[must_use]
+    pub fn before_deletion(&self) -> Self {
+        let path = self.path.strip_suffix(DELETED).unwrap_or(&self.path);
+        Self { path: path.to_owned(), build: self.build.clone() }
     }
 
     /// A file that could not be read, by its numbers.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::module::ModuleId;
+use super::opened::Opening;
 use super::place::Placed;
 use super::variable::{Owners, Variable};
 use crate::event::{FileKey, Role};
@@ -149,6 +150,9 @@ pub enum Body {
     CheckDue(CheckReason),
     /// The check of a [`Body::CheckDue`]; made by the analysis, never by the host station.
     Checked(Arc<crate::detect::CheckReport>),
+    /// A guarded program opened a library after its start: told each time, after the
+    /// [`Body::Library`] of one that is new to it.
+    Opened(Opening),
     /// A guarded function was called.
     Called(Called),
     /// A loader variable stood in the environment of the program started.

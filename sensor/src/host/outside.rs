@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::observe::Located;
+use super::opened::Asked;
 use super::variable::FoundLibrary;
-use crate::event::{FileKey, InodeKey};
+use crate::event::{FileKey, InodeKey, Stack};
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +109,11 @@ pub trait Locate {
     /// One answer per address, in the same order; `None` where nothing is mapped there, or the
     /// process is gone.
     fn locate(&mut self, tgid: u32, addresses: &[u64]) -> Vec<Option<Located>>;
+    /// The first code outside the loader and libc that this stack leads to. Nothing of the stack may
+    /// be kept.
+    fn asker(&mut self, _tgid: u32, _stack: &Stack) -> Option<Asked> {
+        None
+    }
 }
 
 /// Finds nothing: for replays, where the processes are long gone.

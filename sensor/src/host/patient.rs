@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::aside::Aside;
 use super::observe::Located;
+use super::opened::Asked;
 use super::outside::{BuildId, Locate, Outside, RootView, Stat};
 use super::variable::FoundLibrary;
-use crate::event::{FileKey, InodeKey};
+use crate::event::{FileKey, InodeKey, Stack};
 use crate::verify::cache::Lru;
 
 /// Build-ids that came late, or of files nobody waits for.
@@ -215,6 +216,11 @@ impl<L: Locate + Send + 'static> Locate for PatientLocate<L> {
         let wanted = addresses.to_vec();
         let found = self.0.ask(move |locate| locate.locate(tgid, &wanted));
         found.unwrap_or_else(|| vec![None; addresses.len()])
+    }
+
+    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
+        let stack = stack.clone();
+        self.0.ask(move |locate| locate.asker(tgid, &stack))?
     }
 }
 

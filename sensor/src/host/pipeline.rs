@@ -8,6 +8,7 @@ use super::guard::Guards;
 use super::home::Homes;
 use super::link;
 use super::observe::{Body, Called, CheckReason, Library, LinkTiming, Observation, ProcessId};
+use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
 use super::programs;
@@ -38,6 +39,8 @@ pub struct Tally {
     pub strangers: u64,
     /// Callers that could not be found in the process's maps.
     pub callers_unknown: u64,
+    /// Libraries opened after the start that could not be named.
+    pub openings_unnamed: u64,
     /// Files that carry no probes for want of room, or because they may hang.
     pub unwatched: u64,
     /// Questions to files and processes that were given up because no answer came.
@@ -58,6 +61,7 @@ pub struct Pipeline {
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
     pub(super) constructors: Constructors,
+    pub(super) openings: Openings,
     pub(super) directives: Vec<Directive>,
     pub(super) strangers: u64,
     callers_unknown: u64,
@@ -88,6 +92,7 @@ impl Pipeline {
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
             constructors: Constructors::default(),
+            openings: Openings::default(),
             directives: Vec::new(),
             strangers: 0,
             callers_unknown: 0,
@@ -99,8 +104,8 @@ impl Pipeline {
     /// whose fork is still in the other ring is understood.
     pub fn on_event(&mut self, event: Event, out: &mut impl FnMut(Observation)) {
         self.tick(event.ktime_ns, out);
-        let Event { ktime_ns, tgid, role, body, .. } = event;
-        let at = At { ktime_ns, tgid, role };
+        let Event { ktime_ns, tgid, tid, role, body, .. } = event;
+        let at = At { ktime_ns, tgid, tid, role };
         match body {
             EventBody::Fork(fork) => self.on_fork(at, &fork, out),
             EventBody::Exec(exec) => self.on_exec(at, &exec, out),
@@ -112,6 +117,8 @@ impl Pipeline {
             EventBody::Caller(caller) => self.on_caller(at, &caller, out),
             EventBody::Env(env) => self.on_env(at, &env, out),
             EventBody::Sample(sample) => self.on_sample(at, sample),
+            EventBody::Opened(opened) => self.on_opened(at, &opened, out),
+            EventBody::Modules(modules) => self.on_modules(at, &modules),
             EventBody::Write(write) => self.on_write(at, &write, out),
         }
     }
@@ -119,6 +126,7 @@ impl Pipeline {
     /// Tells the time: emits the checks that are due.
     pub fn tick(&mut self, now_ktime_ns: u64, out: &mut impl FnMut(Observation)) {
         self.constructors_tick(now_ktime_ns);
+        self.openings_tick(now_ktime_ns, out);
         self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
             let wanted = |proc: &Proc| proc.guarded() || reason == CheckReason::Written;
@@ -131,7 +139,7 @@ impl Pipeline {
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        let due = [self.constructors.next_due(), self.watched.next_due()];
+        let due = [self.constructors.next_due(), self.openings.next_due(), self.watched.next_due()];
         self.schedule.next_due().into_iter().chain(due.into_iter().flatten()).min()
     }
 
@@ -156,6 +164,7 @@ impl Pipeline {
             checks_dropped: self.schedule.dropped(),
             strangers: self.strangers,
             callers_unknown: self.callers_unknown,
+            openings_unnamed: self.openings.unnamed(),
             unwatched: self.watched.refused(),
             given_up: self.outside.given_up(),
         }
@@ -190,6 +199,7 @@ impl Pipeline {
             self.tracker.forked(&mut self.table, id, at.ktime_ns);
         }
         self.constructors_over(id);
+        self.openings_over(id, out);
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
@@ -201,6 +211,7 @@ impl Pipeline {
         (proc.program, proc.home, proc.root) = (Some(program), home, exec.root);
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
+        proc.placed = std::sync::Arc::default();
         proc.sealed.clear();
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
@@ -257,6 +268,7 @@ impl Pipeline {
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let told = proc.guarded() || proc.connection.is_some();
         self.constructors_over(id);
+        self.openings_over(id, out);
         self.schedule.forget(id);
         if told {
             self.emit(id, now_ns, Body::Ended, out);
@@ -292,8 +304,10 @@ impl Pipeline {
             self.watch_library(at.tgid, map.exe, path, map.file, map.facts.fs_magic);
         }
         let placed = Placed::of(map, &module.path);
-        let library = Library { module, file: map.file, during_link, placed, asked: false };
+        let library =
+            Library { module: module.clone(), file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
+        self.opening_named(id, &map.file, &module, out);
     }
 
     fn on_link(&mut self, at: At, link: &crate::event::Link, out: &mut impl FnMut(Observation)) {
@@ -301,11 +315,15 @@ impl Pipeline {
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking = false;
         let guarded = proc.guarded();
+        let placed = std::sync::Arc::clone(&proc.placed);
         let modules = if guarded || link::cpu_ns(link) >= self.gross_ns {
             self.learn_details(id);
             let addresses: Vec<u64> = link.seals.iter().map(|seal| seal.addr).collect();
             let located = self.locate.locate(at.tgid, &addresses);
-            located.into_iter().map(|found| found.map(|located| located.module)).collect()
+            let found = located.into_iter().map(|found| found.map(|located| located.module));
+            // A process that is gone cannot be asked; where its code lay was told before.
+            let told = |addr: &u64| opened::owner(&placed, *addr).cloned();
+            found.zip(&addresses).map(|(found, addr)| found.or_else(|| told(addr))).collect()
         } else {
             Vec::new()
         };
@@ -326,6 +344,9 @@ impl Pipeline {
                 proc.sealed.push((seal.at.addr, seal.len));
             }
             self.schedule.sealed(id, at.ktime_ns);
+        }
+        if seal.after_link {
+            self.opening_sealed(id, at, seal, out);
         }
     }
 
@@ -380,6 +401,7 @@ impl std::fmt::Debug for Pipeline {
 pub(super) struct At {
     pub(super) ktime_ns: u64,
     pub(super) tgid: u32,
+    pub(super) tid: u32,
     pub(super) role: Role,
 }
 

@@ -17,8 +17,10 @@ const FILES_MAX: usize = 8192;
 /// Remembers what a file is.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
-    programs: HashMap<(FileKey, String, Role, Home), Arc<Program>>,
+    executables: HashMap<(FileKey, String, Role, Home), Arc<Program>>,
     modules: HashMap<(FileKey, String), ModuleId>,
+    /// The latest by inode number, device and generation.
+    by_inode: HashMap<(u64, u32, u32), (FileKey, ModuleId)>,
 }
 
 /// A file and where it was found.
@@ -43,18 +45,18 @@ impl Programs {
         home: &Home,
     ) -> Arc<Program> {
         let key = (*found.file, shown(found.path), role, home.clone());
-        if let Some(known) = self.programs.get(&key) {
+        if let Some(known) = self.executables.get(&key) {
             return Arc::clone(known);
         }
-        if self.programs.len() >= FILES_MAX {
-            self.programs.clear();
+        if self.executables.len() >= FILES_MAX {
+            self.executables.clear();
         }
         let module = self.module(outside, found);
         let subject = home.subject(&module, found.file);
         let read = !module.is_unread();
         let program = Arc::new(Program { file: *found.file, module, role, subject });
         if read {
-            self.programs.insert(key, Arc::clone(&program));
+            self.executables.insert(key, Arc::clone(&program));
         }
         program
     }
@@ -68,7 +70,9 @@ impl Programs {
         }
         if self.modules.len() >= FILES_MAX {
             self.modules.clear();
+            self.by_inode.clear();
         }
+        let inode = (file.ino, file.dev, file.generation);
         let build_id = if far {
             outside.build_id_later(tgid, path, file)
         } else {
@@ -77,11 +81,27 @@ impl Programs {
         let build_id = match build_id {
             BuildId::Id(id) => Some(id),
             BuildId::None => None,
-            BuildId::Unread => return ModuleId::unread(key.1, file),
+            BuildId::Unread => {
+                let module = ModuleId::unread(key.1, file);
+                self.by_inode.insert(inode, (*file, module.clone()));
+                return module;
+            }
         };
         let module = ModuleId::new(key.1.clone(), build_id, file);
         self.modules.insert(key, module.clone());
+        self.by_inode.insert(inode, (*file, module.clone()));
         module
+    }
+
+    /// A file that was named before.
+    pub(super) fn by_file(&self, file: &FileKey) -> Option<ModuleId> {
+        let (known, module) = self.by_inode.get(&(file.ino, file.dev, file.generation))?;
+        (known == file).then(|| module.clone())
+    }
+
+    /// The same by number, device and generation, with its size, bytes.
+    pub(super) fn by_inode(&self, inode: (u64, u32, u32)) -> Option<(ModuleId, u64)> {
+        self.by_inode.get(&inode).map(|(file, module)| (module.clone(), file.size))
     }
 }
 

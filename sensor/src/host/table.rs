@@ -7,6 +7,7 @@ use super::constructors::Start;
 use super::container::Container;
 use super::home::Home;
 use super::observe::{ConnectionId, Process, ProcessId, Program};
+use super::opened::Placed;
 use crate::event::InodeKey;
 
 /// Ended processes remembered for late records and as ancestors.
@@ -45,6 +46,8 @@ pub(super) struct Proc {
     pub(super) sealed: Vec<(u64, u64)>,
     /// A guarded program's start until its entry.
     pub(super) start: Option<Box<Start>>,
+    /// Where a guarded program has its code.
+    pub(super) placed: Arc<[Placed]>,
     pub(super) ended: bool,
     /// What observations share; dropped when something in it changes.
     pub(super) shown: Option<Arc<Process>>,
@@ -92,6 +95,7 @@ impl Proc {
             linking: false,
             sealed: Vec::new(),
             start: None,
+            placed: Arc::default(),
             ended: false,
             shown: None,
         }

@@ -1,5 +1,7 @@
 //! The station as a whole, driven by events.
 
+mod openings;
+
 use std::path::{Path, PathBuf};
 
 use super::testing::{

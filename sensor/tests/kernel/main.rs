@@ -17,6 +17,7 @@ mod function;
 mod harness;
 mod loss;
 mod memory;
+mod opened;
 mod place;
 mod process;
 mod refusal;

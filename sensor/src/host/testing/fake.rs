@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::MODULE_SIZE;
-use crate::event::{FileKey, InodeKey};
+use super::{MODULE_SIZE, NOWHERE};
+use crate::event::{FileKey, InodeKey, Stack};
 use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat};
-use crate::host::{FoundLibrary, Located, ModuleId};
+use crate::host::{Asked, FoundLibrary, Located, ModuleId};
 
 /// What is shared with the fakes that the pipeline owns.
 #[derive(Debug, Default)]
@@ -146,5 +146,15 @@ impl Locate for Fake {
                 })
                 .collect()
         })
+    }
+
+    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
+        let word = stack.words.iter().copied().find(|word| *word != 0)?;
+        let memory = ModuleId { path: NOWHERE.to_owned(), build: "inode:none".to_owned() };
+        let place = match word {
+            u64::MAX => Located { module: memory, offset: word, symbol: None },
+            word => self.locate(tgid, &[word]).pop()??,
+        };
+        Some(Asked { place, unwound: true, through_libc: false })
     }
 }
