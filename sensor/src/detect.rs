@@ -18,6 +18,8 @@ mod loader_config_changed;
 mod module_unlinked;
 mod preauth_exec;
 mod preload_env;
+pub(crate) mod relro_reopened;
+pub(crate) mod remote_write;
 mod streak;
 mod text_patched;
 pub(crate) mod timing;
@@ -90,6 +92,8 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(got_redirected::GotRedirected),
         Box::new(text_patched::TextPatched),
         Box::new(module_unlinked::ModuleUnlinked),
+        Box::new(remote_write::RemoteWrite),
+        Box::new(relro_reopened::RelroReopened),
         Box::new(foreign_caller::ForeignCaller),
         Box::new(preauth_exec::PreauthExec),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),
