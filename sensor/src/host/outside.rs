@@ -21,6 +21,10 @@ pub struct Stat {
     pub euid: u32,
 }
 
+/// Nobody could look: the answer did not come in time, or the process was gone with its root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered;
+
 /// What a file says of its build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuildId {
@@ -87,8 +91,13 @@ pub trait Outside {
     }
     /// The regular file at an absolute path below the process's root, or, `on_host` where the
     /// process is gone, below this host's.
-    fn look_inside(&self, _tgid: u32, _on_host: bool, _path: &str) -> Option<FoundLibrary> {
-        None
+    fn look_inside(
+        &self,
+        _tgid: u32,
+        _on_host: bool,
+        _path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
+        Err(Unanswered)
     }
     /// Devices (kernel form) of the file systems that this host itself runs from.
     fn host_devices(&self) -> Vec<u32> {

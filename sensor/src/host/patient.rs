@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::aside::Aside;
 use super::observe::Located;
 use super::opened::Asked;
-use super::outside::{BuildId, Locate, Outside, RootView, Stat};
+use super::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered};
 use super::variable::FoundLibrary;
 use crate::event::{FileKey, InodeKey, Stack};
 use crate::verify::cache::Lru;
@@ -169,9 +169,14 @@ impl<O: Outside + Clone + Send + 'static> Outside for Patient<O> {
         self.near(move |outside| outside.environ(tgid))?
     }
 
-    fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+    fn look_inside(
+        &self,
+        tgid: u32,
+        on_host: bool,
+        path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
         let path = path.to_owned();
-        self.near(move |outside| outside.look_inside(tgid, on_host, &path))?
+        self.near(move |outside| outside.look_inside(tgid, on_host, &path)).ok_or(Unanswered)?
     }
 
     fn write_target(&self, writer: u32, by_mem: bool, asked: u32) -> Option<u32> {

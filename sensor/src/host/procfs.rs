@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 
 use super::mounts::{self, RootMount};
-use super::outside::{BuildId, Outside, RootView, Stat};
+use super::outside::{BuildId, Outside, RootView, Stat, Unanswered};
 use super::variable::FoundLibrary;
 use super::{build_id, root};
 use crate::event::{FileKey, InodeKey};
@@ -150,7 +150,12 @@ impl Outside for Procfs {
         (inside.file_name()? == "mem").then(|| inside.iter().next()?.to_str()?.parse().ok())?
     }
 
-    fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+    fn look_inside(
+        &self,
+        tgid: u32,
+        on_host: bool,
+        path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
         root::look(tgid, on_host, path)
     }
 
@@ -166,7 +171,8 @@ impl Outside for Procfs {
             Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
         };
         let own = directory(&link)?;
-        if directory(&host) == Some(own) {
+        // What shares the sensor's own root is at home as well, wherever that is.
+        if [host.as_str(), "/proc/self/root"].iter().any(|home| directory(home) == Some(own)) {
             return Some(RootView::Host);
         }
         if fs::read_link(&link).ok()? != Path::new("/") {

@@ -248,7 +248,6 @@ mod tests {
     use super::super::collect::collect;
     use super::super::owner::NoOwners;
     use super::*;
-    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn what_is_mapped_has_the_digest_of_its_file() {

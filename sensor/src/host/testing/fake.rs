@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{MODULE_SIZE, NOWHERE};
 use crate::event::{FileKey, InodeKey, Stack};
-use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat};
+use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered};
 use crate::host::{Asked, FoundLibrary, Located, ModuleId};
 
 /// What is shared with the fakes that the pipeline owns.
@@ -121,11 +121,15 @@ impl Outside for Fake {
         self.with(|shared| shared.environs.get(&tgid).cloned())
     }
 
-    fn look_inside(&self, _tgid: u32, _on_host: bool, path: &str) -> Option<FoundLibrary> {
-        self.with(|shared| {
-            let protected = *shared.inside.get(path)?;
-            Some(FoundLibrary { path: path.to_owned(), inode: 1, set_uid: false, protected })
-        })
+    fn look_inside(
+        &self,
+        _tgid: u32,
+        _on_host: bool,
+        path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
+        let library =
+            |protected| FoundLibrary { path: path.to_owned(), inode: 1, set_uid: false, protected };
+        Ok(self.with(|shared| shared.inside.get(path).copied().map(library)))
     }
 }
 
