@@ -156,7 +156,7 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn rehearse(&mut self) -> Result<()> {
+        fn rehearse(&mut self) -> anyhow::Result<()> {
             Ok(())
         }
     }
