@@ -242,16 +242,20 @@ impl Analysis {
             login: login.as_ref().and_then(|login| self.baselines.peek(login)),
             detect: &self.detect,
             learning: &self.learning,
+            packages: &self.origins,
         };
-        if let Body::Library(library) = &seen.body {
-            let judged = judge::library(&seen, library, &world);
-            self.origins.judged(seen.process.id, &library.module.path, judged);
-        }
+        let judged = match &seen.body {
+            Body::Library(library) => Some((library, judge::library(&seen, library, &world))),
+            _ => None,
+        };
         let mut drafts = Vec::new();
         for detector in &mut self.detectors {
             detector.observe(&seen, &world, &mut drafts);
         }
         let lessons = Learner::lessons(&seen, &world, &drafts);
+        if let Some((library, judged)) = judged {
+            self.origins.judged(seen.process.id, &library.module.path, judged);
+        }
         self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
         for (seen, draft) in answered {
             self.tell(&seen, draft, updates);

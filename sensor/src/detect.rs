@@ -9,6 +9,7 @@ mod check;
 mod dlopen_unexpected;
 mod foreign_caller;
 mod got_redirected;
+mod instruments;
 pub(crate) mod judge;
 mod library_unexpected;
 mod library_unowned;
@@ -47,6 +48,15 @@ pub(crate) struct World<'a> {
     pub(crate) detect: &'a Detect,
     /// When a baseline is settled.
     pub(crate) learning: &'a Learning,
+    /// Where files come from.
+    pub(crate) packages: &'a dyn Brought,
+}
+
+/// What is known of where files come from.
+pub(crate) trait Brought: std::fmt::Debug {
+    /// The package that has brought the file at `path` as it is now, in words; `None` where none
+    /// has, the file is not what it brought, or nobody knows yet.
+    fn brought(&self, path: &str) -> Option<String>;
 }
 
 /// A verdict before it has a time, a host and an id.
