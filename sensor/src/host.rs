@@ -37,6 +37,7 @@ mod tracker;
 mod variable;
 mod watched;
 mod who;
+mod writes;
 
 pub use aside::Aside;
 pub(crate) use build_id::read as build_id_of;
@@ -46,8 +47,8 @@ pub use directive::{Directive, Watch};
 pub use module::{ModuleId, inode_text};
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
-    Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Traced, Verdict,
-    seconds,
+    Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Reopened, Traced,
+    Verdict, Written, seconds,
 };
 pub use opened::{Asked, Opening};
 pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat};

@@ -270,6 +270,7 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Sample => "sample",
         Kind::Opened => "opened",
         Kind::Modules => "modules",
+        Kind::Write => "write",
     }
 }
 

@@ -25,7 +25,7 @@ pub fn perf_site(ctx: RawTracePointContext) -> i32 {
 fn try_perf_site(fd: u64, uprobe: u64, kprobe: u64, is_link: u64) -> Option<()> {
     let answer = perf_event_slot()?;
     *answer = PerfEvent::NONE;
-    let data = Task::current()?.file(fd)?.private_data()?;
+    let data = Task::current()?.file(fd)?.private_object()?;
     let event = if is_link == 1 { linked(data)? } else { data };
     answer.kind = event.read(offset!(perf_type))?;
     answer.config = event.read_or_zero(offset!(perf_config));
@@ -45,7 +45,7 @@ fn try_perf_site(fd: u64, uprobe: u64, kprobe: u64, is_link: u64) -> Option<()> 
 #[inline(always)]
 fn linked(link: KernelPtr) -> Option<KernelPtr> {
     let link = link.outer(offset!(perf_link_link))?;
-    File::from(link.follow(offset!(perf_link_file))?).private_data()
+    File::from(link.follow(offset!(perf_link_file))?).private_object()
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ mod normal;
 mod openings;
 mod origins;
 mod places;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

@@ -7,7 +7,7 @@ use super::environ::Reads;
 use super::guard::Guards;
 use super::home::Homes;
 use super::link;
-use super::observe::{Body, Called, Library, LinkTiming, Observation, ProcessId};
+use super::observe::{Body, Called, CheckReason, Library, LinkTiming, Observation, ProcessId};
 use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
@@ -19,6 +19,10 @@ use super::tracker::Tracker;
 use super::watched::Watched;
 use crate::config::Config;
 use crate::event::{Caller, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal};
+
+/// Seals of one process remembered.
+const SEALED_MAX: usize = 512;
+const PROT_WRITE: u32 = 2;
 
 /// What the station counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,6 +119,7 @@ impl Pipeline {
             EventBody::Sample(sample) => self.on_sample(at, sample),
             EventBody::Opened(opened) => self.on_opened(at, &opened, out),
             EventBody::Modules(modules) => self.on_modules(at, &modules),
+            EventBody::Write(write) => self.on_write(at, &write, out),
         }
     }
 
@@ -124,7 +129,8 @@ impl Pipeline {
         self.openings_tick(now_ktime_ns, out);
         self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
-            if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
+            let wanted = |proc: &Proc| proc.guarded() || reason == CheckReason::Written;
+            if self.table.get(process).is_some_and(|proc| !proc.ended && wanted(proc)) {
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
             }
         }
@@ -206,6 +212,7 @@ impl Pipeline {
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
         proc.placed = std::sync::Arc::default();
+        proc.sealed.clear();
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
             self.learn_details(id);
@@ -327,9 +334,15 @@ impl Pipeline {
 
     fn on_seal(&mut self, at: At, seal: &Seal, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
+        if seal.prot & PROT_WRITE != 0 {
+            return self.on_reopened(id, at, seal, out);
+        }
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking &= !seal.after_link;
         if proc.guarded() {
+            if proc.sealed.len() < SEALED_MAX {
+                proc.sealed.push((seal.at.addr, seal.len));
+            }
             self.schedule.sealed(id, at.ktime_ns);
         }
         if seal.after_link {

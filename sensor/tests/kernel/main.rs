@@ -26,3 +26,4 @@ mod release;
 mod role;
 mod rung;
 mod sample;
+mod write;
