@@ -43,12 +43,8 @@ impl Watched {
             Ok(agent.get(port, "/readyz").ok().filter(|(status, _)| *status == 200))
         })
         .unwrap();
-        // Told with the first report of the watch, a moment after the sensor is ready.
-        wait_until("the watch among the probes", PATIENCE, || {
-            let (_, probes) = agent.get(port, "/api/v1/probes")?;
-            Ok(probes.contains("loader_files").then_some(()))
-        })
-        .unwrap();
+        let (_, probes) = agent.get(port, "/api/v1/probes").unwrap();
+        assert!(probes.contains("loader_files"), "{probes}");
         Self { tree, agent, port, _holder: holder }
     }
 
