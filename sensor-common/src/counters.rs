@@ -38,7 +38,7 @@ pub enum Counter {
     EnvTruncated = 8,
     /// More seals in one start-up than a link summary holds.
     SealOverflow = 9,
-    /// A guarded process made memory writable too often in one second; the rest was not told.
+    /// A guarded process made memory writable or executable too often in one second; the rest was not told.
     ProtectFiltered = 10,
 }
 

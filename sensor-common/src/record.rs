@@ -339,7 +339,8 @@ pub struct Link {
 }
 
 /// A guarded program made memory read-only by `mprotect(PROT_READ)`: a RELRO seal as it happens,
-/// during linking and after. Or it asked for memory to be writable, once linking was over.
+/// during linking and after. Or it asked for memory to be writable or
+/// executable, once linking was over.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Seal {

@@ -18,7 +18,7 @@ use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World, judge};
 use crate::finding::{Evidence, Finding, Severity};
-use crate::host::{Body, Directive, Lineage, Observation};
+use crate::host::{Body, CheckReason, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
 use family::Families;
 use hold::Hold;
@@ -226,7 +226,9 @@ impl Analysis {
     }
 
     fn judge(&mut self, mut seen: Observation, tries: u32, updates: &mut Vec<IncidentUpdate>) {
-        if matches!(seen.body, Body::CheckDue(_)) && !self.check(&mut seen, tries) {
+        if let Body::CheckDue(reason) = seen.body
+            && !self.check(&mut seen, reason, tries)
+        {
             return;
         }
         let answered = self.note_answer(&mut seen);
@@ -275,8 +277,8 @@ impl Analysis {
     }
 
     /// Runs a due check; false where there is nothing to judge (yet).
-    fn check(&mut self, seen: &mut Observation, tries: u32) -> bool {
-        match self.checker.check(seen.process.id) {
+    fn check(&mut self, seen: &mut Observation, reason: CheckReason, tries: u32) -> bool {
+        match self.checker.check(seen.process.id, reason) {
             Ok(report) => {
                 self.tally.checks += 1;
                 self.tally.slots_checked += report.slots_checked;
@@ -291,7 +293,7 @@ impl Analysis {
                 self.tally.checks_failed += u64::from(!again);
                 false
             }
-            Err(CheckFailed::Gone) => false,
+            Err(CheckFailed::Gone | CheckFailed::PutOff) => false,
             Err(CheckFailed::Other(_)) => {
                 self.tally.checks_failed += 1;
                 false

@@ -24,6 +24,7 @@ mod observe;
 mod opened;
 mod outside;
 mod patient;
+mod patrol;
 mod pipeline;
 mod place;
 mod preload;

@@ -22,8 +22,9 @@ use crate::state::{LinkState, Reopenings};
 
 const PROT_READ: u64 = 1;
 const PROT_WRITE: u64 = 2;
+const PROT_EXEC: u64 = 4;
 
-/// Records of one process a second that memory was made writable: allocators do it, too.
+/// Records of one process a second that memory was made writable or executable: allocators do it, too.
 const REOPENINGS_MAX: u32 = 32;
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -53,7 +54,7 @@ pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
 #[inline(always)]
 pub fn protect<const TYPED: bool>(call: Syscall<TYPED>) -> Option<()> {
     let prot = call.arg::<2>()?;
-    if prot & PROT_WRITE != 0 {
+    if prot & (PROT_WRITE | PROT_EXEC) != 0 {
         return reopen(call, prot as u32);
     }
     if prot != PROT_READ {
@@ -85,7 +86,7 @@ pub fn protect<const TYPED: bool>(call: Syscall<TYPED>) -> Option<()> {
     Some(())
 }
 
-/// Memory of a guarded process is made writable. While it links that is the loader's business: text
+/// Memory of a guarded process is made writable or executable. While it links that is the loader's business: text
 /// relocations, and what it has not sealed yet.
 #[inline(always)]
 fn reopen<const TYPED: bool>(call: Syscall<TYPED>, prot: u32) -> Option<()> {

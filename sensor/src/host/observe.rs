@@ -307,6 +307,14 @@ pub enum CheckReason {
     Written,
     /// It made memory of a file writable.
     Reopened,
+    /// It mapped code of a memfd.
+    Memfd,
+    /// A guarded process's turn in a round.
+    Patrol,
+    /// A root daemon's turn, as far as the allowance for rounds goes.
+    Daemon,
+    /// Any other's; only the slots of imports count.
+    Other,
 }
 
 /// An address in a process, found in its maps.

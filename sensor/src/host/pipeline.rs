@@ -10,6 +10,7 @@ use super::link;
 use super::observe::{Body, Called, CheckReason, Library, LinkTiming, Observation, ProcessId};
 use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
+use super::patrol::Patrol;
 use super::place::Placed;
 use super::programs;
 use super::programs::{Found, Programs, walked};
@@ -23,6 +24,7 @@ use crate::event::{Caller, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, 
 /// Seals of one process remembered.
 const SEALED_MAX: usize = 512;
 const PROT_WRITE: u32 = 2;
+const PROT_EXEC: u32 = 4;
 
 /// What the station counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Tally {
     pub connections: usize,
     /// Checks given up for want of room.
     pub checks_dropped: u64,
+    /// Rounds over everything that were begun to make up for those.
+    pub sweeps: u64,
     /// Records about a process that is in neither the table nor `/proc`.
     pub strangers: u64,
     /// Callers that could not be found in the process's maps.
@@ -60,6 +64,7 @@ pub struct Pipeline {
     pub(super) watched: Watched,
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
+    pub(super) patrol: Patrol,
     pub(super) constructors: Constructors,
     pub(super) openings: Openings,
     pub(super) directives: Vec<Directive>,
@@ -91,6 +96,7 @@ impl Pipeline {
             watched: Watched::default(),
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
+            patrol: Patrol::new(config.patrol.every.map_or(0, nanos)),
             constructors: Constructors::default(),
             openings: Openings::default(),
             directives: Vec::new(),
@@ -129,18 +135,22 @@ impl Pipeline {
         self.openings_tick(now_ktime_ns, out);
         self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
-            let wanted = |proc: &Proc| proc.guarded() || reason == CheckReason::Written;
+            let anybody = matches!(reason, CheckReason::Written | CheckReason::Memfd);
+            let wanted = |proc: &Proc| proc.guarded() || anybody;
             if self.table.get(process).is_some_and(|proc| !proc.ended && wanted(proc)) {
+                self.learn_details(process);
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
             }
         }
+        self.patrol_tick(now_ktime_ns, out);
     }
 
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         let due = [self.constructors.next_due(), self.openings.next_due(), self.watched.next_due()];
-        self.schedule.next_due().into_iter().chain(due.into_iter().flatten()).min()
+        let due = due.into_iter().chain([self.patrol.next_due()]);
+        self.schedule.next_due().into_iter().chain(due.flatten()).min()
     }
 
     /// Records were lost before the next event.
@@ -162,6 +172,7 @@ impl Pipeline {
             processes_evicted: self.table.evicted_alive(),
             connections: self.tracker.len(),
             checks_dropped: self.schedule.dropped(),
+            sweeps: self.patrol.sweeps(),
             strangers: self.strangers,
             callers_unknown: self.callers_unknown,
             openings_unnamed: self.openings.unnamed(),
@@ -307,6 +318,9 @@ impl Pipeline {
         let library =
             Library { module: module.clone(), file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
+        if !during_link && map.facts.links == Some(0) && module.path.starts_with("/memfd:") {
+            self.schedule.injected(id, at.ktime_ns);
+        }
         self.opening_named(id, &map.file, &module, out);
     }
 
@@ -336,6 +350,10 @@ impl Pipeline {
         let Some(id) = self.find(at) else { return };
         if seal.prot & PROT_WRITE != 0 {
             return self.on_reopened(id, at, seal, out);
+        }
+        if seal.prot & PROT_EXEC != 0 {
+            // What was written before can run from now on: code that is put back, or put there.
+            return self.schedule.reopened(id, at.ktime_ns);
         }
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking &= !seal.after_link;

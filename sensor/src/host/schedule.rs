@@ -1,4 +1,5 @@
-//! When guarded processes are to be checked: once their seals have been quiet for a while.
+//! When processes are to be checked because something happened: once that has been quiet for a
+//! while.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -75,6 +76,11 @@ impl Schedule {
     pub(super) fn reopened(&mut self, process: ProcessId, now_ns: u64) {
         self.put(process, now_ns, self.settle_ns, CheckReason::Reopened);
         self.look_later(process, now_ns);
+    }
+
+    /// Code of a memfd was mapped: libraries that are put into a running process come so.
+    pub(super) fn injected(&mut self, process: ProcessId, now_ns: u64) {
+        self.put(process, now_ns, self.settle_ns, CheckReason::Memfd);
     }
 
     fn look_later(&mut self, process: ProcessId, now_ns: u64) {

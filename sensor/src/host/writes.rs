@@ -58,7 +58,7 @@ impl Pipeline {
         above == Some(writer) || above.and_then(parent) == Some(writer)
     }
 
-    fn is_root_daemon(&self, id: ProcessId) -> bool {
+    pub(super) fn is_root_daemon(&self, id: ProcessId) -> bool {
         let Some(proc) = self.table.get(id) else { return false };
         proc.euid == 0 && proc.parent.is_none_or(|parent| parent.tgid == 1)
     }
