@@ -16,4 +16,5 @@ mod metrics;
 mod release;
 mod robust;
 mod running;
+mod transient;
 mod victim;
