@@ -216,7 +216,7 @@ impl Analysis {
     fn tell_due(&mut self, due: Due, updates: &mut Vec<IncidentUpdate>) {
         match due {
             Due::Finding(seen, draft) => self.tell(&seen, draft, updates),
-            Due::Variable(seen) => self.judge(seen, 0, updates),
+            Due::Observation(seen) => self.judge(seen, 0, updates),
         }
     }
 

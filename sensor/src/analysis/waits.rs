@@ -1,11 +1,12 @@
 //! What is held back until the provenance station has answered: findings that name a library, so
-//! that they say where it came from, and variables, which are judged by whose their libraries are.
+//! that they say where it came from, and variables and changes of PAM's files, which are judged by
+//! whose their libraries are.
 //! Not for long: an answer may wait for a disk, and a finding must not.
 
 use std::collections::VecDeque;
 
 use crate::detect::Draft;
-use crate::host::{Body, Observation, Owners, ProcessId, Variable};
+use crate::host::{Body, Observation, Owners, ProcessId};
 
 /// Held back at most, ns.
 const PATIENCE_NS: u64 = 1_500_000_000;
@@ -16,33 +17,37 @@ const WAITING_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     findings: VecDeque<(u64, Observation, Draft)>,
-    variables: VecDeque<(u64, Observation)>,
+    observations: VecDeque<(u64, Observation)>,
 }
 
 /// What waited long enough.
 #[derive(Debug)]
 pub(super) enum Due {
     Finding(Observation, Draft),
-    Variable(Observation),
+    Observation(Observation),
 }
 
 // === impl Waits ===
 
 impl Waits {
-    /// What can be judged now: not a variable that is asked about, nor an answer that came too late.
+    /// What can be judged now: not what is asked about, nor an answer that came too late.
     pub(super) fn pass(&mut self, seen: Observation) -> Option<Observation> {
-        let Body::Environment(variable) = &seen.body else { return Some(seen) };
-        match variable.owners {
+        let owners = match &seen.body {
+            Body::Environment(variable) => variable.owners,
+            Body::LoaderConfig(change) => change.owners,
+            _ => return Some(seen),
+        };
+        match owners {
             Owners::NotAsked => Some(seen),
-            Owners::Asked if self.variables.len() >= WAITING_MAX => Some(seen),
+            Owners::Asked if self.observations.len() >= WAITING_MAX => Some(seen),
             Owners::Asked => {
-                self.variables.push_back((seen.ktime_ns.saturating_add(PATIENCE_NS), seen));
+                self.observations.push_back((seen.ktime_ns.saturating_add(PATIENCE_NS), seen));
                 None
             }
             Owners::Answered => {
-                let is_it = |(_, held): &(u64, Observation)| is_same(held, &seen, variable);
-                let at = self.variables.iter().position(is_it)?;
-                self.variables.remove(at);
+                let is_it = |(_, held): &(u64, Observation)| is_same(held, &seen);
+                let at = self.observations.iter().position(is_it)?;
+                self.observations.remove(at);
                 Some(seen)
             }
         }
@@ -80,23 +85,28 @@ impl Waits {
             let (_, seen, draft) = self.findings.pop_front()?;
             return Some(Due::Finding(seen, draft));
         }
-        if self.variables.front().is_some_and(|(due, _)| *due <= now_ns) {
-            return self.variables.pop_front().map(|(_, seen)| Due::Variable(seen));
+        if self.observations.front().is_some_and(|(due, _)| *due <= now_ns) {
+            return self.observations.pop_front().map(|(_, seen)| Due::Observation(seen));
         }
         None
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
         let finding = self.findings.front().map(|(due, ..)| *due);
-        let variable = self.variables.front().map(|(due, _)| *due);
-        finding.into_iter().chain(variable).min()
+        let observation = self.observations.front().map(|(due, _)| *due);
+        finding.into_iter().chain(observation).min()
     }
 }
 
-fn is_same(held: &Observation, seen: &Observation, variable: &Variable) -> bool {
-    let Body::Environment(other) = &held.body else { return false };
-    held.process.id == seen.process.id
-        && held.ktime_ns == seen.ktime_ns
-        && other.name == variable.name
-        && other.value == variable.value
+fn is_same(held: &Observation, seen: &Observation) -> bool {
+    let same = match (&held.body, &seen.body) {
+        (Body::Environment(held), Body::Environment(seen)) => {
+            held.name == seen.name && held.value == seen.value
+        }
+        (Body::LoaderConfig(held), Body::LoaderConfig(seen)) => {
+            held.path == seen.path && held.root == seen.root && held.after == seen.after
+        }
+        _ => false,
+    };
+    same && held.process.id == seen.process.id && held.ktime_ns == seen.ktime_ns
 }

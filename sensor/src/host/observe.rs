@@ -167,7 +167,7 @@ pub enum Body {
     Verdict(Verdict),
     /// A session has begun below a connection.
     Session,
-    /// A file that the loader reads has changed.
+    /// A file that the loader or PAM reads has changed.
     LoaderConfig(Box<crate::watch::LoaderConfig>),
     /// The process ended.
     Ended,

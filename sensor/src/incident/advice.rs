@@ -81,7 +81,12 @@ const DETECTORS: [(&str, &str); 10] = [
          authorized_keys, new sessions.",
     ),
     ("auth_without_method", "Review the session's commands and end it once its memory is saved."),
-    ("pam_stack_changed", "Compare /etc/pam.d with its package (`dpkg -V libpam-runtime`)."),
+    (
+        "pam_stack_changed",
+        "Keep a root shell open, then compare /etc/pam.d and PAM's modules with their packages \
+         (`dpkg -V libpam-runtime libpam-modules`, `rpm -V pam`) and with a known host; passwords \
+         that were typed since the change may be known to others.",
+    ),
     (
         "kernel_hook",
         "List `bpftool prog`, /sys/kernel/debug/kprobes/list and `lsmod`, and keep them.",

@@ -73,6 +73,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::Environment { name, value } => ["environment", name, value, ""],
         Evidence::LoaderConfig { file, root, after, .. } => ["loader_config", file, root, after],
+        Evidence::PamStack { file, root, after, .. } => ["pam", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, dlopen, loader_files};
+use super::{code, dlopen, loader_files, pam};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -173,6 +173,7 @@ fn sentence(
             format!("the loader found it by {}{odd}", path(found_by))
         }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
+        Evidence::PamStack { .. } => pam::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
         Evidence::File { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
             return None;
