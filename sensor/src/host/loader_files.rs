@@ -141,13 +141,11 @@ impl Pipeline {
             let Some(program) = proc.program.clone() else { continue };
             let cmdline = proc.cmdline.clone();
             let Some(path) = below(&program.module.path, &config.root.path) else { continue };
-            let runs = |interpreter: &str, scripts: &[&str]| {
-                path.starts_with(interpreter) && script(cmdline.as_deref(), scripts)
-            };
-            let packages = named(path, &PACKAGES) || runs("/usr/bin/python3", &SCRIPTS);
+            let cmdline = cmdline.as_deref();
+            let packages = named(path, &PACKAGES) || script(path, cmdline);
             let plain = depth == 0
                 && if config.role.is_pam() {
-                    named(path, &PAM_TOOLS) || runs("/usr/bin/perl", &PAM_SCRIPTS)
+                    named(path, &PAM_TOOLS) || pam_script(path, cmdline)
                 } else {
                     named(path, &LDCONFIG)
                 };
@@ -228,8 +226,17 @@ fn named(path: &str, names: &[&str]) -> bool {
         .is_some_and(|(folder, name)| FOLDERS.contains(&folder) && names.contains(&name))
 }
 
-/// A script of these: the interpreter's word for what it runs has to do.
-fn script(cmdline: Option<&[String]>, scripts: &[&str]) -> bool {
+/// A package manager in Python: the interpreter's word for what it runs has to do.
+fn script(path: &str, cmdline: Option<&[String]>) -> bool {
+    path.starts_with("/usr/bin/python3") && runs(cmdline, &SCRIPTS)
+}
+
+/// The same for what writes PAM's services.
+fn pam_script(path: &str, cmdline: Option<&[String]>) -> bool {
+    path.starts_with("/usr/bin/perl") && runs(cmdline, &PAM_SCRIPTS)
+}
+
+fn runs(cmdline: Option<&[String]>, scripts: &[&str]) -> bool {
     cmdline
         .and_then(|arguments| arguments.iter().skip(1).find(|text| !text.starts_with('-')))
         .is_some_and(|script| scripts.contains(&script.as_str()))
@@ -368,5 +375,7 @@ mod tests {
         assert!(!script(python, Some(&line(&["python3", "/tmp/x.py", "/usr/bin/dnf"]))));
         assert!(!script("/tmp/python3", Some(&line(&["python3", "/usr/bin/dnf"]))));
         assert!(!script(python, None));
+        let update = line(&["/usr/bin/perl", "-w", "/usr/sbin/pam-auth-update", "--package"]);
+        assert!(pam_script("/usr/bin/perl", Some(&update)) && !pam_script(python, Some(&update)));
     }
 }
