@@ -68,7 +68,7 @@ pub struct Watch {
 
 impl Watch {
     /// Starts it: when this returns, every root of the host has been looked at and marked, which
-    /// takes about a millisecond each. Where it cannot be had, the report says why.
+    /// takes about a millisecond each, some more with modules of PAM. Where it cannot be had, the report says why.
     pub fn start(
         settings: Settings,
         state_dir: &Path,

@@ -91,6 +91,11 @@ fn judge_service(change: &LoaderConfig) -> Verdict {
         let what = format!("{path} now has {}, {}", doubt.module(), doubt.clause());
         return (doubt.severity(), doubt.confidence(), what);
     }
+    // What was there for a moment was not walked, nor is the file of all services.
+    let unwalked = if path == pam::CONF { change.added.as_slice() } else { &[] };
+    if let Some(line) = unwalked.iter().chain(&change.meanwhile).find(|line| permits(line)) {
+        return (Severity::High, 0.7, format!("{path} has or had the line {line}"));
+    }
     if let Some(line) = change.added.iter().chain(&change.meanwhile).find(|line| hands_over(line)) {
         return (Severity::High, 0.7, format!("{path} now hands passwords to a program: {line}"));
     }
@@ -136,16 +141,28 @@ fn judge_module(change: &LoaderConfig) -> Verdict {
     }
 }
 
+/// A line by which somebody gets in without proof, unless others refuse.
+fn permits(line: &str) -> bool {
+    understood(line).any(|line| {
+        let module = line.named_module().map(pam::base);
+        line.facility == Some(Facility::Auth) && module == Some("pam_permit.so")
+    })
+}
+
+/// The line of a service, or of the file of all.
+fn understood(line: &str) -> impl Iterator<Item = Line> {
+    [Line::parse(line), Line::parse_conf(line)].into_iter().flatten()
+}
+
 /// A line that has a program of its own choosing read the password.
 fn hands_over(line: &str) -> bool {
-    let runs = |line: &Line| {
+    understood(line).any(|line| {
         let module = line.named_module().map(pam::base);
         let runner = module.is_some_and(|module| RUNNERS.contains(&module));
         let asked = line.arguments.iter().any(|argument| argument == "expose_authtok");
         let proof = matches!(line.facility, Some(Facility::Auth | Facility::Password));
         runner && proof && (asked || module != Some("pam_exec.so"))
-    };
-    [Line::parse(line), Line::parse_conf(line)].iter().flatten().any(runs)
+    })
 }
 
 fn titled(change: &LoaderConfig, what: String) -> String {

@@ -48,8 +48,12 @@ impl Watched {
             Ok(agent.get(port, "/readyz").ok().filter(|(status, _)| *status == 200))
         })
         .unwrap();
-        let (_, probes) = agent.get(port, "/api/v1/probes").unwrap();
-        assert!(probes.contains("loader_files"), "{probes}");
+        // Told by its own thread, which may come after the others.
+        wait_until("the watch among the probes", PATIENCE, || {
+            let (_, probes) = agent.get(port, "/api/v1/probes")?;
+            Ok(probes.contains("loader_files").then_some(()))
+        })
+        .unwrap();
         Self { tree, agent, port, _holder: holder }
     }
 

@@ -94,6 +94,20 @@ fn the_work_of_a_package_manager_is_info_and_of_a_tool_low() {
 }
 
 #[test]
+fn a_door_that_stood_open_for_a_moment_is_high() {
+    let line = "auth sufficient pam_permit.so".to_owned();
+    let moment = LoaderConfig {
+        meanwhile: vec![line.clone()],
+        same: true,
+        ..change(Role::PamService, "/etc/pam.d/sshd")
+    };
+    assert_eq!(judge(&moment).0, Severity::High, "written and put back");
+    let conf =
+        LoaderConfig { added: vec![format!("sshd {line}")], ..change(Role::PamService, pam::CONF) };
+    assert_eq!(judge(&conf).0, Severity::High);
+}
+
+#[test]
 fn a_program_that_is_handed_passwords_is_high() {
     assert!(hands_over("auth optional pam_exec.so expose_authtok /opt/x"));
     assert!(hands_over("sshd auth optional pam_exec.so expose_authtok /opt/x"));
