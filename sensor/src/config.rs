@@ -254,7 +254,7 @@ fn default_guarded() -> Vec<GuardedProgram> {
 /// * libcrypt's: sshd and dropbear `crypt`, `pam_unix.so` and `unix_chkpwd` `crypt_r`. Dropbear's
 ///   signatures are checked by code of its own.
 /// * `polkit_authorization_result_new`: polkitd's answer to who may.
-/// * OpenVPN 2.6 leaves it to libssl, which imports `X509_verify_cert`, `EVP_DigestVerify` and
+/// * `OpenVPN` 2.6 leaves it to libssl, which imports `X509_verify_cert`, `EVP_DigestVerify` and
 ///   `EVP_DigestVerifyFinal`.
 /// * strongSwan 5.9's `openssl` plugin: `EVP_DigestVerify` and its `Final`, `EVP_PKEY_verify` and
 ///   `EVP_PKEY_verify_recover`.

@@ -188,10 +188,11 @@ fn evidence(change: &LoaderConfig, unseen: bool) -> Vec<Evidence> {
         opened: change.pam.opened.clone(),
     }];
     // The most doubtful first: of several modules one is told in the story.
-    let mut modules: Vec<_> = change.libraries.iter().collect();
-    modules.sort_by_key(|module| Reverse(Doubt::of(*module)));
-    for module in modules {
-        if let Some(doubt) = Doubt::of(module) {
+    let mut modules: Vec<_> =
+        change.libraries.iter().map(|module| (Reverse(Doubt::of(module)), module)).collect();
+    modules.sort_by_key(|(doubt, _)| *doubt);
+    for (Reverse(doubt), module) in modules {
+        if let Some(doubt) = doubt {
             let text = format!("{} is a module {}", doubt.module(), doubt.clause());
             evidence.push(Evidence::Note { text });
         }

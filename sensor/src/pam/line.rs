@@ -77,18 +77,14 @@ fn logical(bytes: &[u8]) -> impl Iterator<Item = String> {
             let text = more.split(|byte| *byte == b'#').next().unwrap_or_default();
             // A comment ends the line, also one with a backslash at its end.
             let joined = text.len() == more.len();
-            match more.strip_suffix(b"\\").filter(|_| joined) {
-                Some(begun) => {
-                    line.extend_from_slice(begun);
-                    line.push(b' ');
-                    let Some(rest) = lines.next() else { break };
-                    more = rest;
-                }
-                None => {
-                    line.extend_from_slice(text);
-                    break;
-                }
-            }
+            let Some(begun) = more.strip_suffix(b"\\").filter(|_| joined) else {
+                line.extend_from_slice(text);
+                break;
+            };
+            line.extend_from_slice(begun);
+            line.push(b' ');
+            let Some(rest) = lines.next() else { break };
+            more = rest;
         }
         let line = line.trim_ascii();
         if !line.is_empty() {
@@ -114,13 +110,12 @@ fn words(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() && found.len() < WORDS_MAX {
-        let (word, after) = match rest.strip_prefix('[') {
-            Some(inside) => bracketed(inside),
-            None => {
-                let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-                let (word, after) = rest.split_at(end);
-                (word.to_owned(), after)
-            }
+        let (word, after) = if let Some(inside) = rest.strip_prefix('[') {
+            bracketed(inside)
+        } else {
+            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            (word.to_owned(), after)
         };
         found.push(word);
         rest = after.trim_start();

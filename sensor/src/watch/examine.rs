@@ -125,7 +125,7 @@ type Ways = Vec<(Spot, Result<Way, Errno>)>;
 fn ways(root: BorrowedFd<'_>) -> Ways {
     let mut spots = spot::fixed();
     let mut seen = Vec::new();
-    let mut room = FILES_MAX;
+    let mut left = FILES_MAX;
     for folder in spot::folders() {
         let opened = open_folder(root, folder);
         // One directory by two paths is watched once.
@@ -136,8 +136,8 @@ fn ways(root: BorrowedFd<'_>) -> Ways {
             seen.push(*key);
         }
         spots.push(folder.spot());
-        let files = opened.map(|(dir, _)| files(&dir, folder, room)).unwrap_or_default();
-        room -= files.len();
+        let files = opened.map(|(dir, _)| files(&dir, folder, left)).unwrap_or_default();
+        left -= files.len();
         spots.extend(files);
     }
     let mut dirs = Dirs::default();

@@ -42,8 +42,8 @@ fn module(path: &str, owner: Option<Owner>) -> Preloaded {
     }
 }
 
-fn by(path: &str, packages: bool) -> Option<Tool> {
-    Some(Tool { path: path.to_owned(), packages })
+fn by(path: &str, packages: bool) -> Tool {
+    Tool { path: path.to_owned(), packages }
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_service_that_lets_everybody_in_is_high_and_says_so() {
         (severity, title.as_str()),
         (Severity::High, "/etc/pam.d/sshd now lets everybody in by sshd")
     );
-    opened.tool = by("/usr/bin/dpkg", true);
+    opened.tool = Some(by("/usr/bin/dpkg", true));
     assert_eq!(judge(&opened).0, Severity::Low, "a package's, and worth a word");
 }
 
@@ -79,14 +79,15 @@ fn a_module_is_judged_by_whose_it_is_and_who_may_write_it() {
 fn the_work_of_a_package_manager_is_info_and_of_a_tool_low() {
     let line = service("auth optional pam_cap.so");
     assert_eq!(judge(&line).0, Severity::Medium);
-    let upgraded = LoaderConfig { tool: by("/usr/bin/dpkg", true), ..line.clone() };
+    let upgraded = LoaderConfig { tool: Some(by("/usr/bin/dpkg", true)), ..line.clone() };
     assert_eq!(judge(&upgraded).0, Severity::Info);
-    let by_hand = LoaderConfig { tool: by("/usr/sbin/pam-auth-update", false), ..line.clone() };
+    let by_hand =
+        LoaderConfig { tool: Some(by("/usr/sbin/pam-auth-update", false)), ..line.clone() };
     assert_eq!(judge(&by_hand).0, Severity::Low);
     let evil = LoaderConfig { libraries: vec![module("/tmp/x.so", None)], ..by_hand };
     assert_eq!(judge(&evil).0, Severity::Critical, "whoever had the tool write it");
     let fresh = LoaderConfig {
-        tool: by("/usr/bin/dpkg", true),
+        tool: Some(by("/usr/bin/dpkg", true)),
         libraries: vec![module("pam_x.so", Some(Owner::Nobody))],
         ..change(Role::PamModule, "/usr/lib/security/pam_x.so")
     };

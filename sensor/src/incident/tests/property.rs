@@ -155,23 +155,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 meanwhile: list(),
             }
         }),
-        (vec(text(), 5), vec(vec(text(), 0..4), 6)).prop_map(|(texts, mut lists)| {
-            let text = |at: usize| texts[at].clone();
-            let mut list = || lists.pop().unwrap();
-            Evidence::PamStack {
-                file: text(0),
-                what: text(1),
-                root: text(2),
-                actions: list(),
-                before: text(3),
-                after: text(4),
-                added: list(),
-                removed: list(),
-                meanwhile: list(),
-                services: list(),
-                opened: list(),
-            }
-        }),
+        pam(),
         (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
         (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
             |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {
@@ -188,6 +172,26 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             last: Timestamp::MAX
         }),
     ]
+}
+
+fn pam() -> impl Strategy<Value = Evidence> {
+    (vec(text(), 5), vec(vec(text(), 0..4), 6)).prop_map(|(texts, mut lists)| {
+        let text = |at: usize| texts[at].clone();
+        let mut list = || lists.pop().unwrap();
+        Evidence::PamStack {
+            file: text(0),
+            what: text(1),
+            root: text(2),
+            actions: list(),
+            before: text(3),
+            after: text(4),
+            added: list(),
+            removed: list(),
+            meanwhile: list(),
+            services: list(),
+            opened: list(),
+        }
+    })
 }
 
 fn detector() -> impl Strategy<Value = (String, Family)> {
