@@ -280,6 +280,9 @@ pub struct Called {
     pub library: Option<ModuleId>,
     /// Where it returns to; `None` where the process was gone.
     pub caller: Option<Located>,
+    /// Who called into the library, where its own code is the caller: the first code outside it, by
+    /// unwinding; `None` where that did not lead so far.
+    pub behind: Option<Located>,
 }
 
 /// See [`Body::Verdict`].
@@ -293,6 +296,16 @@ pub struct Verdict {
     pub cpu_ns: u64,
     /// Answers that came before on this connection.
     pub earlier: u32,
+}
+
+// === impl Called ===
+
+impl Called {
+    /// Whose call it is.
+    #[must_use]
+    pub fn by(&self) -> Option<&Located> {
+        self.behind.as_ref().or(self.caller.as_ref())
+    }
 }
 
 // === impl Program ===

@@ -165,3 +165,28 @@ fn a_slot_redirected_for_one_request_only_is_told_by_who_called() {
     run.end().unwrap();
     sensor.stop().unwrap();
 }
+
+#[test]
+fn a_call_by_the_librarys_own_code_is_told_by_who_called_into_it() {
+    let machine = Machine::acquire().unwrap();
+    let (decider, state) = (Decider::build().unwrap(), State::new().unwrap());
+    let (config, program) = (decider.config(), decider.path(PROGRAM));
+    let settings = Settings { more: &config, ..Settings::default() };
+    let sensor = Sensor::start(&machine, state.path(), settings).unwrap();
+    decider.learn(&sensor).unwrap();
+
+    let mut run = decider.start().unwrap();
+    assert_eq!(run.ask("through").unwrap(), 1);
+    let told = |line: &Value| foreign_caller(line, &program).is_some();
+    let incident = sensor.agent().wait_for("an incident", 0, PATIENCE, told).unwrap();
+    let finding = foreign_caller(&incident, &program).unwrap();
+    let caller = &finding["evidence"][0];
+    assert_eq!(caller["caller_module"].as_str().map(Path::new), Some(&*decider.path(HOOKS)));
+    let told = caller["caller"].as_str().unwrap();
+    assert!(told.contains("(through+"), "{told}");
+    let notes = finding["evidence"].as_array().unwrap().iter();
+    let mut notes = notes.filter_map(|evidence| evidence["text"].as_str());
+    assert!(notes.any(|text| text.contains("decide_twice+")), "{finding:#}");
+    run.end().unwrap();
+    sensor.stop().unwrap();
+}
