@@ -12,6 +12,7 @@ mod opened;
 mod process;
 mod sample;
 mod stack;
+mod write;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use sensor_common::{Counter, Role};

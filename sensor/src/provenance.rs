@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::detect::remote_write::asks_whose;
 use crate::host::{Body, Observation, Owners};
 use worker::{Message, Worker};
 
@@ -78,6 +79,7 @@ impl Provenance {
                 Body::Library(library) => library.asked = true,
                 Body::Environment(variable) => variable.owners = Owners::Asked,
                 Body::LoaderConfig(change) => change.owners = Owners::Asked,
+                Body::Written(written) => written.owners = Owners::Asked,
                 _ => {}
             }
         }
@@ -108,6 +110,7 @@ fn is_question(seen: &Observation) -> bool {
             let found = change.libraries.iter().any(|module| module.file.is_some());
             change.role.is_pam() && found && !packages && change.owners == Owners::NotAsked
         }
+        Body::Written(written) => asks_whose(&written.writer),
         _ => false,
     }
 }

@@ -1,6 +1,6 @@
 //! What is held back until the provenance station has answered: findings that name a library, so
-//! that they say where it came from, and variables and changes of PAM's files, which are judged by
-//! whose their libraries are.
+//! that they say where it came from; variables and changes of PAM's files, which are judged by whose
+//! their libraries are; and writes by debuggers, which are judged by whose those are.
 //! Not for long: an answer may wait for a disk, and a finding must not.
 
 use std::collections::VecDeque;
@@ -17,14 +17,14 @@ const WAITING_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     findings: VecDeque<(u64, Observation, Draft)>,
-    observations: VecDeque<(u64, Observation)>,
+    held: VecDeque<(u64, Observation)>,
 }
 
 /// What waited long enough.
 #[derive(Debug)]
 pub(super) enum Due {
     Finding(Observation, Draft),
-    Observation(Observation),
+    Held(Observation),
 }
 
 // === impl Waits ===
@@ -35,19 +35,20 @@ impl Waits {
         let owners = match &seen.body {
             Body::Environment(variable) => variable.owners,
             Body::LoaderConfig(change) => change.owners,
+            Body::Written(written) => written.owners,
             _ => return Some(seen),
         };
         match owners {
             Owners::NotAsked => Some(seen),
-            Owners::Asked if self.observations.len() >= WAITING_MAX => Some(seen),
+            Owners::Asked if self.held.len() >= WAITING_MAX => Some(seen),
             Owners::Asked => {
-                self.observations.push_back((seen.ktime_ns.saturating_add(PATIENCE_NS), seen));
+                self.held.push_back((seen.ktime_ns.saturating_add(PATIENCE_NS), seen));
                 None
             }
             Owners::Answered => {
                 let is_it = |(_, held): &(u64, Observation)| is_same(held, &seen);
-                let at = self.observations.iter().position(is_it)?;
-                self.observations.remove(at);
+                let at = self.held.iter().position(is_it)?;
+                self.held.remove(at);
                 Some(seen)
             }
         }
@@ -85,28 +86,27 @@ impl Waits {
             let (_, seen, draft) = self.findings.pop_front()?;
             return Some(Due::Finding(seen, draft));
         }
-        if self.observations.front().is_some_and(|(due, _)| *due <= now_ns) {
-            return self.observations.pop_front().map(|(_, seen)| Due::Observation(seen));
+        if self.held.front().is_some_and(|(due, _)| *due <= now_ns) {
+            return self.held.pop_front().map(|(_, seen)| Due::Held(seen));
         }
         None
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
         let finding = self.findings.front().map(|(due, ..)| *due);
-        let observation = self.observations.front().map(|(due, _)| *due);
-        finding.into_iter().chain(observation).min()
+        let variable = self.held.front().map(|(due, _)| *due);
+        finding.into_iter().chain(variable).min()
     }
 }
 
 fn is_same(held: &Observation, seen: &Observation) -> bool {
-    let same = match (&held.body, &seen.body) {
-        (Body::Environment(held), Body::Environment(seen)) => {
-            held.name == seen.name && held.value == seen.value
+    let alike = match (&held.body, &seen.body) {
+        (Body::Environment(a), Body::Environment(b)) => a.name == b.name && a.value == b.value,
+        (Body::LoaderConfig(a), Body::LoaderConfig(b)) => {
+            a.path == b.path && a.root == b.root && a.after == b.after
         }
-        (Body::LoaderConfig(held), Body::LoaderConfig(seen)) => {
-            held.path == seen.path && held.root == seen.root && held.after == seen.after
-        }
+        (Body::Written(a), Body::Written(b)) => a.writer.id == b.writer.id,
         _ => false,
     };
-    same && held.process.id == seen.process.id && held.ktime_ns == seen.ktime_ns
+    alike && held.process.id == seen.process.id && held.ktime_ns == seen.ktime_ns
 }
