@@ -382,7 +382,12 @@ pub struct Frame {
     pub user: [u8; USER_MAX],
 }
 
+/// Words of a stack one [`Caller`] holds.
+pub const CALL_WORDS: usize = 256;
+
 /// A guarded function was entered.
+///
+/// For guarded programs with what says who called into its library, by the rules of [`Opened`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Caller {
@@ -394,6 +399,12 @@ pub struct Caller {
     pub ip: u64,
     /// Return address: top of the stack (`x86_64`), link register (aarch64).
     pub return_address: u64,
+    /// Stack pointer: address of the first of `words`; 0 where no stack is told.
+    pub sp: u64,
+    /// Frame pointer (rbp, x29), kept and dropped by the rules of `words`.
+    pub fp: u64,
+    /// The stack from `sp` up, zero where a word was dropped or could not be read.
+    pub words: [u64; CALL_WORDS],
 }
 
 /// A variable the dynamic loader obeys, found in a new program's environment.
@@ -551,7 +562,7 @@ const _: () = {
     assert!(size_of::<Link>() == 32 + 32 + 16 + SEALS_MAX * 32);
     assert!(size_of::<Seal>() == 80);
     assert!(size_of::<Frame>() == 32 + 32 + 16 + USER_MAX);
-    assert!(size_of::<Caller>() == 80);
+    assert!(size_of::<Caller>() == 96 + CALL_WORDS * 8);
     assert!(size_of::<Sample>() == 40);
     assert!(size_of::<Write>() == 64);
     assert!(size_of::<Env>() == 40 + ENV_MAX);

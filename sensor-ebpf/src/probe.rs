@@ -12,6 +12,7 @@ mod opened;
 mod perf;
 mod process;
 mod sample;
+mod stack;
 mod write;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;

@@ -253,3 +253,14 @@ pub fn return_address(ctx: &ProbeContext) -> Option<u64> {
         Some(regs.regs[30])
     }
 }
+
+/// Stack and frame pointer at a user-space probe.
+#[inline(always)]
+pub fn stack_registers(ctx: &ProbeContext) -> (u64, u64) {
+    // SAFETY: the context of a uprobe is a `struct pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(bpf_target_arch = "x86_64")]
+    return (regs.rsp, regs.rbp);
+    #[cfg(bpf_target_arch = "aarch64")]
+    return (regs.sp, regs.regs[29]);
+}

@@ -220,7 +220,11 @@ fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
 }
 
 fn caller(wire: &record::Caller) -> Caller {
-    Caller { usage: wire.usage, ip: wire.ip, return_address: wire.return_address }
+    let record::Caller { usage, ip, return_address, sp, fp, words, .. } = *wire;
+    let words = if sp == 0 { Box::default() } else { Box::from(words) };
+    // On aarch64 the link register is where the function returns to.
+    let lr = if cfg!(target_arch = "aarch64") { return_address } else { 0 };
+    Caller { usage, ip, return_address, stack: Stack { ip, sp, fp, lr, words } }
 }
 
 fn env(wire: &record::Env) -> Result<Env, DecodeError> {
@@ -424,7 +428,7 @@ mod tests {
             kind in 1u16..14,
             seed in proptest::collection::vec(any::<u8>(), 4300),
         ) {
-            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 80, 296, 40, 4208, 2600, 64];
+            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 2144, 296, 40, 4208, 2600, 64];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

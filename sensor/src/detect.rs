@@ -19,6 +19,7 @@ mod library_writable_path;
 mod link_time_shift;
 mod loader_config_changed;
 mod module_unlinked;
+mod pam_stack_changed;
 mod preauth_exec;
 mod preload_env;
 pub(crate) mod relro_reopened;
@@ -95,6 +96,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(preload_env::PreloadEnv),
         Box::new(loader_config_changed::LoaderConfigChanged),
+        Box::new(pam_stack_changed::PamStackChanged),
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),

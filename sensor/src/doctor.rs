@@ -2,6 +2,7 @@
 
 mod ask;
 mod kernel;
+mod limit;
 mod place;
 mod privilege;
 
@@ -15,6 +16,7 @@ use crate::config::{Config, LoadError};
 use crate::probe::ProbeReport;
 
 pub use ask::{Live, LiveState};
+pub use limit::{LIMITS, Limit};
 pub(crate) use privilege::missing_capabilities;
 
 /// How a check came out.

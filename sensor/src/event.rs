@@ -285,7 +285,7 @@ pub struct Frame {
 }
 
 /// See [`sensor_common::record::Caller`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// Use so far.
     pub usage: Usage,
@@ -293,6 +293,8 @@ pub struct Caller {
     pub ip: u64,
     /// Where it returns to.
     pub return_address: u64,
+    /// What says who called into the library; without words where it is not told.
+    pub stack: Stack,
 }
 
 /// See [`sensor_common::record::Env`].

@@ -322,6 +322,33 @@ pub enum Evidence {
         /// Entries it had for a moment only.
         meanwhile: Vec<String>,
     },
+    /// A service of PAM or a module of it has changed.
+    PamStack {
+        /// Its path, as programs below that root see it.
+        file: String,
+        /// `PAM service` or `PAM module`.
+        what: String,
+        /// The root it stands in, as the host sees it.
+        root: String,
+        /// What was done: `created`, `written`, `renamed_into_place`, `mounted_over`, …; empty where
+        /// only the difference was found.
+        actions: Vec<String>,
+        /// Its lines before, or the build-id of the module.
+        before: String,
+        /// The same now.
+        after: String,
+        /// Lines it has gained.
+        added: Vec<String>,
+        /// Lines it has lost.
+        removed: Vec<String>,
+        /// Lines it had for a moment only.
+        meanwhile: Vec<String>,
+        /// Services that have these lines: the file's own, and those that include it.
+        services: Vec<String>,
+        /// Those of them by which authentication succeeds now though every module that wants proof
+        /// refuses, and did not before.
+        opened: Vec<String>,
+    },
     /// A program executed.
     Exec {
         /// Path.

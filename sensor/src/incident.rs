@@ -7,6 +7,7 @@ mod join;
 mod key;
 mod limit;
 mod loader_files;
+mod pam;
 #[cfg(test)]
 mod sample;
 mod score;

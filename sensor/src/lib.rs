@@ -27,6 +27,7 @@ pub mod log;
 pub mod metrics;
 pub mod notify;
 pub mod package;
+mod pam;
 pub mod probe;
 pub mod provenance;
 pub mod search;

@@ -124,11 +124,11 @@ define! {
     link_cpu: HistogramVec = "halfsecond_link_cpu_seconds" ["class"] => LINK_BUCKETS;
     /// CPU seconds an sshd spent up to the verdict on an authentication attempt.
     auth_cpu: HistogramVec = "halfsecond_auth_cpu_seconds" ["method", "verdict"] => AUTH_BUCKETS;
-    /// Events of the watch over the loader's files: `matched` one, `noise` (another name in the same
-    /// directory), `unknown`, or events lost (`overflow`, `malformed`).
+    /// Events of the watch over the loader's and PAM's files: `matched` one, `noise` (another name in
+    /// the same directory), `unknown`, or events lost (`overflow`, `malformed`).
     watch_events: IntCounterVec = "halfsecond_watch_events_total" ["outcome"];
-    /// Roots (of the host, containers, chroots) whose loader's files are watched, `compared` only,
-    /// or left out (`over_limit`, `failed`).
+    /// Roots (of the host, containers, chroots) whose loader's and PAM's files are watched, `compared`
+    /// only, or left out (`over_limit`, `failed`).
     watch_roots: IntGaugeVec = "halfsecond_watch_roots" ["state"];
     /// What instruments this host beside the sensor, by kind, at the latest survey.
     instruments_foreign: IntGaugeVec = "halfsecond_instruments_foreign" ["kind"];

@@ -146,7 +146,7 @@ impl Learner {
                 let keys = judge::variable_keys(variable).into_iter();
                 keys.map(|key| lesson(program, seen.time, What::Variable(key))).collect()
             }
-            Body::Called(call) => match &call.caller {
+            Body::Called(call) => match call.by() {
                 Some(from) => match judge::caller(seen, call, from, world) {
                     Judged::Unexpected | Judged::Undecided => Vec::new(),
                     judged => own(What::Caller {

@@ -1,6 +1,6 @@
 //! What is held back until the provenance station has answered: findings that name a library, so
-//! that they say where it came from; variables, which are judged by whose their libraries are; and
-//! writes by debuggers, which are judged by whose those are.
+//! that they say where it came from; variables and changes of PAM's files, which are judged by whose
+//! their libraries are; and writes by debuggers, which are judged by whose those are.
 //! Not for long: an answer may wait for a disk, and a finding must not.
 
 use std::collections::VecDeque;
@@ -30,10 +30,11 @@ pub(super) enum Due {
 // === impl Waits ===
 
 impl Waits {
-    /// What can be judged now: not a variable that is asked about, nor an answer that came too late.
+    /// What can be judged now: not what is asked about, nor an answer that came too late.
     pub(super) fn pass(&mut self, seen: Observation) -> Option<Observation> {
         let owners = match &seen.body {
             Body::Environment(variable) => variable.owners,
+            Body::LoaderConfig(change) => change.owners,
             Body::Written(written) => written.owners,
             _ => return Some(seen),
         };
@@ -101,6 +102,9 @@ impl Waits {
 fn is_same(held: &Observation, seen: &Observation) -> bool {
     let alike = match (&held.body, &seen.body) {
         (Body::Environment(a), Body::Environment(b)) => a.name == b.name && a.value == b.value,
+        (Body::LoaderConfig(a), Body::LoaderConfig(b)) => {
+            a.path == b.path && a.root == b.root && a.after == b.after
+        }
         (Body::Written(a), Body::Written(b)) => a.writer.id == b.writer.id,
         _ => false,
     };

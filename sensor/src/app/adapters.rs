@@ -31,6 +31,10 @@ impl Locate for Places {
         let place = located(asker.place).unwrap_or(gone);
         Some(Asked { place, unwound, through_libc })
     }
+
+    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
+        located(self.0.behind(tgid, stack).ok().flatten()?)
+    }
 }
 
 fn located(found: Symbolized) -> Option<Located> {

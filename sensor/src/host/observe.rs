@@ -171,7 +171,7 @@ pub enum Body {
     Written(Box<Written>),
     /// A guarded program made memory of a file writable, after linking.
     Reopened(Box<Reopened>),
-    /// A file that the loader reads has changed.
+    /// A file that the loader or PAM reads has changed.
     LoaderConfig(Box<crate::watch::LoaderConfig>),
     /// Something new instruments the host; made by the instrumentation station.
     Instrument(Box<crate::instrument::Seen>),
@@ -337,6 +337,9 @@ pub struct Called {
     pub library: Option<ModuleId>,
     /// Where it returns to; `None` where the process was gone.
     pub caller: Option<Located>,
+    /// Who called into the library, where its own code is the caller: the first code outside it, by
+    /// unwinding; `None` where that did not lead so far.
+    pub behind: Option<Located>,
 }
 
 /// See [`Body::Verdict`].
@@ -350,6 +353,16 @@ pub struct Verdict {
     pub cpu_ns: u64,
     /// Answers that came before on this connection.
     pub earlier: u32,
+}
+
+// === impl Called ===
+
+impl Called {
+    /// Whose call it is.
+    #[must_use]
+    pub fn by(&self) -> Option<&Located> {
+        self.behind.as_ref().or(self.caller.as_ref())
+    }
 }
 
 // === impl Program ===

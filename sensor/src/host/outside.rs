@@ -123,6 +123,11 @@ pub trait Locate {
     fn asker(&mut self, _tgid: u32, _stack: &Stack) -> Option<Asked> {
         None
     }
+    /// The first code outside the library in which the thread is, every frame up to there having been
+    /// unwound. Nothing of the stack may be kept.
+    fn behind(&mut self, _tgid: u32, _stack: &Stack) -> Option<Located> {
+        None
+    }
 }
 
 /// Finds nothing: for replays, where the processes are long gone.

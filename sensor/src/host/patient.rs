@@ -227,6 +227,11 @@ impl<L: Locate + Send + 'static> Locate for PatientLocate<L> {
         let stack = stack.clone();
         self.0.ask(move |locate| locate.asker(tgid, &stack))?
     }
+
+    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
+        let stack = stack.clone();
+        self.0.ask(move |locate| locate.behind(tgid, &stack))?
+    }
 }
 
 #[cfg(test)]

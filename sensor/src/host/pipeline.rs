@@ -403,7 +403,11 @@ impl Pipeline {
             Some((symbol, _)) => self.guards.function(symbol),
             None => format!("{:#x}", function.offset),
         };
-        let call = Called { function: name, library: Some(function.module), caller: returns };
+        let inside = returns.as_ref().is_some_and(|returns| returns.module == function.module);
+        let told = inside && !caller.stack.words.is_empty();
+        let behind = if told { self.locate.behind(at.tgid, &caller.stack) } else { None };
+        let library = Some(function.module);
+        let call = Called { function: name, library, caller: returns, behind };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
     }
 }

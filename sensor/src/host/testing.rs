@@ -50,6 +50,8 @@ pub(crate) struct Login {
     pub(crate) asker: PathBuf,
     /// Who calls `RSA_public_decrypt`.
     pub(crate) caller: PathBuf,
+    /// By another function of the library.
+    pub(crate) through: bool,
     /// The whole machine's speed, percent of the usual time.
     pub(crate) slow_percent: u64,
     /// Program run by the monitor before the verdict.
@@ -89,6 +91,7 @@ impl Login {
             opened: vec![lib("security/pam_unix.so"), lib("libnss_systemd.so.2")],
             asker: PathBuf::from(SSHD_PATH),
             caller: PathBuf::from(SSHD_PATH),
+            through: false,
             slow_percent: 100,
             helper: None,
             tree: Tree::V9,
@@ -367,7 +370,20 @@ impl World {
             shared.symbols.insert(ip, function.to_owned());
             (ip, shared.inode(caller) * MODULE_SIZE + 0x120f)
         });
-        let caller = Caller { usage: Self::usage(0), ip, return_address: from };
+        let caller =
+            Caller { usage: Self::usage(0), ip, return_address: from, stack: Stack::default() };
+        self.push(tgid, BELOW, EventBody::Caller(caller));
+    }
+
+    /// The library's own code calls the function, on behalf of `behind`.
+    pub(crate) fn call_through(&mut self, tgid: u32, function: &str, behind: &Path) {
+        let (ip, from) = self.fake.with(|shared| {
+            let ip = shared.inode(Path::new(CRYPTO)) * MODULE_SIZE + 0x7490;
+            shared.symbols.insert(ip, function.to_owned());
+            (ip, shared.inode(behind) * MODULE_SIZE + 0x3210)
+        });
+        let stack = Stack { ip, sp: 8, words: Box::from([0, from]), ..Stack::default() };
+        let caller = Caller { usage: Self::usage(0), ip, return_address: ip + 0x20, stack };
         self.push(tgid, BELOW, EventBody::Caller(caller));
     }
 
@@ -433,7 +449,11 @@ impl World {
             self.frame(child, 22, None, 7 * MS);
             self.frame(monitor, 23, Some(1), spent - MS);
             self.frame(child, 24, None, 8 * MS);
-            self.call(monitor, "RSA_public_decrypt", &login.caller.clone());
+            if login.through {
+                self.call_through(monitor, "RSA_public_decrypt", &login.caller);
+            } else {
+                self.call(monitor, "RSA_public_decrypt", &login.caller);
+            }
             self.now += 20 * MS;
             self.frame(monitor, 25, Some(u32::from(!ok)), spent);
         }

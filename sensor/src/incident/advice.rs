@@ -81,7 +81,12 @@ const DETECTORS: [(&str, &str); 11] = [
          authorized_keys, new sessions.",
     ),
     ("auth_without_method", "Review the session's commands and end it once its memory is saved."),
-    ("pam_stack_changed", "Compare /etc/pam.d with its package (`dpkg -V libpam-runtime`)."),
+    (
+        "pam_stack_changed",
+        "Keep a root shell open, then compare /etc/pam.d and PAM's modules with their packages \
+         (`dpkg -V libpam-runtime libpam-modules`, `rpm -V pam`) and with a known host; passwords \
+         that were typed since the change may be known to others.",
+    ),
     (
         "foreign_probe",
         "Ask whoever runs the process that holds the probe, and save its executable and what it \

@@ -82,6 +82,7 @@ fn object(evidence: &Evidence) -> Option<String> {
             let file = file.as_deref().unwrap_or_default();
             [what, name, file, owner.as_deref().unwrap_or_default()]
         }
+        Evidence::PamStack { file, root, after, .. } => ["pam", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }

@@ -279,6 +279,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let texts = [what, name].into_iter().chain(optional).chain(details);
             texts.for_each(|text| shorten(text, room));
         }
+        Evidence::PamStack { .. } => trim_pam(evidence, room),
         Evidence::Exec { path, cmdline } => {
             cmdline.truncate(MAX_PIECES);
             [path].into_iter().chain(cmdline).for_each(|text| shorten(text, room));
@@ -289,6 +290,35 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
         }
         Evidence::Note { text } => shorten(text, room),
         Evidence::Repeated { .. } => {}
+    }
+}
+
+fn trim_pam(evidence: &mut Evidence, room: &mut usize) {
+    let Evidence::PamStack {
+        file,
+        what,
+        root,
+        actions,
+        before,
+        after,
+        added,
+        removed,
+        meanwhile,
+        services,
+        opened,
+    } = evidence
+    else {
+        return;
+    };
+    for text in [file, what, root, before, after] {
+        shorten(text, room);
+    }
+    // The worst first: there is room for so much.
+    for list in [opened, actions, added, removed, meanwhile, services] {
+        list.truncate(MAX_PIECES);
+        for text in list {
+            shorten(text, room);
+        }
     }
 }
 

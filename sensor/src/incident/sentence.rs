@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, dlopen, loader_files, writes};
+use super::{code, dlopen, loader_files, pam, writes};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -181,6 +181,7 @@ fn sentence(
         }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
         Evidence::Instrument { .. } => instrument(finding, evidence)?,
+        Evidence::PamStack { .. } => pam::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
         Evidence::File { .. }
         | Evidence::Writer { .. }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::sentence::{mapped, method, proven, unit};
 use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
-use super::{code, loader_files};
+use super::{code, loader_files, pam};
 use crate::finding::{Evidence, Finding};
 
 /// Characters of a title.
@@ -40,6 +40,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Audit { .. } | Evidence::Caller { .. } | Evidence::Mapping { .. } => 1,
         Evidence::Exec { .. }
         | Evidence::LoaderConfig { .. }
+        | Evidence::PamStack { .. }
         | Evidence::Opened { .. }
         | Evidence::Instrument { .. }
         | Evidence::Protection { .. } => 2,
@@ -101,6 +102,7 @@ fn headline(finding: &Finding) -> String {
             format!("{} was set for {exe}", name(variable))
         }
         Evidence::LoaderConfig { .. } => loader_files::headline(finding),
+        Evidence::PamStack { .. } => pam::headline(finding),
         Evidence::Mapping { .. }
         | Evidence::Writer { .. }
         | Evidence::Protection { .. }

@@ -134,6 +134,17 @@ impl Worker {
                     self.trace(place, Asker::Variable(slot));
                 }
             }
+            Body::LoaderConfig(_) => {
+                for slot in self.variables.hold(*seen) {
+                    let place = self.variables.module(slot).and_then(|(root, module)| {
+                        let (host, root) = (Arc::clone(&self.host), root.clone());
+                        let (path, file) = (PathBuf::from(&module.path), module.file?);
+                        let find = move |(): &mut ()| place::of_module(&host, &root, &path, file);
+                        self.files.ask(find).flatten()
+                    });
+                    self.trace(place, Asker::Variable(slot));
+                }
+            }
             Body::Written(written) => {
                 let (tgid, program) = (written.writer.id.tgid, &written.writer.program);
                 let (path, file) = (PathBuf::from(&program.module.path), program.file);

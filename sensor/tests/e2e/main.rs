@@ -17,4 +17,5 @@ mod patrol;
 mod release;
 mod robust;
 mod running;
+mod transient;
 mod victim;

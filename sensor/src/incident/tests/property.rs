@@ -185,6 +185,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 details,
             }
         ),
+        pam(),
         (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
         (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
             |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {
@@ -201,6 +202,26 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             last: Timestamp::MAX
         }),
     ]
+}
+
+fn pam() -> impl Strategy<Value = Evidence> {
+    (vec(text(), 5), vec(vec(text(), 0..4), 6)).prop_map(|(texts, mut lists)| {
+        let text = |at: usize| texts[at].clone();
+        let mut list = || lists.pop().unwrap();
+        Evidence::PamStack {
+            file: text(0),
+            what: text(1),
+            root: text(2),
+            actions: list(),
+            before: text(3),
+            after: text(4),
+            added: list(),
+            removed: list(),
+            meanwhile: list(),
+            services: list(),
+            opened: list(),
+        }
+    })
 }
 
 fn detector() -> impl Strategy<Value = (String, Family)> {
