@@ -9,7 +9,7 @@ use crate::host::{Body, Owners};
 use crate::package::{Content, Origin};
 
 const INJECTOR: &str = "/home/mallory/inject";
-const DAEMON: &str = "/usr/sbin/cron";
+const DAEMON: &str = "/usr/sbin/rsyslogd";
 
 impl Bench {
     /// A process of `path` with this user, below the shell with that number.
