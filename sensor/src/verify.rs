@@ -199,6 +199,11 @@ impl Verifier {
         Held { files, file_bytes, plans, plan_bytes, images, image_bytes }
     }
 
+    /// Looks that found a process as it was when it was found clean.
+    pub fn known_again(&self) -> u64 {
+        self.warm.known
+    }
+
     /// One look, repeated while the process is being linked or changes under the look.
     fn settled_report(&mut self, pid: u32, depth: Depth) -> Result<Report, VerifyError> {
         let mut tries = 1;

@@ -78,20 +78,21 @@ impl FileKey {
 
 impl Opened {
     pub(crate) fn new(pid: u32) -> Result<Self, VerifyError> {
-        let fail = |what| move |source| VerifyError::proc(pid, what, source);
-        let started = start_ticks(pid).map_err(fail("stat"))?;
-        match Self::open_memory(pid, started) {
+        match Self::open_memory(pid) {
             // Kernel threads and zombies are there but have no address space: ESRCH as well.
-            Err(VerifyError::Gone { .. }) if start_ticks(pid).is_ok_and(|now| now == started) => {
+            Err(VerifyError::Gone { .. }) if start_ticks(pid).is_ok() => {
                 Err(VerifyError::NoMemory { pid })
             }
             other => other,
         }
     }
 
-    fn open_memory(pid: u32, start_ticks: u64) -> Result<Self, VerifyError> {
-        let fail = |source| VerifyError::proc(pid, "mem", source);
-        let mem = File::open(format!("/proc/{pid}/mem")).map_err(fail)?;
+    fn open_memory(pid: u32) -> Result<Self, VerifyError> {
+        let fail = |what| move |source| VerifyError::proc(pid, what, source);
+        let mem = File::open(format!("/proc/{pid}/mem")).map_err(fail("mem"))?;
+        // Only now: had the address space belonged to an earlier process of this PID, it could not
+        // be read any more.
+        let start_ticks = start_ticks(pid).map_err(fail("stat"))?;
         let maps = read_bounded(pid, "maps", MAX_MAPS)?;
         if maps.is_empty() {
             return Err(VerifyError::NoMemory { pid });

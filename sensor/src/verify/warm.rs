@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use self::digest::{Digest, Secret};
 pub(crate) use self::record::Record;
-use self::record::{Code, Memory};
+use self::record::{Code, Memory, Notes};
 use super::cache::Lru;
 use super::elf::Depth;
 use super::maps::Vma;
@@ -50,6 +50,8 @@ pub(crate) struct Warm {
     images: Lru<Key, Arc<Image>>,
     files: Fresh,
     buffer: Vec<u8>,
+    /// Looks that gave a report.
+    pub(crate) known: u64,
 }
 
 /// Digest of the areas that matter and of the auxiliary vector, and what is looked at.
@@ -63,9 +65,7 @@ pub(crate) struct Key {
 /// What a clean look rested on, and what it said.
 #[derive(Debug)]
 struct Image {
-    memory: Memory,
-    files: Vec<(Vma, FileKey)>,
-    code: Vec<Code>,
+    notes: Notes,
     report: Report,
 }
 
@@ -82,6 +82,7 @@ impl Warm {
             images: Lru::new(entries, bytes),
             files: Fresh::default(),
             buffer: Vec::new(),
+            known: 0,
         }
     }
 
@@ -108,12 +109,12 @@ impl Warm {
         let image = self.images.get(key)?;
         let process = &opened.process;
         // Memory last: it can be read only while the process has the address space that was opened,
-        // so the page table was still that one's.
+        // so areas, start time and page table were still that one's.
         let same = image.has_same_files(process, &mut self.files)
             && image.has_same_code(process)
-            && self.has_same_memory(process, &image.memory)
-            && process.is_same();
+            && self.has_same_memory(process, &image.notes.memory);
         let (pid, start_ticks) = (process.pid, process.start_ticks());
+        self.known += u64::from(same);
         same.then(|| Report { pid, start_ticks, ..image.report.clone() })
     }
 
@@ -126,8 +127,8 @@ impl Warm {
             && report.audit.is_none()
             && text.patches.is_empty();
         let Some(record) = process.into_record().filter(|_| plain) else { return };
-        let Some((memory, files, code)) = record.finish() else { return };
-        let image = Image { memory, files, code, report: report.clone() };
+        let Some(notes) = record.finish() else { return };
+        let image = Image { notes, report: report.clone() };
         let bytes = image.held();
         self.images.insert(key, Arc::new(image), bytes);
     }
@@ -139,19 +140,8 @@ impl Warm {
     }
 
     fn has_same_memory(&mut self, process: &Process, memory: &Memory) -> bool {
-        if self.buffer.len() < memory.bytes {
-            self.buffer.resize(memory.bytes, 0);
-        }
-        let mut rest = self.buffer.as_mut_slice();
-        for read in &memory.reads {
-            let bytes = usize::try_from(read.end - read.start).unwrap_or(usize::MAX);
-            let Some((part, behind)) = rest.split_at_mut_checked(bytes) else { return false };
-            if process.read_unnoted(read.start, part).is_err() {
-                return false;
-            }
-            rest = behind;
-        }
-        let same = memory.is_held_by(&self.secret, &self.buffer);
+        let read = |addr, bytes: &mut [u8]| process.read_unnoted(addr, bytes);
+        let same = memory.is_same(&self.secret, &mut self.buffer, read);
         if self.buffer.len() > BUFFER_MAX {
             self.buffer = Vec::new();
         }
@@ -163,15 +153,15 @@ impl Warm {
 
 impl Image {
     fn has_same_files(&self, process: &Process, fresh: &mut Fresh) -> bool {
-        self.files.iter().all(|(vma, key)| fresh.is_same(process, vma, key))
+        self.notes.files.iter().all(|(vma, key)| fresh.is_same(process, vma, key))
     }
 
     fn has_same_code(&self, process: &Process) -> bool {
-        if self.code.is_empty() {
+        if self.notes.code.is_empty() {
             return true;
         }
         let Ok(mut pagemap) = Pagemap::open(process.pid, LOOKED_MAX) else { return false };
-        self.code.iter().all(|Code { area, private }| {
+        self.notes.code.iter().all(|Code { area, private }| {
             let found = pagemap.private(area.clone());
             found.is_ok_and(|found| found.complete && found.private == *private)
         })
@@ -179,7 +169,8 @@ impl Image {
 
     /// Heap bytes held.
     fn held(&self) -> usize {
-        let path = |vma: &Vma| size_of::<(Vma, FileKey)>() + vma.path.len() + 2 * size_of::<usize>();
+        let path =
+            |vma: &Vma| size_of::<(Vma, FileKey)>() + vma.path.len() + 2 * size_of::<usize>();
         let code = |code: &Code| size_of::<Code>() + size_of_val(code.private.as_slice());
         let report = &self.report;
         let module = |module: &ModuleRef| {
@@ -190,9 +181,9 @@ impl Image {
         let restored = report.text.restored.iter().map(|page| module(&page.module) + 32);
         let loose = report.text.loose.iter().map(|loose| size_of_val(loose) + loose.memory.len());
         size_of::<Self>()
-            + self.memory.held()
-            + self.files.iter().map(|(vma, _)| path(vma)).sum::<usize>()
-            + self.code.iter().map(code).sum::<usize>()
+            + self.notes.memory.held()
+            + self.notes.files.iter().map(|(vma, _)| path(vma)).sum::<usize>()
+            + self.notes.code.iter().map(code).sum::<usize>()
             + report.preloads.iter().chain(others).map(module).sum::<usize>()
             + restored.chain(loose).sum::<usize>()
     }
@@ -232,7 +223,8 @@ mod tests {
 
     #[test]
     fn areas_without_file_and_execute_permission_do_not_count() {
-        let file = "7f1b4000-7f1b5000 r--p 00000000 fe:00 1234                       /lib/libc.so.6";
+        let file =
+            "7f1b4000-7f1b5000 r--p 00000000 fe:00 1234                       /lib/libc.so.6";
         for (line, expected) in [
             (file, true),
             ("7f1b4000-7f1b5000 rw-p 0001f000 fe:00 1234   /lib/libc.so.6", true),
@@ -240,7 +232,10 @@ mod tests {
             ("7f1b4000-7f1b5000 rw-p 00000000 00:00 0                          [heap]", false),
             ("7f1b4000-7f1b5000 r-xp 00000000 00:00 0                          [vdso]", true),
             ("7f1b4000-7f1b5000 rwxp 00000000 00:00 0 ", true),
-            ("7f1b4000-7f1b5000 rw-s 00000000 00:01 9                     /dev/zero (deleted)", true),
+            (
+                "7f1b4000-7f1b5000 rw-s 00000000 00:01 9                     /dev/zero (deleted)",
+                true,
+            ),
             ("what the kernel would not write", true),
             ("", false),
         ] {

@@ -20,3 +20,4 @@ mod mutation;
 mod servers;
 mod slots;
 mod text;
+mod warm;

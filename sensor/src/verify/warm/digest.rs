@@ -15,8 +15,8 @@ const BITS: u32 = 60;
 const WORDS: usize = 15;
 /// Bytes of a block.
 const BLOCK: usize = WORDS * 8;
-/// Coefficients taken in at once: the products do not depend on each other.
-const LANES: usize = 8;
+/// Coefficients of a block, taken in at once: the products do not depend on each other.
+const LANES: usize = WORDS + 1;
 
 /// The secret point with its powers, highest first.
 #[derive(Clone, Copy)]
@@ -110,26 +110,19 @@ impl std::fmt::Debug for Digest {
 
 /// The state after one more block.
 fn mix(secret: &Secret, state: u64, block: &[u8; BLOCK]) -> u64 {
-    let mut coefficients = [0; 2 * LANES];
-    let mut tops = 0;
-    for (coefficient, word) in coefficients.iter_mut().zip(block.as_chunks::<8>().0) {
-        let word = u64::from_le_bytes(*word);
-        *coefficient = word & ((1 << BITS) - 1);
+    let [first, powers @ .., point] = &secret.0;
+    let mut words = block.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    let low = |word: u64| word & ((1 << BITS) - 1);
+    let head = words.next().unwrap_or(0);
+    let (mut tops, mut sum) = (head >> BITS, 0_u128);
+    for (word, power) in words.zip(powers) {
         tops = tops << 4 | word >> BITS;
+        sum += u128::from(low(word)) * u128::from(*power);
     }
-    let [.., last] = &mut coefficients;
-    *last = tops;
-    let mut state = state;
-    for half in coefficients.as_chunks::<LANES>().0 {
-        // The state is below 2^61, so no sum reaches 2^126.
-        let mut sum = 0;
-        for (number, (coefficient, power)) in half.iter().zip(&secret.0).enumerate() {
-            let before = if number == 0 { state } else { 0 };
-            sum += u128::from(coefficient + before) * u128::from(*power);
-        }
-        state = reduce(sum);
-    }
-    state
+    sum += u128::from(tops) * u128::from(*point);
+    // Last, for all before does not wait for the block before. The state is below 2^61 and so is
+    // every power: no sum reaches 2^126.
+    reduce(sum + u128::from(state + low(head)) * u128::from(*first))
 }
 
 /// The remainder of a number below 2^126.
@@ -166,7 +159,9 @@ mod tests {
         for block in padded.chunks(BLOCK) {
             let words: Vec<u64> =
                 block.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-            words.iter().for_each(|word| take(word & ((1 << 60) - 1)));
+            for word in &words {
+                take(word & ((1 << 60) - 1));
+            }
             take(words.iter().fold(0, |tops, word| tops << 4 | word >> 60));
         }
         take(bytes.len() as u64);
