@@ -12,6 +12,7 @@ mod report;
 mod rungs;
 mod sshd;
 mod stats;
+mod verify;
 mod workload;
 
 use std::fs;
@@ -47,6 +48,9 @@ pub(crate) struct Args {
     /// Leave out the cost of each kernel program by itself.
     #[arg(long)]
     without_rungs: bool,
+    /// Leave out what checks of processes cost.
+    #[arg(long)]
+    without_verify: bool,
     /// Fail when a figure misses its limit.
     #[arg(long)]
     check: bool,
@@ -82,7 +86,13 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
             println!("{each}");
         }
     }
-    let within = report.within_limits() && idle.iter().all(idle::Idle::within_limits);
+    let checks = if args.without_verify { Vec::new() } else { verify::measure()? };
+    for figure in &checks {
+        println!("{figure}");
+    }
+    let within = report.within_limits()
+        && idle.iter().all(idle::Idle::within_limits)
+        && checks.iter().all(verify::Figure::within_limit);
     if args.check && !within {
         bail!("a figure misses its limit");
     }

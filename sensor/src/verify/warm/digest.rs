@@ -1,9 +1,12 @@
 //! A keyed digest of bytes that an attacker chooses, at the speed of reading them.
 //!
-//! A polynomial over the prime field of 2^61 - 1, evaluated at a secret point (Carter and Wegman,
-//! "Universal classes of hash functions", 1979): two different texts of one length have the same
-//! digest for at most one point in 2^61 per 7.5 bytes of text. For who cannot read the secret (and
-//! who can, could as well forge the verdict), a megabyte goes unnoticed with a chance below 2^-43.
+//! Each block of the text is hashed by NH with words of 64 bits (Black, Halevi, Krawczyk, Krovetz,
+//! Rogaway, "UMAC: Fast and secure message authentication", 1999): two different blocks have the
+//! same hash with a chance of 2^-64. The hashes are the coefficients of a polynomial over the prime
+//! field of 2^61 - 1, evaluated at a secret point (Carter and Wegman, "Universal classes of hash
+//! functions", 1979): two different polynomials agree in at most as many points as they have
+//! coefficients, three for 256 bytes. For who cannot read the secret (and who can, could as well
+//! forge the verdict), a change in a megabyte goes unnoticed with a chance below 2^-47.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -11,16 +14,17 @@ use std::hash::{BuildHasher, RandomState};
 const PRIME: u64 = (1 << 61) - 1;
 /// Coefficients are numbers below 2^60.
 const BITS: u32 = 60;
-/// Words that give one block of coefficients: their tops together are one more.
-const WORDS: usize = 15;
+/// Words of a block; NH multiplies them in pairs.
+const WORDS: usize = 32;
 /// Bytes of a block.
 const BLOCK: usize = WORDS * 8;
-/// Coefficients of a block, taken in at once: the products do not depend on each other.
-const LANES: usize = WORDS + 1;
 
-/// The secret point with its powers, highest first.
+/// The keys of NH, and the secret point's third, second and first power.
 #[derive(Clone, Copy)]
-pub(crate) struct Secret([u64; LANES]);
+pub(crate) struct Secret {
+    keys: [u64; WORDS],
+    powers: [u64; 3],
+}
 
 /// A digest in the making.
 #[derive(Clone)]
@@ -37,19 +41,13 @@ pub(crate) struct Digest {
 // === impl Secret ===
 
 impl Secret {
-    /// A point nobody else knows: the standard library seeds its maps with the kernel's randomness.
+    /// One nobody else knows: the standard library seeds its maps with the kernel's randomness, and
+    /// their hash function is a pseudorandom one.
     pub(crate) fn new() -> Self {
-        Self::from_point(RandomState::new().hash_one(0_u8) % (PRIME - 2) + 2)
-    }
-
-    fn from_point(point: u64) -> Self {
-        let mut powers = [point; LANES];
-        let mut power = point;
-        for place in powers.iter_mut().rev().skip(1) {
-            power = reduce(u128::from(power) * u128::from(point));
-            *place = power;
-        }
-        Self(powers)
+        let random = RandomState::new();
+        let keys = std::array::from_fn(|number| random.hash_one(number));
+        let point = random.hash_one(WORDS) % (PRIME - 2) + 2;
+        Self { keys, powers: powers(point) }
     }
 
     pub(crate) fn digest(&self) -> Digest {
@@ -97,7 +95,7 @@ impl Digest {
             rest.fill(0);
             self.state = mix(&self.secret, self.state, &self.block);
         }
-        let [.., point] = self.secret.0;
+        let [.., point] = self.secret.powers;
         reduce(u128::from(self.state + self.bytes % PRIME) * u128::from(point))
     }
 }
@@ -108,32 +106,40 @@ impl std::fmt::Debug for Digest {
     }
 }
 
-/// The state after one more block.
-fn mix(secret: &Secret, state: u64, block: &[u8; BLOCK]) -> u64 {
-    let [first, powers @ .., point] = &secret.0;
-    let mut words = block.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    let low = |word: u64| word & ((1 << BITS) - 1);
-    let head = words.next().unwrap_or(0);
-    let (mut tops, mut sum) = (head >> BITS, 0_u128);
-    for (word, power) in words.zip(powers) {
-        tops = tops << 4 | word >> BITS;
-        sum += u128::from(low(word)) * u128::from(*power);
-    }
-    sum += u128::from(tops) * u128::from(*point);
-    // Last, for all before does not wait for the block before. The state is below 2^61 and so is
-    // every power: no sum reaches 2^126.
-    reduce(sum + u128::from(state + low(head)) * u128::from(*first))
+fn powers(point: u64) -> [u64; 3] {
+    let next = |power: u64| reduce(u128::from(power) * u128::from(point));
+    let second = next(point);
+    [next(second), second, point]
 }
 
-/// The remainder of a number below 2^126.
+/// The state after one more block.
+fn mix(secret: &Secret, state: u64, block: &[u8; BLOCK]) -> u64 {
+    let words = block.as_chunks::<16>().0;
+    let keys = secret.keys.as_chunks::<2>().0;
+    let mut sum = 0_u128;
+    for (pair, [left_key, right_key]) in words.iter().zip(keys) {
+        let pair = u128::from_le_bytes(*pair);
+        let left = low(pair, 64).wrapping_add(*left_key);
+        let right = low(pair >> 64, 64).wrapping_add(*right_key);
+        sum = sum.wrapping_add(u128::from(left) * u128::from(right));
+    }
+    let [third, second, first] = secret.powers.map(u128::from);
+    // The state and the powers are below 2^61, so the sum stays below 2^124.
+    let state = u128::from(state + low(sum >> (2 * BITS), BITS)) * third;
+    let (middle, end) = (low(sum >> BITS, BITS), low(sum, BITS));
+    reduce(state + u128::from(middle) * second + u128::from(end) * first)
+}
+
+/// The remainder of a number below 2^124.
 fn reduce(value: u128) -> u64 {
-    let part = |shift: u32| {
-        let low = (value >> shift) & u128::from(PRIME);
-        u64::try_from(low).unwrap_or(u64::MAX)
-    };
-    let sum = part(0) + part(61) + part(122);
+    let sum = low(value, 61) + low(value >> 61, 61) + low(value >> 122, 61);
     let sum = (sum & PRIME) + (sum >> 61);
     if sum >= PRIME { sum - PRIME } else { sum }
+}
+
+/// The lowest bits, at most 64.
+fn low(value: u128, bits: u32) -> u64 {
+    u64::try_from(value & (u128::from(u64::MAX) >> (64 - bits))).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -148,35 +154,43 @@ mod tests {
         digest.finish()
     }
 
-    /// The definition, one coefficient after the other.
-    fn slow(point: u64, bytes: &[u8]) -> u64 {
+    /// The definition, one word and one coefficient after the other.
+    fn slow(secret: &Secret, bytes: &[u8]) -> u64 {
         let mut padded = bytes.to_vec();
         padded.resize((bytes.len() / BLOCK + 1) * BLOCK, 0);
+        let [.., point] = secret.powers;
         let mut state = 0_u128;
-        let mut take = |number: u64| {
-            state = (state + u128::from(number)) * u128::from(point) % u128::from(PRIME);
+        let mut take = |number: u128| {
+            state = (state + number) * u128::from(point) % u128::from(PRIME);
         };
         for block in padded.chunks(BLOCK) {
             let words: Vec<u64> =
                 block.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-            for word in &words {
-                take(word & ((1 << 60) - 1));
-            }
-            take(words.iter().fold(0, |tops, word| tops << 4 | word >> 60));
+            let keyed: Vec<u128> = words
+                .iter()
+                .zip(secret.keys)
+                .map(|(word, key)| u128::from(word.wrapping_add(key)))
+                .collect();
+            let hash =
+                keyed.chunks(2).fold(0_u128, |sum, pair| sum.wrapping_add(pair[0] * pair[1]));
+            take(hash >> 120);
+            take(hash >> 60 & ((1 << 60) - 1));
+            take(hash & ((1 << 60) - 1));
         }
-        take(bytes.len() as u64);
+        take(bytes.len() as u128);
         u64::try_from(state).unwrap()
     }
 
     #[test]
     fn secrets_differ() {
-        assert_ne!(Secret::new().0, Secret::new().0);
+        let (one, other) = (Secret::new(), Secret::new());
+        assert_ne!((one.keys, one.powers), (other.keys, other.powers));
     }
 
     #[test]
     fn every_bit_counts() {
         let secret = Secret::new();
-        for size in [1, 8, 119, 120, 121, 400] {
+        for size in [1, 8, 255, 256, 257, 600] {
             let mut bytes = vec![0xa5; size];
             let right = of(&secret, &bytes);
             for bit in 0..size * 8 {
@@ -193,10 +207,10 @@ mod tests {
         #[test]
         fn it_is_the_polynomial_however_it_is_cut(
             point in 2..PRIME,
-            bytes in proptest::collection::vec(any::<u8>(), 0..700),
-            cuts in proptest::collection::vec(0_usize..300, 0..6),
+            bytes in proptest::collection::vec(any::<u8>(), 0..1500),
+            cuts in proptest::collection::vec(0_usize..700, 0..6),
         ) {
-            let secret = Secret::from_point(point);
+            let secret = Secret { powers: powers(point), ..Secret::new() };
             let mut digest = secret.digest();
             let mut rest = bytes.as_slice();
             for cut in cuts {
@@ -205,7 +219,7 @@ mod tests {
                 rest = tail;
             }
             digest.add(rest);
-            prop_assert_eq!(digest.finish(), slow(point, &bytes));
+            prop_assert_eq!(digest.finish(), slow(&secret, &bytes));
         }
     }
 }
