@@ -97,6 +97,8 @@ kernel_offsets! {
     cred_euid: Required "cred.euid";
     /// Executable of an address space.
     mm_exe_file: Required "mm_struct.exe_file";
+    /// The process an address space belongs to (`CONFIG_MEMCG`).
+    mm_owner: Optional "mm_struct.owner";
     /// Where a new program's stack starts: `argc`, `argv` and the environment lie there.
     mm_start_stack: Optional "mm_struct.start_stack";
     /// Where the strings of the environment start.

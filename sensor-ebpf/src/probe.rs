@@ -11,6 +11,7 @@ mod memory;
 mod opened;
 mod process;
 mod sample;
+mod write;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use sensor_common::{Counter, Role};

@@ -4,11 +4,13 @@
 //! its own because a slot check blocks for milliseconds. Nothing here waits for what is downstream.
 
 mod adapters;
+mod allowance;
 mod analysis;
 mod code;
 mod incidents;
 mod kernel;
 mod loader_files;
+mod slots;
 
 use std::path::Path;
 use std::sync::Arc;

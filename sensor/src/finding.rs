@@ -243,6 +243,38 @@ pub enum Evidence {
         /// Of replaced code: bytes that are not the file's.
         differing: Option<u64>,
     },
+    /// A process that wrote into the memory of the one that the finding is about.
+    Writer {
+        /// Thread group id in the initial PID namespace.
+        pid: u32,
+        /// Path of its executable, as the host sees it.
+        exe: String,
+        /// Arguments, cut at a bound.
+        cmdline: Vec<String>,
+        /// Real user id.
+        uid: u32,
+        /// Executables of its ancestors, parent first.
+        ancestors: Vec<String>,
+        /// `ptrace`, `process_vm_writev`, `/proc/PID/mem`.
+        ways: Vec<String>,
+        /// Writes so far, about.
+        times: u64,
+        /// Where one of them went, `module+offset`; empty where that is not known.
+        place: String,
+    },
+    /// A program made memory of a file writable after it had been linked.
+    Protection {
+        /// Path of the file.
+        module: String,
+        /// Where it begins, `module+offset`, with the nearest symbol.
+        place: String,
+        /// Bytes.
+        length: u64,
+        /// What was asked for: `rw-`, `rwx`.
+        access: String,
+        /// The loader had sealed it: RELRO.
+        relro: bool,
+    },
     /// A measured time against its baseline.
     Timing {
         /// What was measured, e.g. `link_cpu`, `auth_cpu`.

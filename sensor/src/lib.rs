@@ -33,6 +33,7 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod symbol;
+pub mod tool;
 pub mod trouble;
 pub mod verify;
 pub mod watch;

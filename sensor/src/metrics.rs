@@ -118,6 +118,8 @@ define! {
     verify_slots: IntCounterVec = "halfsecond_verify_slots_total" ["verdict"];
     /// Seconds one check of a process took.
     verify_duration: Histogram = "halfsecond_verify_duration_seconds" => VERIFY_BUCKETS;
+    /// Rounds of checks over everything that were begun because checks had been dropped.
+    verify_sweeps: IntCounter = "halfsecond_verify_sweeps_total";
     /// CPU seconds from exec to the end of linking, by class of program (guarded or other).
     link_cpu: HistogramVec = "halfsecond_link_cpu_seconds" ["class"] => LINK_BUCKETS;
     /// CPU seconds an sshd spent up to the verdict on an authentication attempt.
@@ -192,6 +194,7 @@ impl Metrics {
         self.processes.set(i64::try_from(now.processes).unwrap_or(0));
         raise(&self.files_unprobed, now.unwatched);
         raise(&self.reads_given_up, now.given_up);
+        raise(&self.verify_sweeps, now.sweeps);
     }
 
     /// Takes over how many probes there are.
@@ -265,6 +268,7 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Sample => "sample",
         Kind::Opened => "opened",
         Kind::Modules => "modules",
+        Kind::Write => "write",
     }
 }
 

@@ -67,6 +67,12 @@ impl<const TYPED: bool> File<TYPED> {
         self.0.follow(offset!(file_mnt))
     }
 
+    /// What the file's own code keeps behind it, as a number to compare.
+    #[inline(always)]
+    pub fn private_data(self) -> u64 {
+        self.0.read_or_zero(offset!(file_private_data))
+    }
+
     /// The socket behind the file, if it is one.
     #[inline(always)]
     pub fn sock(self) -> Option<Sock> {

@@ -130,6 +130,10 @@ fn decide(worst: &Finding) -> &'static str {
             "Confirmed if a clean build of the same version does not redirect the function; refuted \
              if somebody put a profiler, tracer or hardening library there on purpose."
         }
+        "remote_write" => {
+            "Confirmed if nobody responsible can say what the writer was to do there; refuted if \
+             somebody debugs or traces the program on purpose."
+        }
         "module_unlinked" => {
             "Confirmed if nobody can name the program that loads code past the loader; refuted if a \
              known tool (a profiler, an emulator, a just-in-time compiler) does."
@@ -171,6 +175,7 @@ fn suspect(evidence: &Evidence) -> Option<&str> {
         Evidence::Slot { actual_module, .. } => actual_module,
         Evidence::Code { leads_to_module, .. } => leads_to_module,
         Evidence::Mapping { module, .. } => module,
+        Evidence::Writer { exe, .. } => exe,
         Evidence::Caller { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
         Evidence::Audit { callback_module, .. } => callback_module,

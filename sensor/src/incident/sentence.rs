@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, dlopen, loader_files};
+use super::{code, dlopen, loader_files, writes};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -134,6 +134,13 @@ fn sentence(
             let more = modules.introduce(leads_to_module);
             format!("{}{when}", code::patched(evidence, subject, &who.exe, more))
         }
+        // What a check found names the hand too, which its own finding has told.
+        Evidence::Writer { .. } if finding.detector == "remote_write" => {
+            writes::written(evidence, subject)?
+        }
+        Evidence::Protection { .. } if finding.detector == "relro_reopened" => {
+            writes::reopened(evidence, subject)?
+        }
         Evidence::Mapping { .. } => format!("{}{when}", code::mapping(evidence, subject)),
         Evidence::Audit { callback, callback_module, .. } => {
             let more = modules.introduce(callback_module);
@@ -174,9 +181,11 @@ fn sentence(
         }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
-        Evidence::File { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
-            return None;
-        }
+        Evidence::File { .. }
+        | Evidence::Writer { .. }
+        | Evidence::Protection { .. }
+        | Evidence::Connection { .. }
+        | Evidence::Repeated { .. } => return None,
     })
 }
 

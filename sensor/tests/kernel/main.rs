@@ -25,3 +25,4 @@ mod release;
 mod role;
 mod rung;
 mod sample;
+mod write;

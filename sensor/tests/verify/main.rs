@@ -20,4 +20,5 @@ mod mutation;
 mod servers;
 mod slots;
 mod text;
+mod tools;
 mod warm;

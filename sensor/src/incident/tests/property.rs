@@ -53,6 +53,23 @@ fn code() -> impl Strategy<Value = Evidence> {
                 differing: None,
             }
         }),
+        (text(), vec(text(), 0..40), text()).prop_map(|(exe, list, place)| Evidence::Writer {
+            pid: 7,
+            exe,
+            cmdline: list.clone(),
+            uid: 0,
+            ancestors: list.clone(),
+            ways: list,
+            times: 3,
+            place,
+        }),
+        (text(), text()).prop_map(|(module, place)| Evidence::Protection {
+            module,
+            access: place.clone(),
+            place,
+            length: 4096,
+            relro: true,
+        }),
     ]
 }
 
