@@ -137,7 +137,7 @@ impl Default for Limits {
             plan_entries: 512,
             plan_bytes: 4 << 20,
             image_entries: 4096,
-            image_bytes: 4 << 20,
+            image_bytes: 2 << 20,
             time: Duration::from_secs(10),
             recheck_after: Duration::from_millis(30),
             settle_tries: SETTLE_TRIES,
