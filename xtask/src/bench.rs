@@ -30,6 +30,7 @@ use workload::Workload;
 pub(crate) use workload::{CALLER, call};
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
     /// Rounds: one run of every workload under every arm.
     #[arg(long, default_value_t = 30)]
