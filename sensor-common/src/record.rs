@@ -479,6 +479,48 @@ pub struct SelfCheck {
     pub path: Path,
 }
 
+/// Bytes of a name in [`PerfEvent`], its NUL included.
+pub const PERF_NAME_MAX: usize = 256;
+
+/// Where a perf event sits. Not sent through a ring but left in the map `PERF_EVENT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PerfEvent {
+    /// `perf_event_attr.type`: a number of `/sys/bus/event_source/devices/*/type`.
+    pub kind: u32,
+    /// Id of the BPF program it runs; 0 for none.
+    pub program: u32,
+    /// `perf_event_attr.config`.
+    pub config: u64,
+    /// Where in the file (uprobe) or function (kprobe), bytes.
+    pub offset: u64,
+    /// Where in the file the semaphore of a USDT probe lies, bytes; 0 for none.
+    pub ref_ctr_offset: u64,
+    /// The file of a uprobe; zero where it is not to be had.
+    pub file: FileKey,
+    /// Bytes of `name`, NUL included; 0 for none.
+    pub name_len: u32,
+    /// 1 where there is an event; 0 where the descriptor is none.
+    pub found: u32,
+    /// Path of the file as it was given, or name of the kernel function.
+    pub name: [u8; PERF_NAME_MAX],
+}
+
+impl PerfEvent {
+    /// No event.
+    pub const NONE: Self = Self {
+        kind: 0,
+        program: 0,
+        config: 0,
+        offset: 0,
+        ref_ctr_offset: 0,
+        file: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
+        name_len: 0,
+        found: 0,
+        name: [0; PERF_NAME_MAX],
+    };
+}
+
 /// `LD_PRELOAD`
 pub const ENV_LD_PRELOAD: u32 = 1;
 /// `LD_AUDIT`
@@ -514,6 +556,7 @@ const _: () = {
     assert!(size_of::<Write>() == 64);
     assert!(size_of::<Env>() == 40 + ENV_MAX);
     assert!(size_of::<SelfCheck>() == 16 + 16 + 64 + 8 + 520);
+    assert!(size_of::<PerfEvent>() == 32 + 32 + 8 + PERF_NAME_MAX);
     assert!(core::mem::offset_of!(Header, kind) == 24);
     // Ring records are 8-byte aligned; no type may ask for more.
     assert!(align_of::<Exec>() == 8 && align_of::<Map>() == 8 && align_of::<Link>() == 8);

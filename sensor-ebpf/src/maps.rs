@@ -3,7 +3,7 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use sensor_common::counters::COUNTERS as COUNTER_COUNT;
-use sensor_common::record::{InodeKey, SelfCheck};
+use sensor_common::record::{InodeKey, PerfEvent, SelfCheck};
 
 use crate::probe::environ::Scan;
 use crate::state::{
@@ -82,6 +82,18 @@ pub static CHECK: Array<SelfCheck> = Array::with_max_entries(1, 0);
 pub fn check_slot() -> Option<&'static mut SelfCheck> {
     let slot = CHECK.get_ptr_mut(0)?;
     // SAFETY: a live map value of any bytes; the agent runs `check` from one thread at a time.
+    Some(unsafe { &mut *slot })
+}
+
+/// Answer of the program `perf_site`.
+#[map]
+pub static PERF_EVENT: Array<PerfEvent> = Array::with_max_entries(1, 0);
+
+/// The only value of `PERF_EVENT`.
+#[inline(always)]
+pub fn perf_event_slot() -> Option<&'static mut PerfEvent> {
+    let slot = PERF_EVENT.get_ptr_mut(0)?;
+    // SAFETY: a live map value of any bytes; the agent runs `perf_site` from one thread at a time.
     Some(unsafe { &mut *slot })
 }
 

@@ -9,6 +9,7 @@ mod link;
 mod mapping;
 mod memory;
 mod opened;
+mod perf;
 mod process;
 mod sample;
 mod write;

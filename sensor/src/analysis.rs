@@ -335,6 +335,10 @@ impl std::fmt::Debug for Analysis {
 
 /// A helper below a connection counts for its sshd.
 fn lineage(seen: &Observation, draft: &Draft) -> Lineage {
+    // Measured by the host's baseline, but a story of whoever instruments it.
+    if matches!(seen.body, Body::Instrument(_)) {
+        return seen.process.lineage.clone();
+    }
     match &seen.process.lineage {
         Lineage::Program(_) => Lineage::Program(draft.program.subject.clone()),
         sshd @ Lineage::Sshd(_) => sshd.clone(),

@@ -8,9 +8,11 @@ mod auth_cpu_shift;
 mod check;
 mod dlopen_unexpected;
 mod foreign_caller;
+mod foreign_probe;
 mod got_redirected;
 mod instruments;
 pub(crate) mod judge;
+mod kernel_hook;
 mod library_unexpected;
 mod library_unowned;
 mod library_writable_path;
@@ -105,6 +107,8 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(remote_write::RemoteWrite),
         Box::new(relro_reopened::RelroReopened),
         Box::new(foreign_caller::ForeignCaller),
+        Box::new(foreign_probe::ForeignProbe),
+        Box::new(kernel_hook::KernelHook),
         Box::new(preauth_exec::PreauthExec),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),
     ]

@@ -340,6 +340,25 @@ pub enum Evidence {
         /// Seconds from accept to this evidence.
         since_accept_seconds: f64,
     },
+    /// Something instruments the host or one of its files.
+    Instrument {
+        /// What it is: `uprobe`, `BPF program`, `kernel module`, …
+        what: String,
+        /// Its name.
+        name: String,
+        /// The file it sits in, of a uprobe.
+        file: Option<String>,
+        /// Where in that file, bytes, hex.
+        offset: Option<String>,
+        /// The function there, and how far in it.
+        symbol: Option<String>,
+        /// Executable of the process that holds it.
+        owner: Option<String>,
+        /// That executable's package.
+        package: Option<String>,
+        /// What else is known of it.
+        details: Vec<String>,
+    },
     /// The same was seen again; added where findings are joined.
     Repeated {
         /// How often in all.

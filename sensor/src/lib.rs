@@ -19,6 +19,7 @@ pub mod heap;
 pub mod host;
 pub mod http;
 pub mod incident;
+pub mod instrument;
 pub mod inventory;
 pub mod kernel;
 pub mod loader;

@@ -130,6 +130,8 @@ define! {
     /// Roots (of the host, containers, chroots) whose loader's files are watched, `compared` only,
     /// or left out (`over_limit`, `failed`).
     watch_roots: IntGaugeVec = "halfsecond_watch_roots" ["state"];
+    /// What instruments this host beside the sensor, by kind, at the latest survey.
+    instruments_foreign: IntGaugeVec = "halfsecond_instruments_foreign" ["kind"];
     /// Requests answered over HTTP, by status code.
     http_requests: IntCounterVec = "halfsecond_http_requests_total" ["code"];
     /// Times the page at /metrics could not be written.
@@ -232,6 +234,9 @@ impl Metrics {
         }
         for outcome in ["matched", "noise", "unknown", "overflow", "malformed"] {
             self.watch_events.with_label_values(&[outcome]);
+        }
+        for kind in crate::instrument::KINDS {
+            self.instruments_foreign.with_label_values(&[kind]);
         }
         for severity in SEVERITIES {
             self.incidents.with_label_values(&[severity]);

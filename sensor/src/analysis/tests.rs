@@ -4,6 +4,7 @@ mod answers;
 mod code;
 mod environment;
 mod hooks;
+mod instrument;
 mod keeping;
 mod normal;
 mod openings;

@@ -173,6 +173,10 @@ pub enum Body {
     Reopened(Box<Reopened>),
     /// A file that the loader reads has changed.
     LoaderConfig(Box<crate::watch::LoaderConfig>),
+    /// Something new instruments the host; made by the instrumentation station.
+    Instrument(Box<crate::instrument::Seen>),
+    /// A look at everything that instruments the host found nothing new.
+    Surveyed,
     /// The process ended.
     Ended,
     /// The connection's last process ended.

@@ -78,6 +78,10 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::Environment { name, value } => ["environment", name, value, ""],
         Evidence::LoaderConfig { file, root, after, .. } => ["loader_config", file, root, after],
+        Evidence::Instrument { what, name, file, owner, .. } => {
+            let file = file.as_deref().unwrap_or_default();
+            [what, name, file, owner.as_deref().unwrap_or_default()]
+        }
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }

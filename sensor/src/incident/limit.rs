@@ -273,6 +273,12 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
                 }
             }
         }
+        Evidence::Instrument { what, name, file, offset, symbol, owner, package, details } => {
+            details.truncate(MAX_PIECES);
+            let optional = [file, offset, symbol, owner, package].into_iter().flatten();
+            let texts = [what, name].into_iter().chain(optional).chain(details);
+            texts.for_each(|text| shorten(text, room));
+        }
         Evidence::Exec { path, cmdline } => {
             cmdline.truncate(MAX_PIECES);
             [path].into_iter().chain(cmdline).for_each(|text| shorten(text, room));

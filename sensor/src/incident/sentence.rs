@@ -180,6 +180,7 @@ fn sentence(
             format!("the loader found it by {}{odd}", path(found_by))
         }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
+        Evidence::Instrument { .. } => instrument(finding, evidence)?,
         Evidence::Note { text } => opened(&clause(text)),
         Evidence::File { .. }
         | Evidence::Writer { .. }
@@ -187,6 +188,29 @@ fn sentence(
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => return None,
     })
+}
+
+/// What was found, whose it is, and what is known of it.
+fn instrument(finding: &Finding, evidence: &Evidence) -> Option<String> {
+    let Evidence::Instrument {
+        what, name: called, file, offset, symbol: at, owner, package, ..
+    } = evidence
+    else {
+        return None;
+    };
+    let place = match (file, offset) {
+        (Some(file), Some(offset)) => {
+            let at = at.as_ref().map(|at| format!(", {}", name(at))).unwrap_or_default();
+            format!("{} at {}+{}{at}", name(what), path(file), name(offset))
+        }
+        _ => format!("{} {}", name(what), name(called)),
+    };
+    let by = owner.as_ref().map(|owner| format!(" is held by {}", path(owner)));
+    let by = by.unwrap_or_else(|| " is held by no process".to_owned());
+    let package = package.as_ref().map(|text| format!(" of package {}", name(text)));
+    let pid = Some(finding.process.pid).filter(|pid| *pid != 0 && owner.is_some());
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    Some(format!("{place}{by}{pid}{}", package.unwrap_or_default()))
 }
 
 fn timing(

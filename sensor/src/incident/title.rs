@@ -41,6 +41,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Exec { .. }
         | Evidence::LoaderConfig { .. }
         | Evidence::Opened { .. }
+        | Evidence::Instrument { .. }
         | Evidence::Protection { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
@@ -106,6 +107,7 @@ fn headline(finding: &Finding) -> String {
         | Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Instrument { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => clause(&finding.title),

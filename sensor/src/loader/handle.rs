@@ -138,6 +138,10 @@ impl Sensor {
         (&mut self.object, &mut self.sampled)
     }
 
+    pub(super) fn object_mut(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+
     /// Where user-space probes are or were set; goes on being filled.
     pub fn own_probes(&self) -> OwnProbes {
         self.own_probes.clone()

@@ -15,6 +15,7 @@ mod environ;
 mod frame;
 mod function;
 mod harness;
+mod instrument;
 mod loss;
 mod memory;
 mod opened;
