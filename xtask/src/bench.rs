@@ -14,6 +14,7 @@ mod report;
 mod rungs;
 mod sshd;
 mod stats;
+mod verify;
 mod workload;
 
 use std::fs;
@@ -29,6 +30,7 @@ use workload::Workload;
 pub(crate) use workload::{CALLER, call};
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
     /// Rounds: one run of every workload under every arm.
     #[arg(long, default_value_t = 30)]
@@ -49,6 +51,9 @@ pub(crate) struct Args {
     /// Leave out the cost of each kernel program by itself.
     #[arg(long)]
     without_rungs: bool,
+    /// Leave out what checks of processes cost.
+    #[arg(long)]
+    without_verify: bool,
     /// Fail when a figure misses its limit.
     #[arg(long)]
     check: bool,
@@ -84,7 +89,13 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
             println!("{each}");
         }
     }
-    let within = report.within_limits() && idle.iter().all(idle::Idle::within_limits);
+    let checks = if args.without_verify { Vec::new() } else { verify::measure()? };
+    for figure in &checks {
+        println!("{figure}");
+    }
+    let within = report.within_limits()
+        && idle.iter().all(idle::Idle::within_limits)
+        && checks.iter().all(verify::Figure::within_limit);
     if args.check && !within {
         bail!("a figure misses its limit");
     }

@@ -154,7 +154,7 @@ fn vm(args: &Args) -> Result<Vec<Part>> {
 }
 
 /// Builds one of the agent's integration tests and returns where cargo put it.
-fn build_test(name: &str, target: Option<&str>, release: bool) -> Result<PathBuf> {
+pub(crate) fn build_test(name: &str, target: Option<&str>, release: bool) -> Result<PathBuf> {
     let mut cargo = sh::cargo(["test", "--package", "sensor", "--test", name, "--no-run"]);
     if release {
         cargo.arg("--release");

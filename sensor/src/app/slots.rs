@@ -42,6 +42,7 @@ impl Slots {
             text: false,
             file_bytes: 4 << 20,
             plan_bytes: 1 << 20,
+            image_bytes: 1 << 20,
             ..limits
         };
         Self {

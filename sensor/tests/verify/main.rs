@@ -21,3 +21,4 @@ mod servers;
 mod slots;
 mod text;
 mod tools;
+mod warm;
