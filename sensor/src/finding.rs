@@ -96,6 +96,8 @@ pub enum Evidence {
         symbol: String,
         /// Where it should lead, `module+offset`.
         expected: String,
+        /// Path of the module it should lead into; empty where that is not known.
+        expected_module: String,
         /// Where it leads, `module+offset`.
         actual: String,
         /// Path of the module it leads into.
@@ -136,8 +138,10 @@ pub enum Evidence {
         /// Last change of its content.
         modified: Option<Timestamp>,
     },
-    /// Which package the library before it belongs to, by the records of its root.
+    /// Which package a file of the evidence before it belongs to, by the records of its root.
     Package {
+        /// The file, as the evidence names it.
+        path: String,
         /// `name version (architecture)`; empty where no package owns it.
         package: String,
         /// The package as a package URL.
@@ -485,7 +489,7 @@ impl Evidence {
     }
 
     /// [`Evidence::Package`] of what is known of a file's origin.
-    pub(crate) fn of_origin(origin: &Origin) -> Self {
+    pub(crate) fn of_origin(path: &str, origin: &Origin) -> Self {
         let package = origin.package();
         let (content, digest) = match &origin.content {
             Content::Matches => ("matches".to_owned(), None),
@@ -494,6 +498,7 @@ impl Evidence {
             Content::Unread(reason) => (reason.clone(), None),
         };
         Self::Package {
+            path: path.to_owned(),
             package: package.map_or_else(String::new, |owned| {
                 format!("{} {} ({})", owned.package, owned.version, owned.arch)
             }),
