@@ -8,7 +8,7 @@
 //! from it or its files is treated as hostile.
 
 mod audit;
-mod auxv;
+pub(crate) mod auxv;
 mod budget;
 pub(crate) mod bytes;
 pub(crate) mod cache;
@@ -21,7 +21,7 @@ mod error;
 mod explain;
 mod ifunc;
 mod layout;
-mod link_map;
+pub(crate) mod link_map;
 mod live_scope;
 mod loader;
 pub(crate) mod maps;

@@ -121,5 +121,13 @@ fn open(
     Ok(None)
 }
 
+/// Reads one header as [`build`] and [`record`] do; how many files it names.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_header(blob: &[u8]) -> usize {
+    let Some(header) = Header::parse(blob) else { return 0 };
+    let (_, algorithm) = (header.package(1), header.algorithm());
+    header.files().map(|file| file.record(algorithm)).count()
+}
+
 #[cfg(test)]
 mod tests;

@@ -134,6 +134,17 @@ pub(crate) fn read_exports<R: ReadAt + ?Sized>(
     Ok((headers, dynamic, symbols))
 }
 
+/// Every reader of this module, whether the file would come to it or not.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_everything<R: ReadAt + ?Sized>(source: &R) -> Result<usize, ElfError> {
+    let _ = (read_text_relocations(source).is_ok(), read_exports(source).is_ok());
+    let headers = Headers::read(source)?;
+    let starts = unwind::read_fde_starts(source, &headers).unwrap_or_default();
+    let dynamic = Dynamic::read(source, &headers)?;
+    let _ = Relocations::read(source, &headers, &dynamic, Depth::Got)?;
+    Ok(starts.len())
+}
+
 // === impl ElfFile ===
 
 impl ElfFile {
