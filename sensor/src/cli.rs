@@ -46,9 +46,12 @@ Examples:
   sudo halfsecond scan                    every process but this one
   sudo halfsecond scan --pid 4711         one process
   sudo halfsecond scan --json | jq -r 'select(.kind == \"process\") | .exe'
+  sudo halfsecond scan --self-test        whether changes are found on this host
 
 Compares every import slot (GOT, PLT, IFUNC) of every module with what the dynamic linker should
 have written there. Nothing is attached to the processes or executed in them.
+--self-test starts a child of its own, overwrites slots of every kind and code in it through
+/proc/PID/mem while it is stopped, and ends it; exits with 1 if a change was not found.
 Exits with 1 if a slot leads elsewhere, with 3 if nothing could be read for lack of privilege.";
 
 const LIBS_HELP: &str = "\

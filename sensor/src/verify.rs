@@ -25,6 +25,7 @@ pub(crate) mod link_map;
 mod live_scope;
 mod loader;
 pub(crate) mod maps;
+mod places;
 mod plan;
 pub(crate) mod process;
 mod reach;
@@ -50,6 +51,7 @@ use self::text::TextChecker;
 
 pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
+pub use self::places::{Place, Places};
 pub use self::process::list_processes;
 pub use self::report::{
     Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, Skipped, SlotCounts, SlotKind,

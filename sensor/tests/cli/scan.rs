@@ -209,3 +209,38 @@ fn a_scan_without_any_privilege_exits_3_and_names_the_capability() {
         }
     }
 }
+
+#[test]
+fn the_self_test_finds_every_change_and_tries_the_kinds_every_program_has() {
+    let place = Place::new("");
+    let lines = place.run(&["scan", "--self-test", "--json"]).expect(0).lines();
+    let (summary, rows) = lines.split_last().unwrap();
+    assert_eq!(keys(summary), ["found", "kind", "program", "tried"]);
+    assert_eq!((&summary["kind"], &summary["found"]), (&"summary".into(), &summary["tried"]));
+    assert!(summary["tried"].as_u64().unwrap() > 20, "{lines:?}");
+    for row in rows {
+        assert_eq!(keys(row), ["found", "kind", "missed", "skipped", "tried", "what"]);
+        assert_eq!(row["tried"] == 0, !row["skipped"].is_null(), "{row}");
+    }
+    let tried = |what: &str| rows.iter().find(|row| row["what"] == what).unwrap()["tried"].clone();
+    for what in ["glob_dat", "dynamic", "code", "vdso"] {
+        assert!(tried(what).as_u64().unwrap() > 0, "{what}: {lines:?}");
+    }
+    assert_eq!(tried("anonymous_code"), 0);
+}
+
+#[test]
+fn the_self_test_for_people_is_a_table() {
+    let text = Place::new("").run(&["scan", "--self-test"]).expect(0);
+    assert_plain(&text.stdout);
+    assert!(text.stdout.starts_with("All "), "{text:#?}");
+    for part in [" were found.\n", "  kind", "glob_dat", "cannot be mapped from outside"] {
+        assert!(text.stdout.contains(part), "no {part:?} in {text:#?}");
+    }
+}
+
+#[test]
+fn the_self_test_is_of_its_own_child_only() {
+    let ended = Place::new("").run(&["scan", "--self-test", "--pid", "1"]).expect(2);
+    assert!(ended.stderr.contains("cannot be used with"), "{ended:#?}");
+}
