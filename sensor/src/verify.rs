@@ -31,6 +31,7 @@ pub(crate) mod process;
 mod reach;
 mod report;
 mod resolve;
+mod rest;
 mod scope;
 mod target;
 mod text;
@@ -47,6 +48,7 @@ use self::link_map::Bounds;
 use self::loader::Program;
 use self::plan::Plans;
 use self::process::Process;
+use self::rest::Threads;
 use self::text::TextChecker;
 
 pub use self::elf::{Depth, ElfError};
@@ -54,8 +56,8 @@ pub use self::error::VerifyError;
 pub use self::places::{Place, Places};
 pub use self::process::list_processes;
 pub use self::report::{
-    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, Skipped, SlotCounts, SlotKind,
-    SlotMismatch, Target,
+    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, Skipped, SlotCounts,
+    SlotKind, SlotMismatch, Target,
 };
 pub(crate) use self::text::shown;
 pub use self::text::{Explanation, Loose, OwnProbes, Patch, RestoredPage, Stray, StrayKind, Text};
@@ -157,8 +159,17 @@ impl Verifier {
         if first.is_clean() && first.settled {
             return Ok(first);
         }
+        let earlier = Threads::of(pid);
         thread::sleep(self.limits.recheck_after);
-        first.confirmed_by(self.settled_report(pid))
+        let before = Threads::of(pid);
+        let second = self.settled_report(pid);
+        let mut both = first.confirmed_by(second)?;
+        // Not even two looks tell a library that is being loaded or unloaded from a hidden one.
+        if !both.text.strays.is_empty() && !earlier.moved_on(&before, &Threads::of(pid)) {
+            both.text.strays.clear();
+            both.settled = false;
+        }
+        Ok(both)
     }
 
     /// What is remembered at the moment.
@@ -275,6 +286,7 @@ impl Report {
             linkage,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }
@@ -317,6 +329,7 @@ impl Report {
             mismatches: comparison.mismatches,
             settled: !comparison.unrelocated,
             preloads,
+            namespaces: layout.other_namespaces(),
             ..Self::unchecked(process, layout.linkage, gaps)
         }
     }
@@ -362,6 +375,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }

@@ -7,6 +7,7 @@ mod abi;
 mod audit;
 mod dynamic;
 mod entry;
+mod frame;
 mod hash;
 mod headers;
 mod kind;
@@ -30,6 +31,7 @@ pub(crate) use self::abi::{
 };
 pub(crate) use self::dynamic::Dynamic;
 pub(crate) use self::entry::EntryPoints;
+pub(crate) use self::frame::{Base, Saved, Step, read_step};
 pub(crate) use self::hash::SymbolName;
 use self::headers::MAX_SEGMENTS;
 pub(crate) use self::headers::{Headers, Machine, Segment};

@@ -14,7 +14,7 @@ use super::error::VerifyError;
 use super::link_map::{Entry, LinkMaps};
 use super::maps::Vma;
 use super::process::{FileKey, Process};
-use super::report::{Gap, Linkage, ModuleRef};
+use super::report::{Gap, Linkage, ModuleRef, Namespace};
 use super::width::Width;
 use crate::trouble::chain;
 
@@ -76,6 +76,8 @@ pub(crate) struct Module {
 pub(crate) struct Layout {
     pub(crate) modules: Vec<Module>,
     pub(crate) namespaces: Vec<Range<usize>>,
+    /// Their numbers.
+    pub(crate) numbers: Vec<usize>,
     pub(crate) linkage: Linkage,
     pub(crate) width: Width,
     /// The loader's own entry.
@@ -167,6 +169,16 @@ impl Module {
 // === impl Layout ===
 
 impl Layout {
+    /// All but the program's own, without what stands in for the loader there.
+    pub(crate) fn other_namespaces(&self) -> Vec<Namespace> {
+        let all = self.numbers.iter().zip(&self.namespaces).skip(1);
+        let files = |range: &Range<usize>| {
+            let modules = self.modules.get(range.clone()).unwrap_or_default();
+            modules.iter().filter_map(Module::module_ref).collect()
+        };
+        all.map(|(number, range)| Namespace { number: *number, modules: files(range) }).collect()
+    }
+
     pub(crate) fn build(
         process: &Process,
         maps: LinkMaps,
@@ -177,8 +189,14 @@ impl Layout {
         gaps: &mut Vec<Gap>,
     ) -> Result<Self, VerifyError> {
         let width = loader.0.elf.headers.width;
-        let mut layout =
-            Self { modules: Vec::new(), namespaces: Vec::new(), linkage, width, loader: None };
+        let mut layout = Self {
+            modules: Vec::new(),
+            namespaces: Vec::new(),
+            numbers: maps.numbers,
+            linkage,
+            width,
+            loader: None,
+        };
         if let Some(what) = maps.truncated {
             gaps.push(Gap::Truncated { what });
         }

@@ -27,6 +27,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkMaps {
     pub(crate) namespaces: Vec<Vec<Entry>>,
+    /// Their numbers (`Lmid_t`): glibc appends each to the chain when it first uses it.
+    pub(crate) numbers: Vec<usize>,
     /// The limit that cut the walk, if one did.
     pub(crate) truncated: Option<&'static str>,
 }
@@ -98,6 +100,7 @@ pub(crate) fn read_link_maps<M: Memory>(
             let entries = walk(memory, map, &mut seen, bounds.modules - modules)?;
             modules += entries.len();
             found.namespaces.push(entries);
+            found.numbers.push(looked - 1);
         }
         if modules >= bounds.modules {
             found.truncated = Some("modules");
@@ -229,7 +232,8 @@ mod tests {
         words[0] = 2;
         words.extend([2, START + 0x100, 0, 0, 0, 0]);
         words.extend([0x9900, 0, 0x9a00, 0, 0]);
-        assert_eq!(read_link_maps(&fake(&words), START, BOUNDS).unwrap().namespaces.len(), 2);
+        let both = read_link_maps(&fake(&words), START, BOUNDS).unwrap();
+        assert_eq!((both.namespaces.len(), both.numbers), (2, vec![0, 1]));
     }
 
     #[test]

@@ -42,8 +42,20 @@ pub struct Report {
     pub preloads: Vec<ModuleRef>,
     /// rtld-audit, where it is active and the loader shows it (glibc 2.35 and later).
     pub audit: Option<Audit>,
+    /// Namespaces beside the program's own: of `dlmopen`, and of audit libraries (glibc 2.35 and
+    /// later).
+    pub namespaces: Vec<Namespace>,
     /// The code, compared with the files.
     pub text: Text,
+}
+
+/// Modules that the loader keeps apart from the program's own.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `Lmid_t`; the program's own is 0.
+    pub number: usize,
+    /// In load order: what was asked for comes first.
+    pub modules: Vec<ModuleRef>,
 }
 
 /// rtld-audit in a process: somebody is called back for what its loader does.

@@ -99,6 +99,7 @@ impl TextChecker {
         let nothing = Layout {
             modules: Vec::new(),
             namespaces: Vec::new(),
+            numbers: Vec::new(),
             linkage: Linkage::Static,
             width: process.width(),
             loader: None,

@@ -2,6 +2,8 @@
 //! says of it. Changes of the loader's own files are tried in `tests/watch`, what can be asked without
 //! a sensor in `tests/cli` (`libs`) and `tests/verify` (`audit`).
 
+mod dlopen;
+
 use std::{
     fs::{self, File},
     os::fd::{AsRawFd as _, OwnedFd},

@@ -299,6 +299,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }
