@@ -14,7 +14,7 @@ use crate::inventory::ElfFacts;
 use crate::inventory::mounts::{self, Mounts};
 use crate::kernel::{btf::Btf, offsets};
 use crate::verify::auxv::Auxv;
-use crate::verify::elf::{self, Depth, ElfFile};
+use crate::verify::elf::{self, Depth, ElfFile, Machine};
 use crate::verify::link_map::{self, Bounds, Memory};
 use crate::verify::maps::Maps;
 use crate::verify::width::Width;
@@ -36,7 +36,7 @@ struct Synthetic<'a> {
 /// A whole ELF file of either width: headers, dynamic section, symbols, versions, hash tables,
 /// relocations, notes and unwind tables, by every reader there is.
 pub fn elf(data: &[u8]) -> usize {
-    let mut understood = elf::read_everything(data).map_or(0, |starts| starts + 1);
+    let mut understood = elf::fuzz::read_everything(data).map_or(0, |starts| starts + 1);
     let _ = elf::read_dynamic(data).is_ok();
     for depth in [Depth::Got, Depth::Full] {
         let Ok(file) = ElfFile::read_to(data, depth) else { continue };
@@ -60,6 +60,15 @@ fn in_file(data: &[u8]) -> io::Result<usize> {
     file.write_all(data)?;
     let facts = ElfFacts::read(&file)?.is_some();
     Ok(usize::from(facts) + usize::from(host::build_id::read(&file).is_some()))
+}
+
+/// Unwind tables. First byte: the machine (odd: aarch64); then the address of a place of code; the
+/// rest is a segment at 0 that begins with `.eh_frame_hdr`.
+pub fn eh_frame(data: &[u8]) -> usize {
+    let Some(([machine, low, high], segment)) = data.split_first_chunk() else { return 0 };
+    let machine = if machine % 2 == 1 { Machine::Aarch64 } else { Machine::X86_64 };
+    let place = u16::from_le_bytes([*low, *high]);
+    elf::fuzz::read_frames(segment, machine, place.into())
 }
 
 /// The loader's list of modules. First byte: width of addresses (odd: four bytes); the rest is
@@ -170,6 +179,16 @@ mod tests {
     }
 
     #[test]
+    fn the_frames_of_a_made_up_function_are_read() {
+        let mut segment = vec![1, 0x1b, 3, 0x3b, 16, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 40, 0, 0, 0];
+        // One CIE: CFA = rsp + 8, return address at CFA - 8. One FDE for 0x100..0x120.
+        segment.extend([16, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b, 12, 7, 8]);
+        segment.extend([16, 0, 0, 0, 24, 0, 0, 0, 0xd0, 0, 0, 0, 32, 0, 0, 0, 0, 0x41, 0x0e, 16]);
+        // The function itself; its start twice (asked, and from the table), and four bytes on.
+        assert_eq!(eh_frame(&[&[0, 0, 1], &segment[..]].concat()), 1 + 3);
+    }
+
+    #[test]
     fn databases_of_packages_are_read_to_the_file() {
         let apk = b"\x01P:x\nV:1-r0\nA:x86_64\nF:usr/bin\nR:x\n\n";
         assert_eq!(cache(apk), 1);
@@ -179,8 +198,32 @@ mod tests {
     }
 
     #[test]
+    fn what_once_broke_a_reader_is_read_now() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/regressions");
+        let mut read = 0;
+        for target in std::fs::read_dir(folder).unwrap() {
+            let folder = target.unwrap().path();
+            let run = match folder.file_name().unwrap().to_str().unwrap() {
+                "elf" => elf,
+                "eh_frame" => eh_frame,
+                "link_map" => link_map,
+                "maps" => maps,
+                "btf" => btf,
+                "records" => records,
+                "cache" => cache,
+                other => panic!("no target {other}"),
+            };
+            for input in std::fs::read_dir(folder).unwrap() {
+                let _ = run(&std::fs::read(input.unwrap().path()).unwrap());
+                read += 1;
+            }
+        }
+        assert!(read > 0);
+    }
+
+    #[test]
     fn nothing_at_all_is_understood_as_nothing() {
-        for target in [elf, link_map, maps, btf, records, cache] {
+        for target in [elf, eh_frame, link_map, maps, btf, records, cache] {
             assert_eq!(target(&[]), 0);
         }
     }

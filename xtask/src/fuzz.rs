@@ -2,8 +2,11 @@
 
 mod seeds;
 
+use std::fs::{self, File};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -13,8 +16,9 @@ use crate::{repo, sh};
 const VERSION: &str = "0.13.2";
 /// Every target, and the longest input it is given, bytes. Inputs of real size would only be slow:
 /// what counts is how the parts fit together.
-const TARGETS: [(&str, u32); 6] = [
+const TARGETS: [(&str, u32); 7] = [
     ("elf", 65_536),
+    ("eh_frame", 4096),
     ("link_map", 4096),
     ("maps", 8192),
     ("btf", 16_384),
@@ -47,7 +51,21 @@ pub(crate) struct Args {
     seeds: bool,
 }
 
-/// Builds the targets and runs them one after the other.
+/// What came of one target.
+pub(crate) struct Outcome {
+    pub(crate) name: &'static str,
+    /// Why it failed.
+    pub(crate) failed: Option<String>,
+}
+
+/// A target at work.
+struct Running {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+/// Builds the targets and runs them.
 ///
 /// # Errors
 /// When one finds an input that panics, takes too long or too much memory: it is in
@@ -55,25 +73,97 @@ pub(crate) struct Args {
 pub(crate) fn fuzz(args: &Args) -> Result<()> {
     let wanted = |name: &str| args.targets.is_empty() || args.targets.iter().any(|one| one == name);
     let targets: Vec<_> = TARGETS.into_iter().filter(|(name, _)| wanted(name)).collect();
-    for (name, _) in &targets {
-        corpus(name)?;
-    }
     if args.seeds {
-        return Ok(());
+        return targets.iter().try_for_each(|(name, _)| corpus(name).map(|_| ()));
     }
-    ensure_tool()?;
-    let mut failed = Vec::new();
-    for (name, longest) in targets {
-        let corpus = corpus(name)?;
-        if let Err(error) = sh::run(&mut run(name, &corpus, longest, args.seconds)) {
-            eprintln!("fuzz: {name}: {error:#}");
-            failed.push(name);
-        }
-    }
+    ensure_usable()?;
+    let outcomes = run(&targets, args.seconds)?;
+    let failed: Vec<_> =
+        outcomes.iter().filter(|one| one.failed.is_some()).map(|one| one.name).collect();
     if !failed.is_empty() {
         bail!("inputs that break a reader are in fuzz/artifacts: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Every target for so many seconds.
+///
+/// # Errors
+/// When they cannot be built or started.
+pub(crate) fn all(seconds: u32) -> Result<Vec<Outcome>> {
+    run(&TARGETS, seconds)
+}
+
+/// How many targets there are.
+pub(crate) const COUNT: usize = TARGETS.len();
+
+/// Installs what is missing.
+///
+/// # Errors
+/// Why targets can be neither built nor run on this machine.
+pub(crate) fn ensure_usable() -> Result<()> {
+    if sh::which("c++").is_none() {
+        bail!("libFuzzer needs a C++ compiler, and there is no c++ here (apt-get install g++)");
+    }
+    let installed = sh::tool("cargo-fuzz").and_then(|path| {
+        let version = sh::output(Command::new(path).arg("--version")).ok()?;
+        version.split_whitespace().nth(1).map(str::to_owned)
+    });
+    if installed.as_deref() == Some(VERSION) {
+        return Ok(());
+    }
+    sh::run(&mut sh::cargo(["install", "cargo-fuzz", "--locked", "--version", VERSION]))
+        .context("cargo-fuzz cannot be installed")
+}
+
+/// As many at once as there are processors: each has one thread.
+fn run(targets: &[(&'static str, u32)], seconds: u32) -> Result<Vec<Outcome>> {
+    let mut build = sh::cargo(["fuzz", "build", "--sanitizer", "address", "--target", TRIPLE]);
+    // The sanitizer is behind an unstable option of the compiler.
+    build.arg("--target-dir").arg(folder()).env("RUSTC_BOOTSTRAP", "1");
+    if let [(one, _)] = targets {
+        build.arg(one);
+    }
+    sh::run(&mut build)?;
+    let mut outcomes = Vec::new();
+    for group in targets.chunks(thread::available_parallelism().map_or(1, NonZeroUsize::get)) {
+        let running: Result<Vec<_>> =
+            group.iter().map(|&(name, longest)| start(name, longest, seconds)).collect();
+        for running in running? {
+            outcomes.push(running.end()?);
+        }
+    }
+    Ok(outcomes)
+}
+
+fn start(name: &'static str, longest: u32, seconds: u32) -> Result<Running> {
+    let (corpus, log) = (corpus(name)?, folder().join(format!("{name}.log")));
+    let mut command = binary(name)?;
+    command.arg(corpus).arg(format!("-max_total_time={seconds}"));
+    command.arg(format!("-max_len={longest}")).arg("-print_final_stats=1");
+    let dictionary = repo::root().join(format!("fuzz/dictionaries/{name}.dict"));
+    if dictionary.is_file() {
+        command.arg(format!("-dict={}", dictionary.display()));
+    }
+    let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let child = sh::announced(&mut command).spawn()?;
+    Ok(Running { name, child, log })
+}
+
+/// A target as it was built, with its bounds, and where it puts inputs that break it.
+fn binary(name: &str) -> Result<Command> {
+    let artifacts = repo::root().join("fuzz/artifacts").join(name);
+    fs::create_dir_all(&artifacts)?;
+    let mut command = Command::new(folder().join(TRIPLE).join("release").join(name));
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg(format!("-rss_limit_mb={MEMORY_MB}")).arg(format!("-timeout={SECONDS_PER_INPUT}"));
+    command.env("ASAN_OPTIONS", SANITIZER);
+    Ok(command)
+}
+
+fn folder() -> PathBuf {
+    repo::target().join("fuzz")
 }
 
 /// What was found so far, with the seeds, below `target/`.
@@ -84,33 +174,88 @@ fn corpus(target: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn run(target: &str, corpus: &Path, longest: u32, seconds: u32) -> Command {
-    let mut command = sh::cargo(["fuzz", "run", "--sanitizer", "address", "--target", TRIPLE]);
-    command.arg("--target-dir").arg(repo::target().join("fuzz")).arg(target).arg(corpus).arg("--");
-    let bounds = [
-        format!("-max_total_time={seconds}"),
-        format!("-rss_limit_mb={MEMORY_MB}"),
-        format!("-timeout={SECONDS_PER_INPUT}"),
-        format!("-max_len={longest}"),
-        "-print_final_stats=1".to_owned(),
-    ];
-    command.args(bounds);
-    let dictionary = repo::root().join(format!("fuzz/dictionaries/{target}.dict"));
-    if dictionary.is_file() {
-        command.arg(format!("-dict={}", dictionary.display()));
+// === impl Running ===
+
+impl Running {
+    fn end(mut self) -> Result<Outcome> {
+        let status = self.child.wait()?;
+        let log = String::from_utf8_lossy(&fs::read(&self.log)?).into_owned();
+        let name = self.name;
+        let failed = if status.success() {
+            println!("{name}: {}", summary(&log));
+            None
+        } else if again(name, &log)? {
+            println!("{name}: an input that took over a second did not when it was tried again");
+            None
+        } else {
+            let end: Vec<&str> = log.lines().rev().take(60).collect();
+            end.iter().rev().for_each(|line| println!("{line}"));
+            Some(format!("{name} ended with {status}"))
+        };
+        Ok(Outcome { name, failed })
     }
-    // The sanitizer is behind an unstable option of the compiler.
-    command.env("RUSTC_BOOTSTRAP", "1").env("ASAN_OPTIONS", SANITIZER);
-    command
 }
 
-fn ensure_tool() -> Result<()> {
-    let installed = sh::tool("cargo-fuzz").and_then(|path| {
-        let version = sh::output(Command::new(path).arg("--version")).ok()?;
-        version.split_whitespace().nth(1).map(str::to_owned)
-    });
-    if installed.as_deref() == Some(VERSION) {
-        return Ok(());
+/// Whether the run ended for an input that only took long because others had the processor.
+fn again(name: &str, log: &str) -> Result<bool> {
+    let Some(input) = artifact(log).filter(|path| path.contains("/timeout-")) else {
+        return Ok(false);
+    };
+    let mut command = binary(name)?;
+    let status = command.arg(input).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if status.success() {
+        fs::remove_file(Path::new(input))?;
     }
-    sh::run(&mut sh::cargo(["install", "cargo-fuzz", "--locked", "--version", VERSION]))
+    Ok(status.success())
+}
+
+/// "Test unit written to PATH".
+fn artifact(log: &str) -> Option<&str> {
+    let line = log.lines().rev().find(|line| line.contains("Test unit written to "))?;
+    line.split_once("written to ").map(|(_, path)| path.trim())
+}
+
+/// Of libFuzzer's closing figures, those that are asked for.
+fn summary(log: &str) -> String {
+    let figure = |name: &str| {
+        let line = log.lines().rev().find(|line| line.starts_with(&format!("stat::{name}:")));
+        line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or("?").to_owned()
+    };
+    format!(
+        "{} inputs, {} new, {} MB",
+        figure("number_of_executed_units"),
+        figure("new_units_added"),
+        figure("peak_rss_mb")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+#2 INITED cov: 3
+artifact_prefix='/a/'; Test unit written to /a/timeout-0123
+stat::number_of_executed_units: 129824
+stat::average_exec_per_sec:     606
+stat::new_units_added:          298
+stat::peak_rss_mb:              76
+";
+
+    #[test]
+    fn the_closing_figures_and_the_input_are_read() {
+        assert_eq!(summary(LOG), "129824 inputs, 298 new, 76 MB");
+        assert_eq!(artifact(LOG), Some("/a/timeout-0123"));
+        assert_eq!(artifact("Done 3 runs"), None);
+    }
+
+    #[test]
+    fn every_target_is_in_the_manifest() {
+        let manifest = fs::read_to_string(repo::root().join("fuzz/Cargo.toml")).unwrap();
+        let listed = manifest.lines().filter(|line| line.starts_with("path = \"fuzz_targets/"));
+        assert_eq!(listed.count(), COUNT);
+        for (name, _) in TARGETS {
+            assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        }
+    }
 }

@@ -8,6 +8,8 @@ mod audit;
 mod dynamic;
 mod entry;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hash;
 mod headers;
 mod kind;
@@ -134,17 +136,6 @@ pub(crate) fn read_exports<R: ReadAt + ?Sized>(
     let dynamic = Dynamic::read(source, &headers)?;
     let symbols = SymbolTable::read(source, &headers, &dynamic, 0)?;
     Ok((headers, dynamic, symbols))
-}
-
-/// Every reader of this module, whether the file would come to it or not.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn read_everything<R: ReadAt + ?Sized>(source: &R) -> Result<usize, ElfError> {
-    let _ = (read_text_relocations(source).is_ok(), read_exports(source).is_ok());
-    let headers = Headers::read(source)?;
-    let starts = unwind::read_fde_starts(source, &headers).unwrap_or_default();
-    let dynamic = Dynamic::read(source, &headers)?;
-    let _ = Relocations::read(source, &headers, &dynamic, Depth::Got)?;
-    Ok(starts.len())
 }
 
 // === impl ElfFile ===

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::repo;
+
 /// Where small ELF files of either width are looked for.
 const ELF_FOLDERS: [&str; 7] = [
     "/bin",
@@ -35,19 +37,33 @@ pub(super) fn write(target: &str, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let seeds = match target {
         "elf" => elf(),
+        "eh_frame" => vec![("x86_64".to_owned(), eh_frame(0)), ("aarch64".to_owned(), eh_frame(1))],
         "link_map" => link_map(),
         "maps" => texts(),
         "btf" => vec![("types".to_owned(), btf())],
         "records" => records(),
         _ => databases(),
     };
-    for (name, bytes) in seeds {
+    for (name, bytes) in seeds.into_iter().chain(regressions(target)?) {
         let path = folder.join(format!("seed-{name}"));
         if !path.exists() {
             fs::write(path, bytes)?;
         }
     }
     Ok(())
+}
+
+/// What once broke a reader.
+fn regressions(target: &str) -> io::Result<Seeds> {
+    let folder = repo::root().join("fuzz/regressions").join(target);
+    if !folder.is_dir() {
+        return Ok(Seeds::new());
+    }
+    let read = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path())?))
+    };
+    fs::read_dir(folder)?.map(read).collect()
 }
 
 /// The smallest dynamic files of each folder.
@@ -69,6 +85,21 @@ fn elf() -> Seeds {
         seeds.extend(read.take(ELF_FILES));
     }
     seeds
+}
+
+/// A search table, one CIE and the record of one function of 32 bytes at 0x100, asked for its tenth.
+/// It pushes its frame pointer, has a frame by it, and takes both back.
+fn eh_frame(machine: u8) -> Vec<u8> {
+    const TABLE: &[u8] = &[1, 0x1b, 3, 0x3b, 16, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 44, 0, 0, 0];
+    let cie: [u8; 24] = match machine {
+        0 => *b"\x14\0\0\0\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08\x90\x01\0\0",
+        _ => *b"\x14\0\0\0\0\0\0\0\x01zR\0\x04\x78\x1e\x01\x1b\x0c\x1f\0\0\0\0\0",
+    };
+    let function: &[u8] = &[
+        28, 0, 0, 0, 28, 0, 0, 0, 0xcc, 0, 0, 0, 32, 0, 0, 0, 0, 0x41, 0x0e, 16, 0x86, 2, 0x43,
+        0x0d, 6, 0x0a, 0x41, 0x0c, 7, 8, 0x0b, 0,
+    ];
+    [&[machine, 10, 1][..], TABLE, &cie, function, &[0; 4]].concat()
 }
 
 /// Two modules, and a second namespace, in both widths.
@@ -264,7 +295,7 @@ mod tests {
     #[test]
     fn every_target_has_seeds_and_keeps_those_that_are_there() {
         let folder = std::env::temp_dir().join(format!("halfsecond-seeds-{}", std::process::id()));
-        for target in ["elf", "link_map", "maps", "btf", "records", "cache"] {
+        for target in ["elf", "eh_frame", "link_map", "maps", "btf", "records", "cache"] {
             let folder = folder.join(target);
             write(target, &folder).unwrap();
             let first = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
