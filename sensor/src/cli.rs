@@ -50,8 +50,8 @@ Examples:
 
 Compares every import slot (GOT, PLT, IFUNC) of every module with what the dynamic linker should
 have written there. Nothing is attached to the processes or executed in them.
---self-test starts a child of its own, overwrites slots of every kind and code in it through
-/proc/PID/mem while it is stopped, and ends it; exits with 1 if a change was not found.
+--self-test starts two children of its own that wait for input, changes slots of every kind, code
+and the loader's list in them, one at a time, and ends them; exits with 1 if a change was missed.
 Exits with 1 if a slot leads elsewhere, with 3 if nothing could be read for lack of privilege.";
 
 const LIBS_HELP: &str = "\

@@ -53,7 +53,7 @@ use self::text::TextChecker;
 
 pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
-pub use self::places::{Place, Places};
+pub use self::places::{Listed, Place, Places};
 pub use self::process::list_processes;
 pub use self::report::{
     Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, Skipped, SlotCounts,

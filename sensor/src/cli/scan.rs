@@ -2,10 +2,12 @@
 //! every process, without daemon and eBPF.
 
 mod code;
+mod code_swap;
 mod found;
 mod mutate;
 mod self_test;
 mod show;
+mod trial;
 mod who;
 
 use std::io::{self, Write};
@@ -26,7 +28,7 @@ pub struct ScanArgs {
     /// Check this process only; may be given more than once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
-    /// Change slots and code of a child, one after the other, and see that each is found
+    /// Change slots, code and lists of own children, and see that each change is found
     #[arg(long, conflicts_with = "pid")]
     pub self_test: bool,
     /// Write what is read, as the child of --self-test

@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::bytes::index;
 use super::elf::{Relative, SlotKind};
-use super::layout::Layout;
+use super::layout::{Layout, Module};
 use super::link_map::{self, Bounds};
 use super::loader::{self, Program};
 use super::plan::ModulePlan;
@@ -24,11 +24,24 @@ pub struct Place {
     pub module: String,
 }
 
-/// The slots of a process, and what somebody might make them lead to.
+/// One entry of the loader's list (`struct link_map`) that [`Verifier::check`] would miss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Path of the module's file.
+    pub module: String,
+    /// Address of the entry in the process.
+    pub entry: u64,
+}
+
+/// What of a process is compared, and what somebody might make its slots lead to.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// Slots whose content can be told.
     pub slots: Vec<Place>,
+    /// The libraries of the program's own namespace.
+    pub listed: Vec<Listed>,
+    /// Bytes of an address: 4 or 8; 0 without a loader.
+    pub width: usize,
     /// Address of `system`, where a module has it.
     pub system: Option<u64>,
 }
@@ -50,7 +63,8 @@ impl Verifier {
         let layout =
             Layout::build(&process, maps, loader, linked.linkage, files, budget, &mut gaps)?;
         let plan = self.plans.get(&layout, self.limits.depth, budget)?;
-        let mut places = Places { slots: Vec::new(), system: system(&layout) };
+        let (listed, width) = (listed(&layout), layout.width.len());
+        let mut places = Places { slots: Vec::new(), listed, width, system: system(&layout) };
         for module in &plan.modules {
             add(&mut places.slots, &layout, module);
         }
@@ -82,6 +96,15 @@ fn add(places: &mut Vec<Place>, layout: &Layout, plan: &ModulePlan) {
         let listed = reads.iter().flat_map(|read| words.get(read.slots.clone()).unwrap_or(&[]));
         listed.for_each(|word: &Relative| put(kind, word.vaddr.into()));
     }
+}
+
+/// The first entry is the program itself, which is known without the list.
+fn listed(layout: &Layout) -> Vec<Listed> {
+    let own = layout.namespaces.first().and_then(|range| layout.modules.get(range.clone()));
+    let files = own.unwrap_or_default().iter().skip(1).filter(|module| module.object().is_some());
+    let listed =
+        |module: &Module| Listed { module: module.path.to_string(), entry: module.link_map };
+    files.map(listed).collect()
 }
 
 fn system(layout: &Layout) -> Option<u64> {
