@@ -126,7 +126,12 @@ fn open(
 pub(super) fn read_header(blob: &[u8]) -> usize {
     let Some(header) = Header::parse(blob) else { return 0 };
     let (_, algorithm) = (header.package(1), header.algorithm());
-    header.files().map(|file| file.record(algorithm)).count()
+    let mut read = 0;
+    for file in header.files() {
+        let _ = file.record(algorithm);
+        read += 1;
+    }
+    read
 }
 
 #[cfg(test)]

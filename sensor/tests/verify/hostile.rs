@@ -30,7 +30,7 @@ fn check(pid: u32) -> Outcome {
     thread::spawn(move || {
         let mut verifier = Verifier::new(Limits::default());
         let outcome = verifier.check(pid);
-        send.send((outcome, verifier.held()))
+        drop(send.send((outcome, verifier.held())));
     });
     let (outcome, held) = done.recv_timeout(DEADLINE).expect("the check does not end");
     assert!(held.file_bytes <= Limits::default().file_bytes, "{held:?}");

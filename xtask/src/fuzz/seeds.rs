@@ -73,7 +73,7 @@ fn elf() -> Seeds {
         let Ok(entries) = fs::read_dir(folder) else { continue };
         let sized = entries.flatten().filter_map(|entry| {
             let metadata = fs::metadata(entry.path()).ok()?;
-            (metadata.is_file() && metadata.len() <= ELF_BYTES).then(|| (metadata.len(), entry))
+            (metadata.is_file() && metadata.len() <= ELF_BYTES).then_some((metadata.len(), entry))
         });
         let mut sized: Vec<_> = sized.collect();
         sized.sort_by_key(|(size, entry)| (*size, entry.path()));
@@ -218,7 +218,7 @@ fn databases() -> Seeds {
         a:0:0:755\nZ:Q1qqqqqqqqqqqqqqqqqqqqqqqqqqo=\n\n";
     let dpkg = b"\x02Package: x\nStatus: install ok installed\nArchitecture: amd64\n\
         Multi-Arch: same\nVersion: 1:2-3\nConffiles:\n /etc/x 0123456789abcdef0123456789abcdef\n\n\
-        \0/.\n/usr\n/usr/bin\n/usr/bin/x\n\00123456789abcdef0123456789abcdef  usr/bin/x\n";
+        \0/.\n/usr\n/usr/bin\n/usr/bin/x\n\x000123456789abcdef0123456789abcdef  usr/bin/x\n";
     let header = rpm_header();
     let sqlite = sqlite(&header);
     let size = u16::try_from(sqlite.len()).unwrap_or(u16::MAX).to_le_bytes();
