@@ -42,6 +42,8 @@ pub struct Config {
     pub provenance: bool,
     /// The watch over the loader's files.
     pub watch: Watch,
+    /// The rounds of checks.
+    pub patrol: Patrol,
 }
 
 /// The HTTP listener.
@@ -139,6 +141,16 @@ pub struct Watch {
     pub compare_every: Duration,
 }
 
+/// The rounds in which running processes are checked though nothing happened to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patrol {
+    /// Length of a round: each guarded program is checked once in it, root daemons once in ten, and
+    /// other programs once in sixty. `None` is never.
+    pub every: Option<Duration>,
+    /// CPU time that checks of programs that are not guarded may take of each second.
+    pub cpu_per_second: Duration,
+}
+
 impl Config {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] where none is given. Every key has a
     /// default, so a missing default file is an empty one; a missing file that was asked for is an
@@ -196,6 +208,10 @@ impl Default for Config {
             probes: Probes::default(),
             provenance: true,
             watch: Watch { roots: 1024, compare_every: Duration::from_secs(2) },
+            patrol: Patrol {
+                every: Some(Duration::from_mins(1)),
+                cpu_per_second: Duration::from_millis(2),
+            },
         }
     }
 }

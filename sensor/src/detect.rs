@@ -8,8 +8,11 @@ mod auth_cpu_shift;
 mod check;
 mod dlopen_unexpected;
 mod foreign_caller;
+mod foreign_probe;
 mod got_redirected;
+mod instruments;
 pub(crate) mod judge;
+mod kernel_hook;
 mod library_unexpected;
 mod library_unowned;
 mod library_writable_path;
@@ -18,6 +21,8 @@ mod loader_config_changed;
 mod module_unlinked;
 mod preauth_exec;
 mod preload_env;
+pub(crate) mod relro_reopened;
+pub(crate) mod remote_write;
 mod streak;
 mod text_patched;
 pub(crate) mod timing;
@@ -45,6 +50,15 @@ pub(crate) struct World<'a> {
     pub(crate) detect: &'a Detect,
     /// When a baseline is settled.
     pub(crate) learning: &'a Learning,
+    /// Where files come from.
+    pub(crate) packages: &'a dyn Brought,
+}
+
+/// What is known of where files come from.
+pub(crate) trait Brought: std::fmt::Debug {
+    /// The package that has brought the file at `path` as it is now, in words; `None` where none
+    /// has, the file is not what it brought, or nobody knows yet.
+    fn brought(&self, path: &str) -> Option<String>;
 }
 
 /// A verdict before it has a time, a host and an id.
@@ -90,7 +104,11 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(got_redirected::GotRedirected),
         Box::new(text_patched::TextPatched),
         Box::new(module_unlinked::ModuleUnlinked),
+        Box::new(remote_write::RemoteWrite),
+        Box::new(relro_reopened::RelroReopened),
         Box::new(foreign_caller::ForeignCaller),
+        Box::new(foreign_probe::ForeignProbe),
+        Box::new(kernel_hook::KernelHook),
         Box::new(preauth_exec::PreauthExec),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),
     ]

@@ -17,6 +17,7 @@ mod story;
 mod tests;
 mod text;
 mod title;
+mod writes;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

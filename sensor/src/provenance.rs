@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::detect::remote_write::asks_whose;
 use crate::host::{Body, Observation, Owners};
 use worker::{Message, Worker};
 
@@ -77,6 +78,7 @@ impl Provenance {
             match &mut seen.body {
                 Body::Library(library) => library.asked = true,
                 Body::Environment(variable) => variable.owners = Owners::Asked,
+                Body::Written(written) => written.owners = Owners::Asked,
                 _ => {}
             }
         }
@@ -100,6 +102,7 @@ fn is_question(seen: &Observation) -> bool {
             let found = variable.libraries.iter().any(|library| library.file.is_some());
             found && !seen.process.program.guarded()
         }
+        Body::Written(written) => asks_whose(&written.writer),
         _ => false,
     }
 }

@@ -3,7 +3,9 @@
 //! Every round starts each arm in turn and runs every workload under it, so that whatever else
 //! the machine does hits all arms alike. An arm's figure is the median over the rounds of its
 //! ratio to the bare machine in the same round, with a bootstrap interval; the bare machine runs
-//! twice in each round, and unless that ratio's interval holds 1.00 nothing can be concluded.
+//! twice in each round, and unless that ratio's interval holds 1.00 nothing can be concluded. What
+//! an arm does once, after its start and at the first sight of a program, is over before: its
+//! figure stands apart.
 
 mod arm;
 mod idle;
@@ -137,6 +139,12 @@ fn measure_round(
         let index = if round.is_multiple_of(2) { forward } else { count - 1 - forward };
         let arm = &mut arms[index];
         arm.start().with_context(|| format!("{} does not start", arm.name()))?;
+        for workload in &mut *workloads {
+            workload.rehearse()?;
+        }
+        if let Some(pid) = arm.pid() {
+            process::settle(pid)?;
+        }
         for workload in &mut *workloads {
             let seconds = workload.run().with_context(|| {
                 format!("{} fails with {} running", workload.name(), arm.name())

@@ -84,6 +84,11 @@ pub trait Outside {
     fn environ(&self, _tgid: u32) -> Option<Vec<u8>> {
         None
     }
+    /// The process that `writer` writes to: `asked` is a process or thread id of its own PID
+    /// namespace, or, `by_mem`, a descriptor of `/proc/PID/mem`.
+    fn write_target(&self, _writer: u32, _by_mem: bool, _asked: u32) -> Option<u32> {
+        None
+    }
     /// The regular file at an absolute path below the process's root, or, `on_host` where the
     /// process is gone, below this host's.
     fn look_inside(

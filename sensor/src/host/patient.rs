@@ -179,6 +179,10 @@ impl<O: Outside + Clone + Send + 'static> Outside for Patient<O> {
         self.near(move |outside| outside.look_inside(tgid, on_host, &path)).ok_or(Unanswered)?
     }
 
+    fn write_target(&self, writer: u32, by_mem: bool, asked: u32) -> Option<u32> {
+        self.inner.write_target(writer, by_mem, asked)
+    }
+
     fn root(&self, tgid: u32) -> Option<RootView> {
         self.near(move |outside| outside.root(tgid))?
     }

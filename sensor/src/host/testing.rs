@@ -11,7 +11,7 @@ use super::outside::Stat;
 use super::watched::inode;
 use crate::event::{
     Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, InodeKey, Link,
-    Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath,
+    Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath, Write,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -302,6 +302,28 @@ impl World {
             user: (kind == 8).then(|| "alice".to_owned()),
         };
         self.push(tgid, BELOW, EventBody::Frame(frame));
+    }
+
+    /// A write into another process's memory; `None` where the kernel does not say whose.
+    pub(crate) fn write(&mut self, writer: u32, target: Option<u32>, ways: u32, count: u64) {
+        let addr = self.fake.with(|shared| shared.inode(Path::new(CRYPTO))) * MODULE_SIZE + 0x7490;
+        let write = Write {
+            target_tgid: target,
+            target_role: Role::NONE,
+            ways,
+            asked: None,
+            count,
+            addr: Some(addr),
+        };
+        self.push(writer, Role::NONE, EventBody::Write(write));
+    }
+
+    /// Memory of this library made writable, `offset` bytes into it; none for anonymous memory.
+    pub(crate) fn reopen(&mut self, tgid: u32, library: Option<&str>, offset: u64, prot: u32) {
+        let inode = |path: &str| self.fake.with(|shared| shared.inode(Path::new(path)));
+        let addr = library.map_or(9999, inode) * MODULE_SIZE + offset;
+        let at = SealAt { addr, ..SealAt::default() };
+        self.push(tgid, SSHD, EventBody::Seal(Seal { at, len: 4096, prot, after_link: true }));
     }
 
     /// Maps, seals and the link summary of one start; gives its CPU time.

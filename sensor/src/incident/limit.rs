@@ -155,6 +155,27 @@ fn trim_code(evidence: &mut Evidence, room: &mut usize) {
     }
 }
 
+fn trim_write(evidence: &mut Evidence, room: &mut usize) {
+    match evidence {
+        Evidence::Writer { exe, cmdline, ancestors, ways, place, .. } => {
+            for list in [cmdline, ancestors, ways] {
+                list.truncate(MAX_PIECES);
+                for text in list {
+                    shorten(text, room);
+                }
+            }
+            shorten(exe, room);
+            shorten(place, room);
+        }
+        Evidence::Protection { module, place, access, .. } => {
+            for text in [module, place, access] {
+                shorten(text, room);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn trim_opened(evidence: &mut Evidence, room: &mut usize) {
     if let Evidence::Opened {
         library,
@@ -198,6 +219,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }
         Evidence::Code { .. } | Evidence::Mapping { .. } => trim_code(evidence, room),
+        Evidence::Writer { .. } | Evidence::Protection { .. } => trim_write(evidence, room),
         Evidence::Audit { callback, callback_module, callback_build_id, .. } => {
             let texts = [callback, callback_module].into_iter().chain(callback_build_id);
             texts.for_each(|text| shorten(text, room));
@@ -250,6 +272,12 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
                     shorten(text, room);
                 }
             }
+        }
+        Evidence::Instrument { what, name, file, offset, symbol, owner, package, details } => {
+            details.truncate(MAX_PIECES);
+            let optional = [file, offset, symbol, owner, package].into_iter().flatten();
+            let texts = [what, name].into_iter().chain(optional).chain(details);
+            texts.for_each(|text| shorten(text, room));
         }
         Evidence::Exec { path, cmdline } => {
             cmdline.truncate(MAX_PIECES);

@@ -13,6 +13,7 @@ mod incident;
 mod learned;
 mod linker;
 mod metrics;
+mod patrol;
 mod release;
 mod robust;
 mod running;

@@ -21,3 +21,4 @@ mod mutation;
 mod servers;
 mod slots;
 mod text;
+mod tools;
