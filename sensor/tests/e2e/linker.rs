@@ -2,17 +2,17 @@
 //! says of it. Changes of the loader's own files are tried in `tests/watch`, what can be asked without
 //! a sensor in `tests/cli` (`libs`) and `tests/verify` (`audit`).
 
+mod environment;
+mod mapping;
+
 use std::{
-    fs::{self, File},
-    os::fd::{AsRawFd as _, OwnedFd},
-    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    fs,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::Value;
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// What is done to the program, what must be found at least, and a word that the evidence holds.
+#[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
     act: fn(&Victim) -> Result<Child>,
@@ -30,99 +31,8 @@ struct Case {
     evidence: &'static str,
 }
 
-const CASES: &[Case] = &[
-    Case {
-        name: "LD_PRELOAD behind 128 KB of environment",
-        act: padded,
-        detector: "preload_env",
-        severity: "high",
-        evidence: "LD_PRELOAD",
-    },
-    Case {
-        name: "LD_PRELOAD behind 5000 variables",
-        act: crowded,
-        detector: "preload_env",
-        severity: "high",
-        evidence: "LD_PRELOAD",
-    },
-    Case {
-        name: "LD_PRELOAD set twice",
-        act: twice,
-        detector: "preload_env",
-        severity: "high",
-        evidence: "/nowhere/second.so",
-    },
-    Case {
-        name: "LD_PRELOAD through a symbolic link",
-        act: linked,
-        detector: "library_unexpected",
-        severity: "medium",
-        evidence: "libextra.so",
-    },
-    Case {
-        name: "LD_AUDIT",
-        act: audited,
-        detector: "preload_env",
-        severity: "high",
-        evidence: "LD_AUDIT",
-    },
-    Case {
-        name: "library replaced by a rename",
-        act: replaced,
-        detector: "library_unexpected",
-        severity: "medium",
-        evidence: "libinner.so",
-    },
-    Case {
-        name: "library overwritten in place",
-        act: overwritten,
-        detector: "library_unexpected",
-        severity: "medium",
-        evidence: "libinner.so",
-    },
-    Case {
-        name: "library that every user can write",
-        act: writable,
-        detector: "library_writable_path",
-        severity: "high",
-        evidence: "writable_by_all",
-    },
-    Case {
-        name: "library of another user",
-        act: foreign,
-        detector: "library_writable_path",
-        severity: "high",
-        evidence: "foreign_owner",
-    },
-    Case {
-        name: "library below /tmp",
-        act: in_tmp,
-        detector: "library_writable_path",
-        severity: "high",
-        evidence: "anyones_directory",
-    },
-    Case {
-        name: "memfd with a plausible name",
-        act: memfd,
-        detector: "library_writable_path",
-        severity: "high",
-        evidence: "/memfd:libc.so.6",
-    },
-    Case {
-        name: "library deleted before it is mapped",
-        act: deleted,
-        detector: "library_writable_path",
-        severity: "high",
-        evidence: "deleted",
-    },
-    Case {
-        name: "forged audit state",
-        act: forged,
-        detector: "audit_unrequested",
-        severity: "critical",
-        evidence: "libouter.so",
-    },
-];
+/// The table, by what is used.
+const CASES: [&[Case]; 2] = [environment::CASES, mapping::CASES];
 
 fn waiting(command: &mut Command) -> Result<Child> {
     Ok(command.arg("wait").stdin(Stdio::piped()).spawn()?)
@@ -139,111 +49,6 @@ fn extra(victim: &Victim) -> Result<std::path::PathBuf> {
     fs::write(&source, "int extra(void) { return 1; }\n")?;
     must(victim.cc("libextra.so").args(["-shared", "-fPIC"]).arg(&source), "", PATIENCE)?;
     Ok(path)
-}
-
-fn padded(victim: &Victim) -> Result<Child> {
-    let library = extra(victim)?;
-    let mut command = victim.command();
-    // Variables are handed over in the order of their names; no single one may be longer.
-    command.env("AAAA", "x".repeat(120 << 10)).env("AAAB", "x".repeat(8 << 10));
-    waiting(command.env("LD_PRELOAD", library))
-}
-
-fn crowded(victim: &Victim) -> Result<Child> {
-    let library = extra(victim)?;
-    let mut command = victim.command();
-    command.envs((0..5_000).map(|at| (format!("A{at:04}"), "x")));
-    waiting(command.env("LD_PRELOAD", library))
-}
-
-fn twice(victim: &Victim) -> Result<Child> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/c/raw_exec.c");
-    must(victim.cc("raw_exec").arg(source), "", PATIENCE)?;
-    let mut command = Command::new(victim.path("raw_exec"));
-    Ok(command.arg("twice").arg(victim.path(PROGRAM)).stdin(Stdio::piped()).spawn()?)
-}
-
-fn linked(victim: &Victim) -> Result<Child> {
-    let link = victim.path("innocent.so");
-    symlink(extra(victim)?, &link)?;
-    preloading(victim, &link)
-}
-
-fn audited(victim: &Victim) -> Result<Child> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verify/c/audit.c");
-    must(victim.cc("libaudit.so").args(["-shared", "-fPIC", source]), "", PATIENCE)?;
-    waiting(victim.command().env("LD_AUDIT", victim.path("libaudit.so")))
-}
-
-fn replaced(victim: &Victim) -> Result<Child> {
-    victim.library("libinner.so", "-DRESOLVER_MS=1")?;
-    waiting(&mut victim.command())
-}
-
-fn overwritten(victim: &Victim) -> Result<Child> {
-    let other = victim.other("libinner.so", "-DCONSTRUCTOR_MS=1")?;
-    fs::copy(other, victim.path("libinner.so"))?;
-    waiting(&mut victim.command())
-}
-
-fn writable(victim: &Victim) -> Result<Child> {
-    let library = extra(victim)?;
-    fs::set_permissions(&library, fs::Permissions::from_mode(0o777))?;
-    preloading(victim, &library)
-}
-
-fn foreign(victim: &Victim) -> Result<Child> {
-    let library = extra(victim)?;
-    chown(&library, Some(65_534), None)?;
-    preloading(victim, &library)
-}
-
-fn in_tmp(victim: &Victim) -> Result<Child> {
-    let dir = tempfile::Builder::new().prefix("halfsecond-linker-").tempdir_in("/tmp")?;
-    let library = dir.path().join("libextra.so");
-    fs::copy(extra(victim)?, &library)?;
-    let child = preloading(victim, &library)?;
-    // Removed once it is mapped: the program says nothing, but it maps before it reads.
-    crate::lab::wait_until("the mapping", PATIENCE, || {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", child.id()))?;
-        Ok(maps.contains("libextra.so").then_some(()))
-    })?;
-    Ok(child)
-}
-
-/// A descriptor's file in front of the libraries.
-fn by_descriptor(victim: &Victim, file: &OwnedFd) -> Result<Child> {
-    rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?;
-    preloading(victim, Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
-}
-
-fn memfd(victim: &Victim) -> Result<Child> {
-    let file = memfd_create("libc.so.6", MemfdFlags::empty())?;
-    std::io::copy(&mut File::open(extra(victim)?)?, &mut File::from(file.try_clone()?))?;
-    by_descriptor(victim, &file)
-}
-
-fn deleted(victim: &Victim) -> Result<Child> {
-    let library = extra(victim)?;
-    let file = OwnedFd::from(File::open(&library)?);
-    fs::remove_file(library)?;
-    by_descriptor(victim, &file)
-}
-
-fn forged(victim: &Victim) -> Result<Child> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verify/c/forge_audit.c");
-    let inner = ["-Wl,--no-as-needed", "-l:libinner.so"];
-    let outer = victim.other("libouter.so", "-DRESOLVER_MS=0")?;
-    let mut cc = victim.cc("libforge.so");
-    must(cc.args(["-shared", "-fPIC", source]), "", PATIENCE)?;
-    // As if the library in place had been built with it.
-    let mut cc = victim.cc("libouter.so");
-    let slow_start = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/slow_start.c");
-    cc.args(["-shared", "-fPIC", "-fno-stack-protector", "-Wl,-soname,libouter.so"]);
-    cc.args(["-DNAME=outer", "-DCALLS=inner", slow_start, source]).args(inner);
-    must(&mut cc, "", PATIENCE)?;
-    fs::remove_file(outer)?;
-    waiting(&mut victim.command())
 }
 
 /// The first finding of the detector that is bad enough and holds the word.
@@ -277,11 +82,11 @@ fn found(machine: &Arc<Machine>, victim: &Victim, learned: &Path, case: &Case) -
 #[test]
 fn each_way_into_a_process_is_found() {
     let machine = Machine::acquire().unwrap();
-    for case in CASES {
+    for case in CASES.concat() {
         // What one does to the libraries must not help the next.
         let victim = Victim::build().unwrap();
         let learned = victim.learned(&machine).unwrap();
-        match found(&machine, &victim, learned.path(), case) {
+        match found(&machine, &victim, learned.path(), &case) {
             Ok(row) => println!("{row}"),
             Err(error) => panic!("{}: {error:?}", case.name),
         }
