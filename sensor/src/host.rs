@@ -9,6 +9,7 @@ mod clock;
 mod conn;
 mod constructors;
 mod container;
+mod coverage;
 mod describe;
 mod directive;
 mod environ;
@@ -34,6 +35,7 @@ mod who;
 pub(crate) use build_id::read as build_id_of;
 pub use clock::Clock;
 pub(crate) use container::Container;
+pub use coverage::Uncovered;
 pub use directive::Directive;
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,

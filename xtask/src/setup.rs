@@ -40,6 +40,8 @@ const TEST: &[Need] = &[
     Need::tool("modprobe", &["kmod"]),
     Need::tool("make", &["make"]),
     Need::tool("ps", &["procps"]),
+    // Programs of another C library.
+    Need::tool("musl-gcc", &["musl-tools"]),
     Need::tool("python3", &["python3"]),
     Need::tool("perl", &["perl"]),
     // Package databases and a hanging file system, for the tests of provenance and inventory.

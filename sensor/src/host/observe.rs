@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::coverage::Uncovered;
 use super::place::Placed;
 use super::variable::Variable;
 use crate::event::{FileKey, Role};
@@ -55,6 +56,8 @@ pub struct Program {
     pub role: Role,
     /// Key of its baseline: path, a blank, build-id.
     pub subject: String,
+    /// What of its linking is not seen.
+    pub uncovered: Option<Uncovered>,
 }
 
 /// A process as it was when something was observed of it. Shared by its observations.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::coverage::Uncovered;
 use super::observe::Located;
 use super::variable::FoundLibrary;
 use crate::event::{FileKey, InodeKey};
@@ -45,6 +46,11 @@ pub trait Outside {
     }
     /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
+    /// What of the linking of the executable with this identity is not seen, looked for as the
+    /// build-id is.
+    fn uncovered(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<Uncovered> {
+        None
+    }
     /// The environment as it is now, at most 6 MB (more than the kernel takes at an exec).
     fn environ(&self, _tgid: u32) -> Option<Vec<u8>> {
         None

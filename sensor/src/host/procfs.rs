@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, major, minor, open, openat2};
 
+use super::coverage::Uncovered;
 use super::outside::{Outside, Stat};
 use super::variable::FoundLibrary;
 use super::{build_id, root};
@@ -105,20 +106,11 @@ impl Outside for Procfs {
     }
 
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String> {
-        // The path as the host sees it, as the process sees it, and what it has mapped: a mount of
-        // its own may hide the file from everyone else.
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        let places = [
-            PathBuf::from(format!("/proc/{tgid}/exe")),
-            path.to_owned(),
-            PathBuf::from(format!("/proc/{tgid}/root")).join(inside),
-        ];
-        let opened = |path: PathBuf| {
-            open_regular(&path).filter(|(_, key)| key.ino == file.ino && key.size == file.size)
-        };
-        let (handle, _) =
-            places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
-        build_id::read(&handle)
+        build_id::read(&meant(tgid, path, file)?)
+    }
+
+    fn uncovered(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<Uncovered> {
+        Uncovered::of(&meant(tgid, path, file)?)
     }
 
     fn environ(&self, tgid: u32) -> Option<Vec<u8>> {
@@ -128,6 +120,23 @@ impl Outside for Procfs {
     fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
         root::look(tgid, on_host, path)
     }
+}
+
+/// The file with this identity at the path as the host sees it, as the process sees it, or among
+/// what it has mapped: a mount of its own may hide the file from everyone else.
+fn meant(tgid: u32, path: &Path, file: &FileKey) -> Option<File> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let places = [
+        PathBuf::from(format!("/proc/{tgid}/exe")),
+        path.to_owned(),
+        PathBuf::from(format!("/proc/{tgid}/root")).join(inside),
+    ];
+    let opened = |path: PathBuf| {
+        open_regular(&path).filter(|(_, key)| key.ino == file.ino && key.size == file.size)
+    };
+    let found =
+        places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
+    Some(found.0)
 }
 
 /// A file below the root of a process, through no link that leads out of it.

@@ -38,7 +38,8 @@ impl Programs {
         }
         let module = self.module(outside, tgid, path, file);
         let subject = format!("{} {}", module.path, module.build);
-        let program = Arc::new(Program { file: *file, module, role, subject });
+        let uncovered = outside.uncovered(tgid, path, file);
+        let program = Arc::new(Program { file: *file, module, role, subject, uncovered });
         self.programs.insert(key, Arc::clone(&program));
         program
     }

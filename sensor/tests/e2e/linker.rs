@@ -1,13 +1,37 @@
 //! Each way code gets into a process through its loader, done by a real process, and what the sensor
-//! says of it. Changes of the loader's own files are tried in `tests/watch`, what can be asked without
-//! a sensor in `tests/cli` (`libs`) and `tests/verify` (`audit`).
+//! says of it. The table is in this file's modules; what belongs to it and is tried elsewhere, where
+//! less is needed for it, is:
+//!
+//! | case | test |
+//! | --- | --- |
+//! | environment of 128 KB, of 5,000 and of 20,000 variables, decoys, none at all | `kernel/environ` |
+//! | each variable that a loader obeys, and no other; a 32-bit program's | `kernel/environ` |
+//! | allocators and tools of the distribution, and others of their name | units of `preload_env` |
+//! | ld.so.preload by path, relative path, dirfd, symbolic link, rename from another directory, \
+//!   hard link, mmap, `io_uring`; written, appended, removed, there for a moment | `watch/ways` |
+//! | ld.so.preload in a mount namespace, in an overlay, by a bind mount over it | `watch/roots` |
+//! | ld.so.conf, ld.so.conf.d, ld.so.cache, the loader itself, musl's | `watch/files` |
+//! | ld.so.cache by ldconfig and by hand; package managers, and who only has their name | \
+//!   `watch/agent` |
+//! | what changed while no sensor ran | `watch/kept` |
+//! | library deleted, replaced by a rename, in a memfd, in a container, of a static program: who \
+//!   has it mapped | `cli/libs` |
+//! | a library that is not what its package brought, or nobody's | units of `package`, `analysis` |
+//! | a library of 200 GB, a file system that hangs | units of `package::digest`, `cli/libs` |
+//! | slots by constructor, without RELRO, by audit, by IFUNC, by dlopen, in musl | `verify/attacks` |
+//! | static, 32-bit and musl programs, `ld.so prog`: what is compared and what is not | \
+//!   `verify/benign`, `cli/doctor` |
+//! | audit asked for by nobody, by the environment, by the program | `verify/audit` |
+//! | who made a start slow | `e2e/blame` |
+//! | containers of one image | `kernel/function` |
 
 mod environment;
 mod mapping;
+mod programs;
 
 use std::{
-    fs,
-    path::Path,
+    fmt, fs,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -18,7 +42,7 @@ use serde_json::Value;
 use crate::{
     lab::{Machine, must},
     running::{PATIENCE, Sensor, Settings, State},
-    victim::{PROGRAM, Victim},
+    victim::{PROGRAM, Victim, guarded},
 };
 
 /// What is done to the program, what must be found at least, and a word that the evidence holds.
@@ -32,7 +56,19 @@ struct Case {
 }
 
 /// The table, by what is used.
-const CASES: [&[Case]; 2] = [environment::CASES, mapping::CASES];
+const CASES: [&[Case]; 3] = [environment::CASES, mapping::CASES, programs::CASES];
+
+/// Why a case cannot be tried on this machine.
+#[derive(Debug)]
+struct NotHere(String);
+
+impl fmt::Display for NotHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotHere {}
 
 fn waiting(command: &mut Command) -> Result<Child> {
     Ok(command.arg("wait").stdin(Stdio::piped()).spawn()?)
@@ -43,12 +79,14 @@ fn preloading(victim: &Victim, library: &Path) -> Result<Child> {
 }
 
 /// A library that the program has never had.
-fn extra(victim: &Victim) -> Result<std::path::PathBuf> {
-    let path = victim.path("libextra.so");
-    let source = victim.path("extra.c");
-    fs::write(&source, "int extra(void) { return 1; }\n")?;
-    must(victim.cc("libextra.so").args(["-shared", "-fPIC"]).arg(&source), "", PATIENCE)?;
-    Ok(path)
+fn extra(victim: &Victim) -> Result<PathBuf> {
+    victim.part("libextra.so", |path| {
+        let source = victim.path("extra.c");
+        fs::write(&source, "int extra(void) { return 1; }\n")?;
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-Wl,--build-id", "-o"]).arg(path).arg(&source);
+        must(&mut cc, "", PATIENCE).map(drop)
+    })
 }
 
 /// The first finding of the detector that is bad enough and holds the word.
@@ -59,18 +97,33 @@ fn finding<'a>(line: &'a Value, case: &Case) -> Option<&'a Value> {
         finding["detector"] == case.detector
             && finding["severity"].as_str().and_then(rank) >= rank(case.severity)
             && finding["evidence"].to_string().contains(case.evidence)
-            && finding["process"]["exe"].as_str().is_some_and(|exe| exe.ends_with(PROGRAM))
+            && is_victim(&finding["process"])
     })
 }
 
+/// By its executable, or as what its loader was told to run.
+fn is_victim(process: &Value) -> bool {
+    let named = |text: &Value| text.as_str().is_some_and(|text| text.ends_with(PROGRAM));
+    named(&process["exe"]) || named(&process["cmdline"][1])
+}
+
+/// A line about what was found, or why the case is not for this machine.
 fn found(machine: &Arc<Machine>, victim: &Victim, learned: &Path, case: &Case) -> Result<String> {
     let state = State::copy_of(learned)?;
-    let guarded = victim.guarded();
+    let guarded = programs::guarded(victim).iter().map(|path| guarded(path)).collect::<String>();
+    let guarded = victim.guarded() + &guarded;
     let settings = Settings { more: &guarded, ..Settings::default() };
     let sensor = Sensor::start(machine, state.path(), settings)?;
-    let mut child = (case.act)(victim)?;
+    let mut child = match (case.act)(victim) {
+        Err(error) if error.is::<NotHere>() => {
+            sensor.stop()?;
+            return Ok(format!("| {} | not tried: {error} |", case.name));
+        }
+        child => child?,
+    };
     let line = sensor.incident_that(case.name, |line| finding(line, case).is_some());
-    drop(child.stdin.take());
+    // One that waits for no input ends too.
+    child.kill()?;
     child.wait()?;
     let line = line?;
     sensor.stop()?;
@@ -81,14 +134,20 @@ fn found(machine: &Arc<Machine>, victim: &Victim, learned: &Path, case: &Case) -
 
 #[test]
 fn each_way_into_a_process_is_found() {
-    let machine = Machine::acquire().unwrap();
+    let machine = Machine::without_user().unwrap();
+    let victim = Victim::build().unwrap();
+    let learned = victim.learned(&machine).unwrap();
+    let mut failed = Vec::new();
     for case in CASES.concat() {
-        // What one does to the libraries must not help the next.
-        let victim = Victim::build().unwrap();
-        let learned = victim.learned(&machine).unwrap();
         match found(&machine, &victim, learned.path(), &case) {
             Ok(row) => println!("{row}"),
-            Err(error) => panic!("{}: {error:?}", case.name),
+            Err(error) => {
+                println!("| {} | FAILED: {error:?} |", case.name);
+                failed.push(case.name);
+            }
         }
+        // What one does to the libraries must not help the next.
+        victim.restore().unwrap();
     }
+    assert!(failed.is_empty(), "{failed:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -119,4 +120,45 @@ fn a_package_manager_explains_itself_and_what_only_has_its_name_does_not() {
         Ok(watched.agent.metric(watched.port, series)?.filter(|count| *count >= 1.0))
     })
     .unwrap();
+}
+
+/// The one that a distribution's script may stand in front of.
+fn ldconfig() -> Option<&'static str> {
+    let places = ["/sbin/ldconfig.real", "/sbin/ldconfig"];
+    let found = places.into_iter().find(|path| Path::new(path).exists());
+    if found.is_none() {
+        println!("skipped: this machine has no ldconfig");
+    }
+    found
+}
+
+#[test]
+fn a_cache_made_by_ldconfig_is_its_business_and_one_made_by_hand_is_medium() {
+    let (false, Some(ldconfig)) = (unprivileged(), ldconfig()) else { return };
+    let watched = Watched::new();
+    let tree = &watched.tree;
+    for folder in ["usr/sbin", "usr/lib", "var/cache/ldconfig"] {
+        fs::create_dir_all(tree.at(folder)).unwrap();
+    }
+    fs::copy(ldconfig, tree.at("usr/sbin/ldconfig")).unwrap();
+    let mut command = Command::new("chroot");
+    let made = command.arg(tree.root()).args(["/usr/sbin/ldconfig", "-X"]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let series = "halfsecond_findings_total{detector=\"loader_config_changed\",severity=\"info\"}";
+    wait_until("the finding to be counted", PATIENCE, || {
+        Ok(watched.agent.metric(watched.port, series)?.filter(|count| *count >= 1.0))
+    })
+    .unwrap();
+    let root = tree.root();
+    for line in watched.agent.lines(0).unwrap() {
+        assert!(findings(&line, &root).is_empty(), "it opens no incident: {line:#}");
+    }
+
+    let actor = tree.run(&["append", "/etc/ld.so.cache", "x"]);
+    let (_, finding) = watched.incident("/etc/ld.so.cache");
+    assert_eq!(
+        (&finding["severity"], &finding["process"]["pid"]),
+        (&json!("medium"), &json!(actor.pid()))
+    );
+    assert_eq!(finding["explained_by"], Value::Null);
 }

@@ -1,6 +1,9 @@
 //! What the environment of a program says to its loader.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
 
 use anyhow::Result;
 
@@ -32,6 +35,41 @@ pub(super) const CASES: &[Case] = &[
         detector: "preload_env",
         severity: "high",
         evidence: "/nowhere/second.so",
+    },
+    Case {
+        name: "LD_LIBRARY_PATH",
+        act: searched,
+        detector: "library_unexpected",
+        severity: "medium",
+        evidence: "elsewhere/libinner.so",
+    },
+    Case {
+        name: "LD_DEBUG",
+        act: debugged,
+        detector: "preload_env",
+        severity: "medium",
+        evidence: "LD_DEBUG_OUTPUT",
+    },
+    Case {
+        name: "LD_PROFILE",
+        act: profiled,
+        detector: "preload_env",
+        severity: "medium",
+        evidence: "libouter.so",
+    },
+    Case {
+        name: "LD_BIND_NOT",
+        act: unbound,
+        detector: "preload_env",
+        severity: "medium",
+        evidence: "LD_BIND_NOT",
+    },
+    Case {
+        name: "GLIBC_TUNABLES",
+        act: tuned,
+        detector: "preload_env",
+        severity: "medium",
+        evidence: "glibc.malloc.arena_max=1",
     },
     Case {
         name: "LD_AUDIT",
@@ -68,4 +106,29 @@ fn audited(victim: &Victim) -> Result<Child> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/verify/c/audit.c");
     must(victim.cc("libaudit.so").args(["-shared", "-fPIC", source]), "", PATIENCE)?;
     waiting(victim.command().env("LD_AUDIT", victim.path("libaudit.so")))
+}
+
+fn searched(victim: &Victim) -> Result<Child> {
+    let other = victim.other("libinner.so", "-DCONSTRUCTOR_MS=1")?;
+    fs::create_dir(victim.path("elsewhere"))?;
+    fs::rename(other, victim.path("elsewhere/libinner.so"))?;
+    waiting(victim.command().env("LD_LIBRARY_PATH", victim.path("elsewhere")))
+}
+
+fn debugged(victim: &Victim) -> Result<Child> {
+    let output = victim.path("debug");
+    waiting(victim.command().env("LD_DEBUG", "statistics").env("LD_DEBUG_OUTPUT", output))
+}
+
+fn profiled(victim: &Victim) -> Result<Child> {
+    let output = victim.path("");
+    waiting(victim.command().env("LD_PROFILE", "libouter.so").env("LD_PROFILE_OUTPUT", output))
+}
+
+fn unbound(victim: &Victim) -> Result<Child> {
+    waiting(victim.command().env("LD_BIND_NOT", "1"))
+}
+
+fn tuned(victim: &Victim) -> Result<Child> {
+    waiting(victim.command().env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1"))
 }
