@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// A real sshd, ssh and prometheus around a real sensor, as root.
     #[arg(long)]
     e2e: bool,
-    /// The kernel programs on other kernels, in emulated machines; all of them if none is named.
+    /// What sees the kernel on other kernels, in emulated machines; all of them if none is named.
     #[arg(long, value_name = "KERNEL", num_args = 0..)]
     vm: Option<Vec<String>>,
     /// Fewer repetitions, and one virtual machine instead of five.
@@ -126,7 +126,7 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
         bail!("sensor/tests has no test called {name}");
     }
     // End to end the sensor races a login: only the program as it is shipped says whether it wins.
-    let binary = build_test(name, None, name == "e2e")?;
+    let binary = build_test(name, name == "e2e")?;
     let mut command = sh::as_root("env")?;
     command.current_dir(repo::root().join("sensor"));
     if args.quick {
@@ -136,31 +136,74 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
     Ok(vec![counted(name, &mut command)?])
 }
 
-/// The kernel tests in each guest.
+/// What runs in each guest, with the part of it that is meant: what sees the kernel, and what a
+/// kernel decides about.
+const GUEST_TESTS: [(&str, Option<&str>); 5] = [
+    ("kernel", None),
+    ("watch", None),
+    ("e2e", Some("linker::")),
+    ("cli", Some("libs::")),
+    ("verify", None),
+];
+/// Unit tests that run there too: they read files as a kernel shows them.
+const GUEST_UNITS: &str = "package::";
+/// What is optimised a little, as unoptimised code is slow beyond patience there: the agent itself,
+/// and what reads and hashes whole files.
+const GUEST_OPTIMISED: [&str; 6] = ["sensor", "md-5", "object", "redb", "sha1", "sha2"];
+
+/// The tests that see something of the kernel in each guest.
 fn vm(args: &Args) -> Result<Vec<Part>> {
     let mut names = args.vm.clone().unwrap_or_default();
     if names.is_empty() {
         let all = if args.quick { &vm::DEFAULT_KERNELS[1..2] } else { &vm::DEFAULT_KERNELS[..] };
         names = all.iter().map(|name| (*name).to_owned()).collect();
     }
-    let outcomes = vm::run(&names, vm::TIME_LIMIT, |target| {
-        if !repo::sensor_tests()?.iter().any(|test| test == "kernel") {
-            println!("sensor/tests has no test called kernel: only the guest itself is tested");
-            return Ok(Vec::new());
-        }
-        Ok(vec![("kernel".to_owned(), build_test("kernel", Some(target), false)?)])
-    })?;
+    let outcomes = vm::run(&names, vm::TIME_LIMIT, guest_payload)?;
     Ok(outcomes.into_iter().map(Part::from).collect())
 }
 
+/// Everything of the above that the tree has, built for `target`, with the agent and what the tests
+/// compile where they look for it.
+fn guest_payload(target: &str) -> Result<vm::Payload> {
+    let have = repo::sensor_tests()?;
+    let tests = GUEST_TESTS.iter().filter(|(name, _)| have.iter().any(|test| test == name));
+    let mut cargo = sh::cargo(["test", "--package", "sensor", "--no-run", "--lib"]);
+    cargo.args(["--target", target]);
+    for package in GUEST_OPTIMISED {
+        cargo.args(["--config", &format!("profile.dev.package.{package}.opt-level=1")]);
+    }
+    for (name, _) in tests.clone() {
+        cargo.args(["--test", name]);
+    }
+    let built = build::executables(&mut cargo).context("the guests' tests do not build")?;
+    let find = |kind: &str, name: &str| {
+        let mut built = built.iter().filter(|one| (one.0.as_str(), one.1.as_str()) == (kind, name));
+        let path = built.next().map(|one| one.2.clone());
+        path.with_context(|| format!("cargo built no {kind} called {name} for {target}"))
+    };
+    let mut payload = vm::Payload::default();
+    for (name, only) in tests {
+        let (name, only) = ((*name).to_owned(), only.map(str::to_owned));
+        payload.programs.push(vm::Program { binary: find("test", &name)?, name, only });
+    }
+    payload.programs.push(vm::Program {
+        name: "units".to_owned(),
+        binary: find("lib", "sensor")?,
+        only: Some(GUEST_UNITS.to_owned()),
+    });
+    payload.placed = repo::fixtures()?;
+    let agent = find("bin", "halfsecond")?;
+    // Cargo's temporary directory for tests: target/TARGET/tmp beside target/TARGET/debug.
+    payload.folders.extend(agent.ancestors().nth(2).map(|folder| folder.join("tmp")));
+    payload.placed.push(agent);
+    Ok(payload)
+}
+
 /// Builds one of the agent's integration tests and returns where cargo put it.
-fn build_test(name: &str, target: Option<&str>, release: bool) -> Result<PathBuf> {
+fn build_test(name: &str, release: bool) -> Result<PathBuf> {
     let mut cargo = sh::cargo(["test", "--package", "sensor", "--test", name, "--no-run"]);
     if release {
         cargo.arg("--release");
-    }
-    if let Some(target) = target {
-        cargo.args(["--target", target]);
     }
     build::executable(&mut cargo, "test", name)
         .with_context(|| format!("the {name} test does not build"))

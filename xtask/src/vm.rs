@@ -9,6 +9,7 @@ mod cpio;
 mod guest;
 mod kernel;
 mod qemu;
+mod strip;
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::PathBuf;
@@ -24,8 +25,26 @@ pub(crate) use qemu::{Outcome, TIME_LIMIT};
 /// The matrix: every long-term series from the oldest we promise, the newest, and one arm64.
 pub(crate) const DEFAULT_KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "newest", "arm64"];
 
-/// A program for the guests, by the name its verdict carries.
-pub(crate) type Program = (String, PathBuf);
+/// A test program for the guests.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The name its verdict carries.
+    pub(crate) name: String,
+    /// Static, for the guest's architecture.
+    pub(crate) binary: PathBuf,
+    /// Its tests with this in their names, where not all are meant.
+    pub(crate) only: Option<String>,
+}
+
+/// What a guest is to run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Payload {
+    pub(crate) programs: Vec<Program>,
+    /// Files that must lie where they lie here: tests know them by their absolute paths.
+    pub(crate) placed: Vec<PathBuf>,
+    /// Folders likewise, which are empty there.
+    pub(crate) folders: Vec<PathBuf>,
+}
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Verb {
@@ -67,19 +86,25 @@ pub(crate) fn dispatch(verb: Verb) -> Result<()> {
 pub(crate) fn run(
     names: &[String],
     limit: Duration,
-    build: impl Fn(&'static str) -> Result<Vec<Program>>,
+    build: impl Fn(&'static str) -> Result<Payload>,
 ) -> Result<Vec<Outcome>> {
     let specs = names.iter().map(|name| name.parse()).collect::<Result<Vec<Spec>>>()?;
     let mut archive = Archive::open()?;
     let mut images = BTreeMap::new();
     let mut outcomes = Vec::new();
+    let mut kernels = Vec::new();
     for spec in specs {
         let kernel = kernel::provide(&spec, &mut archive)?;
+        kernels.push((spec, kernel));
+    }
+    let modules: Vec<PathBuf> =
+        kernels.iter().flat_map(|(_, kernel)| kernel.modules.iter().cloned()).collect();
+    for (spec, kernel) in kernels {
         let image = match images.entry(spec.arch) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let programs = build(spec.arch.rust_target())?;
-                let image = initramfs(spec.arch, &mut archive, programs)
+                let payload = build(spec.arch.rust_target())?;
+                let image = initramfs(spec.arch, &mut archive, payload, &modules)
                     .with_context(|| format!("cannot make the {} guest", spec.arch.debian()))?;
                 entry.insert(image)
             }
@@ -109,7 +134,11 @@ fn fetch(names: &[String], refresh: bool) -> Result<()> {
 fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
     let names = or_all(names);
     let outcomes = run(&names, Duration::from_secs(limit), |_| {
-        programs.iter().map(|path| Ok((file_name(path)?, path.clone()))).collect()
+        let program = |path: &PathBuf| {
+            Ok(Program { name: file_name(path)?, binary: path.clone(), only: None })
+        };
+        let programs = programs.iter().map(program).collect::<Result<_>>()?;
+        Ok(Payload { programs, ..Payload::default() })
     })?;
     println!();
     for outcome in &outcomes {
@@ -122,7 +151,12 @@ fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
 }
 
 /// The guest's own programs first, then those given: a rig that is broken says so itself.
-fn initramfs(arch: Arch, archive: &mut Archive, programs: Vec<Program>) -> Result<PathBuf> {
+fn initramfs(
+    arch: Arch,
+    archive: &mut Archive,
+    payload: Payload,
+    modules: &[PathBuf],
+) -> Result<PathBuf> {
     let target = arch.rust_target();
     let own = |cargo: &[&str], kind, name| {
         let mut cargo = sh::cargo(cargo);
@@ -130,11 +164,23 @@ fn initramfs(arch: Arch, archive: &mut Archive, programs: Vec<Program>) -> Resul
         build::executable(&mut cargo, kind, name)
     };
     let init = own(&["build"], "bin", "vm-init")?;
-    let mut tests = vec![("guest".to_owned(), own(&["test", "--no-run"], "test", "guest")?)];
-    tests.extend(programs);
+    let rig = own(&["test", "--no-run"], "test", "guest")?;
+    let mut tests = vec![Program { name: "guest".to_owned(), binary: rig, only: None }];
+    tests.extend(payload.programs);
     let folder = guest::provide(arch, archive)?;
     let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));
-    guest::assemble(&path, &folder, &init, &tests)?;
+    for test in &mut tests {
+        test.binary = strip::stripped(&test.binary, arch)?;
+    }
+    let parts = guest::Parts {
+        arch,
+        init: &init,
+        modules,
+        tests: &tests,
+        placed: &payload.placed,
+        folders: &payload.folders,
+    };
+    guest::assemble(&path, &folder, &parts)?;
     Ok(path)
 }
 

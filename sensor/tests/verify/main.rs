@@ -16,4 +16,6 @@ mod benign;
 mod fixture;
 mod machine;
 mod mutation;
+#[path = "../lab/patience.rs"]
+mod patience;
 mod servers;

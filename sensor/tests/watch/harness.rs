@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::lab::patience::patient;
+
 /// A change takes 150 ms to be told; the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two looks.
@@ -182,7 +184,7 @@ impl Bench {
 
     /// Waits until the watch knows a further root, by having it tell of harmless changes there.
     pub fn until_watched(&mut self, tree: &Tree) {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patient(DEADLINE);
         for at in 0.. {
             fs::write(tree.at("etc/ld.so.conf"), format!("/opt/{at}\n")).unwrap();
             std::thread::sleep(STEP * 10);
@@ -205,7 +207,7 @@ impl Bench {
     /// The same for one that `wanted` accepts. Every change is given once.
     #[track_caller]
     pub fn change_by(&mut self, path: &str, wanted: impl Fn(&Change) -> bool) -> Change {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patient(DEADLINE);
         loop {
             self.take();
             let found =

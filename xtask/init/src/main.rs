@@ -1,6 +1,7 @@
 //! PID 1 of a test guest: mounts what the tests expect, runs them, reports, powers off.
 //!
-//! It talks to the host over the console only, in lines that start with `HALFSECOND-VM`;
+//! `/tests/NAME.only` beside `/tests/NAME` holds a word: only the tests with it in their names are
+//! meant. It talks to the host over the console only, in lines that start with `HALFSECOND-VM`;
 //! xtask/src/vm/console.rs reads them.
 
 #![expect(clippy::print_stdout, reason = "stdout is the console, the only way out of the guest")]
@@ -56,8 +57,22 @@ fn prepare() {
             println!("vm-init: no {kind} on {place}: {error}");
         }
     }
+    load_modules();
     if let Err(error) = net::loopback_up() {
         println!("vm-init: loopback stays down: {error}");
+    }
+}
+
+/// Those that came along for this kernel.
+fn load_modules() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    for entry in fs::read_dir(format!("/modules/{release}")).into_iter().flatten().flatten() {
+        let loaded = fs::File::open(entry.path()).and_then(|module| {
+            rustix::system::finit_module(&module, c"", 0).map_err(io::Error::from)
+        });
+        if let Err(error) = loaded {
+            println!("vm-init: no {}: {error}", entry.path().display());
+        }
     }
 }
 
@@ -66,7 +81,8 @@ fn mount_at(kind: &str, place: &Path) -> io::Result<()> {
     if !place.exists() {
         fs::create_dir_all(place)?;
     }
-    mount(kind, place, kind, MountFlags::NOSUID, None)?;
+    // Set-uid programs are among what is tested.
+    mount(kind, place, kind, MountFlags::empty(), None)?;
     Ok(())
 }
 
@@ -77,6 +93,9 @@ fn facts() -> String {
     let lsm = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_else(|_| "unknown".into());
     format!("release={release} btf={btf} lsm={}", lsm.trim())
 }
+
+/// How much longer than on a real machine tests wait for what is to come.
+const PATIENCE: (&str, &str) = ("HALFSECOND_TEST_PATIENCE", "4");
 
 /// Runs everything in /tests by name; returns how many failed.
 fn run_tests() -> usize {
@@ -102,6 +121,7 @@ fn tests() -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_none())
         .collect();
     tests.sort();
     tests
@@ -111,13 +131,16 @@ fn tests() -> Vec<PathBuf> {
 ///
 /// Returns its exit code, or 128 and the signal that ended it, as a shell would.
 fn run(test: &Path) -> io::Result<i32> {
+    let only = fs::read_to_string(test.with_extension("only")).ok();
     let child = Command::new(test)
         .args(["--test-threads=1", "--nocapture"])
+        .args(only)
         .env_clear()
+        .env(PATIENCE.0, PATIENCE.1)
         .env("PATH", "/usr/sbin:/usr/bin")
         .env("HOME", "/run")
         .env("TMPDIR", "/tmp")
-        .env("RUST_BACKTRACE", "1")
+        .env("RUST_BACKTRACE", "0")
         .spawn()?;
     let own = i32::try_from(child.id()).map_err(io::Error::other)?;
     loop {

@@ -147,7 +147,7 @@ fn emulator(arch: Arch) -> Command {
         Arch::Aarch64 => ("qemu-system-aarch64", "virt,accel=tcg", "cortex-a72"),
     };
     let mut command = Command::new(program);
-    command.args(["-machine", machine, "-cpu", cpu, "-smp", "2", "-m", "1536"]);
+    command.args(["-machine", machine, "-cpu", cpu, "-smp", "2", "-m", "2048"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-serial", "stdio"]);
     command
