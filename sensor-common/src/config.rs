@@ -17,8 +17,8 @@ pub struct ProbeConfig {
     /// `THREAD_SIZE - sizeof(struct pt_regs)` where `has_task_pt_regs` is 0: where the registers
     /// lie above `task_struct.stack`. 0 = unknown.
     pub pt_regs_offset: u32,
-    /// Explicit, so that the layout has no padding.
-    pub reserved: u32,
+    /// Which argument of the tracepoint `mmap_lock_start_locking` tells a writer; 0 = unknown.
+    pub lock_write_arg: u32,
 }
 
 const _: () = assert!(size_of::<ProbeConfig>() == 24);

@@ -14,7 +14,7 @@ static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     bulk_wakeup_bytes: 0,
     link_interval_ms: 0,
     pt_regs_offset: 0,
-    reserved: 0,
+    lock_write_arg: 0,
 });
 
 /// The u32 `at` bytes into `global`: one load, where `Global::load` would copy all of it.

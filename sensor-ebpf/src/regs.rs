@@ -1,11 +1,11 @@
 //! Saved user registers: of a system call in progress, and at a user-space probe.
 
+use core::arch::asm;
 use core::ffi::c_void;
-use core::ptr::read_volatile;
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
-use aya_ebpf::programs::{PerfEventContext, ProbeContext};
-use sensor_common::UNRESOLVED;
+use aya_ebpf::programs::{PerfEventContext, ProbeContext, RawTracePointContext};
 
 use crate::globals::{config, offset};
 use crate::kernel::KernelPtr;
@@ -73,7 +73,7 @@ fn trusted_regs() -> *const c_void {
 
 /// The system call the current task is in.
 #[derive(Clone, Copy)]
-pub struct Syscall(KernelPtr);
+pub struct Syscall<const TYPED: bool = false>(KernelPtr<TYPED>);
 
 impl Syscall {
     /// From a `struct pt_regs *`, the argument of a system call's own function.
@@ -82,39 +82,34 @@ impl Syscall {
         KernelPtr::new(regs).map(Self)
     }
 
+    /// Reads as zeroes.
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self(KernelPtr::NULL)
+    }
+}
+
+impl Syscall<true> {
     /// From the top of the current task's kernel stack.
     #[inline(always)]
     pub fn current() -> Option<Self> {
         if config!(has_task_pt_regs) != 0 {
-            return Self::new(trusted_regs() as u64);
+            return KernelPtr::vouched_for(trusted_regs() as u64).map(Self);
         }
         let above = config!(pt_regs_offset);
         if above == 0 {
             return None;
         }
-        Task::current()?.stack()?.member(above).map(Self)
+        let regs = Task::current()?.stack()?.member(above)?;
+        KernelPtr::vouched_for(regs.address()).map(Self)
     }
+}
 
+impl<const TYPED: bool> Syscall<TYPED> {
     /// Its number; -1 (as u32) in a page fault or another exception.
     #[inline(always)]
     pub fn number(self) -> Option<u32> {
         self.0.read(number_offset())
-    }
-
-    /// The number of the call the current task is in, without a helper to read it where the kernel
-    /// vouches for the pointer: for programs that mostly find it is none of theirs.
-    #[inline(always)]
-    pub fn current_number() -> Option<u32> {
-        let offset = number_offset();
-        if offset == UNRESOLVED {
-            return None;
-        }
-        if config!(has_task_pt_regs) == 0 {
-            return Self::current()?.number();
-        }
-        let number = trusted_regs().wrapping_byte_add(offset as usize).cast::<u32>();
-        // SAFETY: a member of a struct the verifier knows; it lets programs read those directly.
-        Some(unsafe { read_volatile(number) })
     }
 
     /// True for a 32-bit system call, whose numbers and arguments mean something else.
@@ -146,12 +141,27 @@ impl Syscall {
     pub fn arg_or_zero<const N: usize>(self) -> u64 {
         self.0.read_or_zero(const { layout::ARGS[N] })
     }
+}
 
-    /// Reads as zeroes.
-    #[inline(always)]
-    pub fn none() -> Self {
-        Self(KernelPtr::NULL)
+/// Argument `N` of a raw tracepoint, from 0. A program that reads more than its tracepoint has does
+/// not attach.
+///
+/// In assembly, so that the choice between two does not become one load from a computed address,
+/// which the verifier refuses.
+#[inline(always)]
+pub fn raw_argument<const N: usize>(ctx: &RawTracePointContext) -> u64 {
+    let value;
+    // SAFETY: a load of one word of the context, which the verifier bounds.
+    unsafe {
+        asm!(
+            "{value} = *(u64 *)({ctx} + {at})",
+            value = lateout(reg) value,
+            ctx = in(reg) ctx.as_ptr(),
+            at = const N * 8,
+            options(pure, readonly, nostack)
+        );
     }
+    value
 }
 
 /// Address of the instruction a user-space probe sits on.

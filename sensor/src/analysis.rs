@@ -7,6 +7,7 @@ mod hold;
 mod learn;
 mod origins;
 mod recheck;
+mod waits;
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
-use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World};
+use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
@@ -23,6 +24,7 @@ use hold::Hold;
 use learn::Learner;
 use origins::Origins;
 use recheck::Rechecks;
+use waits::{Due, Waits};
 
 /// What the analysis counts of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,7 @@ pub struct Analysis {
     learner: Learner,
     origins: Origins,
     rechecks: Rechecks,
+    waits: Waits,
     directives: Vec<Directive>,
     notes: Vec<Opened>,
     found: Vec<(&'static str, Severity)>,
@@ -94,6 +97,7 @@ impl Analysis {
             learner: Learner::new(config.learning, config.detect),
             origins: Origins::new(),
             rechecks: Rechecks::new(config.detect.settle),
+            waits: Waits::default(),
             directives: Vec::new(),
             notes: Vec::new(),
             found: Vec::new(),
@@ -106,6 +110,7 @@ impl Analysis {
     /// One observation, in order. Blocks for milliseconds where a check is due.
     pub fn on_observation(&mut self, seen: Observation) -> Vec<IncidentUpdate> {
         let mut updates = self.advance(seen.ktime_ns);
+        let Some(seen) = self.waits.pass(seen) else { return updates };
         for seen in self.hold.pass(seen) {
             self.judge(seen, 0, &mut updates);
         }
@@ -130,15 +135,24 @@ impl Analysis {
         updates
     }
 
+    /// Tells what still waits: nothing more will come.
+    pub fn finish(&mut self) -> Vec<IncidentUpdate> {
+        let mut updates = Vec::new();
+        while let Some(due) = self.waits.pop(u64::MAX) {
+            self.tell_due(due, &mut updates);
+        }
+        updates
+    }
+
     /// Writes everything, mere counts included: before the end.
     pub fn flush(&mut self) {
         self.notes.extend(self.baselines.flush(true));
     }
 
-    /// `CLOCK_MONOTONIC` of the next check to repeat, ns.
+    /// `CLOCK_MONOTONIC` of the next check to repeat, or of what has waited for long enough, ns.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.rechecks.next_due()
+        self.rechecks.next_due().into_iter().chain(self.waits.next_due()).min()
     }
 
     /// What the kernel side is asked for since the last call.
@@ -193,16 +207,24 @@ impl Analysis {
             seen.ktime_ns = self.now_ktime_ns;
             self.judge(seen, tries, &mut updates);
         }
+        while let Some(due) = self.waits.pop(self.now_ktime_ns) {
+            self.tell_due(due, &mut updates);
+        }
         updates
+    }
+
+    fn tell_due(&mut self, due: Due, updates: &mut Vec<IncidentUpdate>) {
+        match due {
+            Due::Finding(seen, draft) => self.tell(&seen, draft, updates),
+            Due::Variable(seen) => self.judge(seen, 0, updates),
+        }
     }
 
     fn judge(&mut self, mut seen: Observation, tries: u32, updates: &mut Vec<IncidentUpdate>) {
         if matches!(seen.body, Body::CheckDue(_)) && !self.check(&mut seen, tries) {
             return;
         }
-        if let Body::Traced(traced) = &seen.body {
-            self.origins.note(traced);
-        }
+        let answered = self.note_answer(&mut seen);
         let own = seen.process.program.subject.clone();
         let login = seen.connection.as_ref().map(|connection| connection.program.subject.clone());
         self.baselines.get(&own);
@@ -216,15 +238,31 @@ impl Analysis {
             detect: &self.detect,
             learning: &self.learning,
         };
+        if let Body::Library(library) = &seen.body {
+            let judged = judge::library(&seen, library, &world);
+            self.origins.judged(seen.process.id, &library.module.path, judged);
+        }
         let mut drafts = Vec::new();
         for detector in &mut self.detectors {
             detector.observe(&seen, &world, &mut drafts);
         }
         let lessons = Learner::lessons(&seen, &world, &drafts);
         self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
+        for (seen, draft) in answered {
+            self.tell(&seen, draft, updates);
+        }
         for draft in drafts {
             self.report(&seen, draft, updates);
         }
+    }
+
+    /// Takes in what the provenance station tells of a library; the findings that waited for it.
+    fn note_answer(&mut self, seen: &mut Observation) -> Vec<(Observation, Draft)> {
+        let Body::Traced(mut traced) = seen.body.clone() else { return Vec::new() };
+        self.origins.note(seen, &mut traced);
+        let answered = self.waits.answered(seen.process.id, &traced.library.module.path);
+        seen.body = Body::Traced(traced);
+        answered
     }
 
     /// Runs a due check; false where there is nothing to judge (yet).
@@ -252,13 +290,21 @@ impl Analysis {
         }
     }
 
-    fn report(&mut self, seen: &Observation, mut draft: Draft, updates: &mut Vec<IncidentUpdate>) {
+    fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {
+        let answered = self.origins.is_answered(seen);
+        let draft = if answered { Some(draft) } else { self.waits.hold(seen, draft) };
+        if let Some(draft) = draft {
+            self.tell(seen, draft, updates);
+        }
+    }
+
+    fn tell(&mut self, seen: &Observation, mut draft: Draft, updates: &mut Vec<IncidentUpdate>) {
         if let Some((_, count)) =
             self.tally.findings.iter_mut().find(|(id, _)| *id == draft.detector)
         {
             *count += 1;
         }
-        self.origins.add_to(&mut draft.evidence);
+        self.origins.add_to(&seen.process.program.subject, &mut draft.evidence);
         self.found.push((draft.detector, draft.severity));
         let (lineage, served) = (lineage(seen, &draft), seen.connection.is_some());
         let finding = finding(&self.host, seen, draft);

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod analysis;
+mod code;
 mod incidents;
 mod kernel;
 mod loader_files;
@@ -84,6 +85,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         outputs: incidents,
         requests,
         status: Arc::clone(&status),
+        own_probes: kernel.own_probes(),
     };
     let (intake, analysis) = thread.start()?;
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
@@ -202,9 +204,9 @@ impl Line {
 }
 
 /// To the analysis, and to those who look further.
-fn pass(provenance: Option<&Provenance>, intake: &mut Intake, seen: Observation) {
+fn pass(provenance: Option<&Provenance>, intake: &mut Intake, mut seen: Observation) {
     if let Some(provenance) = provenance {
-        provenance.look(&seen);
+        provenance.look(&mut seen);
     }
     intake.offer(seen);
 }

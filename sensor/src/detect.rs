@@ -14,13 +14,16 @@ mod library_unowned;
 mod library_writable_path;
 mod link_time_shift;
 mod loader_config_changed;
+mod module_unlinked;
 mod preauth_exec;
 mod preload_env;
 mod streak;
+mod text_patched;
 pub(crate) mod timing;
 
 pub use check::{
-    Category, CheckFailed, CheckReport, Mismatch, NoCheck, Place, SlotCheck, UnrequestedAudit,
+    Category, CheckFailed, CheckReport, CodeChange, Mismatch, NoCheck, Place, SlotCheck, StrayCode,
+    UnrequestedAudit, WhyChanged,
 };
 
 use std::sync::Arc;
@@ -83,6 +86,8 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(audit_unrequested::AuditUnrequested),
         Box::new(got_redirected::GotRedirected),
+        Box::new(text_patched::TextPatched),
+        Box::new(module_unlinked::ModuleUnlinked),
         Box::new(foreign_caller::ForeignCaller),
         Box::new(preauth_exec::PreauthExec),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),

@@ -1,9 +1,15 @@
 //! The vocabulary of verdicts: findings, their evidence and severity, as the interfaces fix them.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::package::{Content, Origin, Owned};
+use crate::search::Explained;
+
+/// Odd places told of one search.
+const ODD_MAX: usize = 8;
 
 /// How bad it is if it is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,6 +151,22 @@ pub enum Evidence {
         /// The digest of the file, where it differs, with its kind.
         digest: Option<String>,
     },
+    /// Why the loader found the library before it where it did.
+    Search {
+        /// The rule and where it stands: `RUNPATH $ORIGIN/../lib of /usr/sbin/x`, `ld.so.cache`;
+        /// empty where that cannot be told.
+        found_by: String,
+        /// The module that needs it, and by which name.
+        asked_by: Option<String>,
+        /// Its path, as the process sees it.
+        seen_as: String,
+        /// Its path as this host sees it; empty where that cannot be told.
+        on_host: String,
+        /// Why something of this cannot be told.
+        not_told: Option<String>,
+        /// Places that were asked and that others than root and the program's owner decide about.
+        odd: Vec<String>,
+    },
     /// The loader's audit interface is in use though nobody asked for it.
     Audit {
         /// Libraries the loader calls back.
@@ -155,6 +177,48 @@ pub enum Evidence {
         callback_module: String,
         /// Build-id of that module, hex.
         callback_build_id: Option<String>,
+    },
+    /// Code that is not what its file says.
+    Code {
+        /// Module whose code it is.
+        module: String,
+        /// `module+address`, with the nearest function.
+        place: String,
+        /// That function; empty where there is none.
+        function: String,
+        /// Bytes that differ.
+        length: u64,
+        /// The file's bytes, hex; the first ones.
+        expected: String,
+        /// The bytes in memory, hex.
+        actual: String,
+        /// The file's instructions.
+        expected_code: Vec<String>,
+        /// The instructions in memory.
+        actual_code: Vec<String>,
+        /// Where they lead, `module+offset`; empty where they do not.
+        leads_to: String,
+        /// Path of the module they lead into, or what its memory is called.
+        leads_to_module: String,
+        /// What accounts for it: a probe, a breakpoint.
+        explained_by: Option<String>,
+    },
+    /// Executable memory and the loader's list of modules contradict each other.
+    Mapping {
+        /// Path of the file or module; empty for memory without one.
+        module: String,
+        /// Build-id, hex.
+        build_id: Option<String>,
+        /// What contradicts, as a clause that follows the file's name.
+        problem: String,
+        /// First address; empty for several areas.
+        address: String,
+        /// Bytes.
+        size: u64,
+        /// The kernel's name for what is there, and its permissions.
+        memory: String,
+        /// Of replaced code: bytes that are not the file's.
+        differing: Option<u64>,
     },
     /// A measured time against its baseline.
     Timing {
@@ -290,6 +354,35 @@ impl Exposure {
 // === impl Evidence ===
 
 impl Evidence {
+    /// [`Evidence::Search`] of how a library was found.
+    pub(crate) fn of_search(told: &Result<Arc<Explained>, Arc<str>>) -> Self {
+        let told = match told {
+            Ok(told) => told,
+            Err(reason) => {
+                return Self::Search {
+                    found_by: String::new(),
+                    asked_by: None,
+                    seen_as: String::new(),
+                    on_host: String::new(),
+                    not_told: Some(reason.to_string()),
+                    odd: Vec::new(),
+                };
+            }
+        };
+        let (on_host, unknown) = match &told.on_host {
+            Ok(path) => (path.display().to_string(), None),
+            Err(reason) => (String::new(), Some((*reason).to_owned())),
+        };
+        Self::Search {
+            found_by: told.found.found_by(),
+            asked_by: told.found.asked_by(),
+            seen_as: told.inside.display().to_string(),
+            on_host,
+            not_told: unknown,
+            odd: told.found.odd().into_iter().take(ODD_MAX).collect(),
+        }
+    }
+
     /// [`Evidence::Package`] of what is known of a file's origin.
     pub(crate) fn of_origin(origin: &Origin) -> Self {
         let package = origin.package();

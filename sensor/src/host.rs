@@ -45,8 +45,9 @@ pub use observe::{
 pub use outside::{Locate, Nowhere, Outside, Stat};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;
+pub(crate) use preload::split as preloaded_names;
 pub use procfs::Procfs;
-pub use variable::{FoundLibrary, Ownership, Preloaded, Variable};
+pub use variable::{FoundLibrary, Owners, Ownership, Preloaded, Variable};
 
 #[cfg(test)]
 pub(crate) mod testing;

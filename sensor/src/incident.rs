@@ -1,6 +1,7 @@
 //! Incidents: findings that belong together, told as one story.
 
 mod advice;
+mod code;
 mod join;
 mod key;
 mod limit;

@@ -4,13 +4,14 @@
 //! Libraries that were linked into a program statically are part of its file and not seen here.
 
 mod collect;
+mod digests;
 mod elf;
 mod examine;
 mod file;
 mod files;
 mod group;
 mod mapped;
-mod mounts;
+pub(crate) mod mounts;
 mod owner;
 mod packages;
 mod process;

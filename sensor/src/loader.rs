@@ -118,7 +118,7 @@ fn probe_configs(
         bulk_wakeup_bytes: config.bulk_wakeup_bytes,
         link_interval_ms: u32::try_from(config.link_interval.as_millis()).unwrap_or(u32::MAX),
         pt_regs_offset: 0,
-        reserved: 0,
+        lock_write_arg: resolved.lock_write_arg.unwrap_or(0),
     };
     if base.has_task_pt_regs != 0 {
         return Ok(vec![base]);

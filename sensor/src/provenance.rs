@@ -1,10 +1,12 @@
-//! Provenance: which package a mapped library belongs to, asked for once per file.
+//! Provenance: which package a mapped or preloaded library belongs to, asked for once per file, and
+//! why the loader found it where it did.
 //!
 //! A station of its own beside the line: records of packages and files are read on its threads, so
 //! that neither a large database nor a hung mount holds up the ring. What it finds goes to the
 //! analysis as an observation that follows the mapping's own.
 
 mod place;
+mod variables;
 mod worker;
 
 use std::io;
@@ -12,10 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::host::{Body, Observation};
+use crate::host::{Body, Observation, Owners};
 use worker::{Message, Worker};
 
-/// Libraries waiting to be asked about; more are not, and are counted.
+/// Questions that wait; more do not, and are counted.
 const WAITING_MAX: u64 = 4096;
 
 /// Takes what is found. Must not block.
@@ -39,9 +41,9 @@ struct Counts {
 /// The same at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Libraries not asked about, because too many were waiting.
+    /// Questions not asked, because too many were waiting.
     pub dropped: u64,
-    /// Libraries told of.
+    /// Questions answered.
     pub answered: u64,
 }
 
@@ -59,9 +61,10 @@ impl Provenance {
         Ok(Self { messages: Mutex::new(messages), counts })
     }
 
-    /// Asks where a library came from, if `seen` is one. Never blocks.
-    pub fn look(&self, seen: &Observation) {
-        if !matches!(seen.body, Body::Library(_)) {
+    /// Asks where a library came from, if `seen` is one, or whose those are that a variable names, and
+    /// notes in it that the answer follows. Never blocks.
+    pub fn look(&self, seen: &mut Observation) {
+        if !is_question(seen) {
             return;
         }
         if self.counts.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
@@ -71,6 +74,11 @@ impl Provenance {
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         if messages.send(Message::Ask(Box::new(seen.clone()))).is_ok() {
             self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+            match &mut seen.body {
+                Body::Library(library) => library.asked = true,
+                Body::Environment(variable) => variable.owners = Owners::Asked,
+                _ => {}
+            }
         }
     }
 
@@ -81,6 +89,18 @@ impl Provenance {
             dropped: self.counts.dropped.load(Ordering::Relaxed),
             answered: self.counts.answered.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Who preloads something into a guarded program is told of at once, whoever owns it.
+fn is_question(seen: &Observation) -> bool {
+    match &seen.body {
+        Body::Library(_) => true,
+        Body::Environment(variable) => {
+            let found = variable.libraries.iter().any(|library| library.file.is_some());
+            found && !seen.process.program.guarded()
+        }
+        _ => false,
     }
 }
 

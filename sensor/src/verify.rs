@@ -23,10 +23,12 @@ mod loader;
 pub(crate) mod maps;
 mod plan;
 pub(crate) mod process;
+mod reach;
 mod report;
 mod resolve;
 mod scope;
 mod target;
+mod text;
 
 use std::thread;
 use std::time::Duration;
@@ -39,6 +41,7 @@ use self::link_map::Bounds;
 use self::loader::Program;
 use self::plan::Plans;
 use self::process::Process;
+use self::text::TextChecker;
 
 pub use self::elf::ElfError;
 pub use self::error::VerifyError;
@@ -46,6 +49,8 @@ pub use self::process::list_processes;
 pub use self::report::{
     Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, SlotKind, SlotMismatch, Target,
 };
+pub(crate) use self::text::shown;
+pub use self::text::{Explanation, Loose, OwnProbes, Patch, RestoredPage, Stray, StrayKind, Text};
 
 /// How often a process is looked at again while its loader is at work.
 const SETTLE_TRIES: u32 = 3;
@@ -72,6 +77,8 @@ pub struct Limits {
     /// Looks at a process that is being linked or changes, `recheck_after` apart. Who asks again
     /// by itself sets 1, so that one such process does not keep others waiting.
     pub settle_tries: u32,
+    /// Whether code is compared, too.
+    pub text: bool,
 }
 
 /// Checks processes, remembering files and expectations between checks.
@@ -81,6 +88,7 @@ pub struct Verifier {
     files: Files,
     plans: Plans,
     vdso: Vdso,
+    code: TextChecker,
 }
 
 /// How much a [`Verifier`] remembers.
@@ -110,6 +118,7 @@ impl Default for Limits {
             time: Duration::from_secs(10),
             recheck_after: Duration::from_millis(30),
             settle_tries: SETTLE_TRIES,
+            text: true,
         }
     }
 }
@@ -119,9 +128,14 @@ impl Default for Limits {
 impl Verifier {
     /// A verifier that remembers nothing yet.
     pub fn new(limits: Limits) -> Self {
+        Self::knowing(limits, OwnProbes::default())
+    }
+
+    /// One that does not tell the probes that the sensor itself has set.
+    pub fn knowing(limits: Limits, own: OwnProbes) -> Self {
         let files = Files::new(limits.file_entries, limits.file_bytes);
         let plans = Plans::new(limits.plan_entries, limits.plan_bytes);
-        Self { limits, files, plans, vdso: Vdso::own() }
+        Self { limits, files, plans, vdso: Vdso::own(), code: TextChecker::new(own) }
     }
 
     /// Checks one process now. Deviations are looked at twice, [`Limits::recheck_after`] apart
@@ -129,7 +143,7 @@ impl Verifier {
     /// between them ([`Gap::Unconfirmed`]): a login may be over before the second.
     pub fn check(&mut self, pid: u32) -> Result<Report, VerifyError> {
         let first = self.settled_report(pid)?;
-        if first.mismatches.is_empty() && first.settled {
+        if first.is_clean() && first.settled {
             return Ok(first);
         }
         thread::sleep(self.limits.recheck_after);
@@ -161,10 +175,13 @@ impl Verifier {
     fn look(&mut self, pid: u32) -> Result<Report, VerifyError> {
         let budget = Budget::new(pid, self.limits.time);
         let process = Process::open(pid)?;
+        let gone = || VerifyError::Gone { pid };
         let mut gaps = Vec::new();
         let program = loader::find(&process, &mut self.files, &mut gaps)?;
         let Program::Linked(linked) = program else {
-            return Ok(Report::unchecked(&process, program.linkage(), gaps));
+            let text = self.look_at_code(&process, None, budget, &mut gaps)?;
+            let report = Report::unchecked(&process, program.linkage(), gaps);
+            return if process.is_same() { Ok(Report { text, ..report }) } else { Err(gone()) };
         };
         let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
         let maps = link_map::read_link_maps(&process, linked.debug, bounds)?;
@@ -173,23 +190,38 @@ impl Verifier {
         let layout =
             Layout::build(&process, maps, loader, linked.linkage, files, budget, &mut gaps)?;
         let plan = self.plans.get(&layout, budget)?;
-        for vma in layout.unlisted(&process) {
-            gaps.push(Gap::Unlisted { path: vma.path.to_string() });
-        }
         if plan.scopes.order_differs {
             gaps.push(Gap::LinkOrder);
         }
         let comparer = Comparer::new(&process, &layout, &plan, &self.vdso, budget, &mut gaps);
         let comparison = comparer.run()?;
+        if !self.limits.text {
+            let unlisted = layout.unlisted(&process).into_iter();
+            gaps.extend(unlisted.map(|vma| Gap::Unlisted { path: vma.path.to_string() }));
+        }
+        let text = self.look_at_code(&process, Some(&layout), budget, &mut gaps)?;
         // Exiting processes lose their memory first: what could not be read then means nothing.
         if !process.is_same() || process.read_u64(linked.debug).is_err() {
-            return Err(VerifyError::Gone { pid });
+            return Err(gone());
         }
         let audit = audit::look(&process, &linked, &layout)?;
         let preloads = plan.scopes.preloads.iter();
         let preloads = preloads.filter_map(|at| layout.modules.get(*at)?.module_ref()).collect();
         let report = Report::checked(&process, &layout, comparison, preloads, gaps);
-        Ok(Report { audit, ..report })
+        Ok(Report { audit, text, ..report })
+    }
+
+    fn look_at_code(
+        &mut self,
+        process: &Process,
+        layout: Option<&Layout>,
+        budget: Budget,
+        gaps: &mut Vec<Gap>,
+    ) -> Result<Text, VerifyError> {
+        if !self.limits.text {
+            return Ok(Text::default());
+        }
+        self.code.look(process, layout, &mut self.files, budget, gaps)
     }
 }
 
@@ -207,6 +239,11 @@ pub fn scan(
 // === impl Report ===
 
 impl Report {
+    /// Whether slots and code are what they should be, or account for themselves.
+    pub fn is_clean(&self) -> bool {
+        self.mismatches.is_empty() && self.text.is_quiet()
+    }
+
     fn unchecked(process: &Process, linkage: Linkage, gaps: Vec<Gap>) -> Self {
         Self {
             pid: process.pid,
@@ -221,6 +258,7 @@ impl Report {
             linkage,
             preloads: Vec::new(),
             audit: None,
+            text: Text::default(),
         }
     }
 
@@ -231,10 +269,11 @@ impl Report {
                 let first = &self.mismatches;
                 second.settled &= self.modules == second.modules;
                 second.mismatches.retain(|now| first.iter().any(|then| then.same_finding(now)));
+                second.text.confirm(&self.text);
                 Ok(second)
             }
             Err(VerifyError::Gone { .. } | VerifyError::NoMemory { .. })
-                if self.settled && !self.mismatches.is_empty() =>
+                if self.settled && !self.is_clean() =>
             {
                 self.gaps.push(Gap::Unconfirmed);
                 Ok(self)
@@ -302,6 +341,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            text: Text::default(),
         }
     }
 

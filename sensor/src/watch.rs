@@ -6,7 +6,7 @@
 //! over the name, a file system without handles, events lost) is found by comparison, without who.
 
 mod actor;
-mod cache;
+pub(crate) mod cache;
 mod change;
 mod describe;
 mod examine;
@@ -19,7 +19,7 @@ mod roots;
 mod spot;
 mod state;
 mod sys;
-mod text;
+pub(crate) mod text;
 mod views;
 mod walk;
 mod work;

@@ -9,6 +9,7 @@ mod arm;
 mod idle;
 mod process;
 mod report;
+mod rungs;
 mod sshd;
 mod stats;
 mod workload;
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// machine is one on which audit was on at some time, as on every Debian with systemd.
     #[arg(long)]
     without_audit: bool,
+    /// Leave out the cost of each kernel program by itself.
+    #[arg(long)]
+    without_rungs: bool,
     /// Fail when a figure misses its limit.
     #[arg(long)]
     check: bool,
@@ -73,6 +77,11 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     for line in &idle {
         println!("{line}");
     }
+    if !args.without_rungs && wants(args, arm::Kind::Halfsecond) {
+        for each in rungs::measure(&mut Halfsecond::new(&folder()?)?)? {
+            println!("{each}");
+        }
+    }
     let within = report.within_limits() && idle.iter().all(idle::Idle::within_limits);
     if args.check && !within {
         bail!("a figure misses its limit");
@@ -87,9 +96,13 @@ fn folder() -> Result<PathBuf> {
     Ok(folder.canonicalize()?)
 }
 
+fn wants(args: &Args, kind: arm::Kind) -> bool {
+    args.arm.is_empty() || args.arm.contains(&kind)
+}
+
 /// The arms of this run; those that this machine cannot run are named and left out.
 fn arms(args: &Args) -> Result<Vec<Box<dyn Arm>>> {
-    let wanted = |kind| args.arm.is_empty() || args.arm.contains(&kind);
+    let wanted = |kind| wants(args, kind);
     let mut arms: Vec<Box<dyn Arm>> = vec![Box::new(Off("off")), Box::new(Off("off again"))];
     if wanted(arm::Kind::Halfsecond) {
         arms.push(Box::new(Halfsecond::new(&folder()?)?));

@@ -136,17 +136,17 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
     Ok(vec![counted(name, &mut command)?])
 }
 
-/// What runs in each guest, with the part of it that is meant: what sees the kernel, and what a
-/// kernel decides about.
-const GUEST_TESTS: [(&str, Option<&str>); 5] = [
-    ("kernel", None),
-    ("watch", None),
-    ("e2e", Some("linker::")),
-    ("cli", Some("libs::")),
-    ("verify", None),
-];
+/// What runs in each guest, with the part of it that is meant (all of it: an empty word): what sees
+/// the kernel, and what a kernel decides about. The first two have the machine for themselves.
+const GUEST_TESTS: [(&str, &str); 5] =
+    [("kernel", ""), ("e2e", "linker::"), ("watch", ""), ("cli", "libs::"), ("verify", "")];
+const GUEST_ALONE: [&str; 2] = ["kernel", "e2e"];
 /// Unit tests that run there too: they read files as a kernel shows them.
 const GUEST_UNITS: &str = "package::";
+/// What reads files and /proc in ways that no kernel series changed: once for each architecture.
+const GUEST_ONCE: [&str; 3] = ["cli", "verify", "units"];
+/// Others wait for most of their time: as many at once as help on two processors.
+const GUEST_THREADS: &str = "--test-threads=4";
 /// What is optimised a little, as unoptimised code is slow beyond patience there: the agent itself,
 /// and what reads and hashes whole files.
 const GUEST_OPTIMISED: [&str; 6] = ["sensor", "md-5", "object", "redb", "sha1", "sha2"];
@@ -182,21 +182,27 @@ fn guest_payload(target: &str) -> Result<vm::Payload> {
         path.with_context(|| format!("cargo built no {kind} called {name} for {target}"))
     };
     let mut payload = vm::Payload::default();
+    let program = |name: &str, kind: &str, target: &str, only: &str| {
+        let mut args = if GUEST_ALONE.contains(&name) { vm::alone() } else { together() };
+        args.extend((!only.is_empty()).then(|| only.to_owned()));
+        let (name, once) = (name.to_owned(), GUEST_ONCE.contains(&name));
+        anyhow::Ok(vm::Program { name, binary: find(kind, target)?, args, once })
+    };
     for (name, only) in tests {
-        let (name, only) = ((*name).to_owned(), only.map(str::to_owned));
-        payload.programs.push(vm::Program { binary: find("test", &name)?, name, only });
+        payload.programs.push(program(name, "test", name, only)?);
     }
-    payload.programs.push(vm::Program {
-        name: "units".to_owned(),
-        binary: find("lib", "sensor")?,
-        only: Some(GUEST_UNITS.to_owned()),
-    });
+    payload.programs.push(program("units", "lib", "sensor", GUEST_UNITS)?);
     payload.placed = repo::fixtures()?;
     let agent = find("bin", "halfsecond")?;
     // Cargo's temporary directory for tests: target/TARGET/tmp beside target/TARGET/debug.
     payload.folders.extend(agent.ancestors().nth(2).map(|folder| folder.join("tmp")));
     payload.placed.push(agent);
     Ok(payload)
+}
+
+/// Several at once, what they print shown at the end.
+fn together() -> Vec<String> {
+    [GUEST_THREADS, "--show-output"].map(str::to_owned).into()
 }
 
 /// Builds one of the agent's integration tests and returns where cargo put it.

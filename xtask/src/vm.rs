@@ -32,8 +32,10 @@ pub(crate) struct Program {
     pub(crate) name: String,
     /// Static, for the guest's architecture.
     pub(crate) binary: PathBuf,
-    /// Its tests with this in their names, where not all are meant.
-    pub(crate) only: Option<String>,
+    /// For libtest.
+    pub(crate) args: Vec<String>,
+    /// Only the first kernel of an architecture runs it.
+    pub(crate) once: bool,
 }
 
 /// What a guest is to run.
@@ -100,17 +102,24 @@ pub(crate) fn run(
     let modules: Vec<PathBuf> =
         kernels.iter().flat_map(|(_, kernel)| kernel.modules.iter().cloned()).collect();
     for (spec, kernel) in kernels {
-        let image = match images.entry(spec.arch) {
-            Entry::Occupied(entry) => entry.into_mut(),
+        let mut left_out = Vec::new();
+        let (image, _) = match images.entry(spec.arch) {
+            Entry::Occupied(entry) => {
+                let made: &mut (PathBuf, Vec<String>) = entry.into_mut();
+                left_out.clone_from(&made.1);
+                made
+            }
             Entry::Vacant(entry) => {
                 let payload = build(spec.arch.rust_target())?;
+                let once = payload.programs.iter().filter(|program| program.once);
+                let once = once.map(|program| program.name.clone()).collect();
                 let image = initramfs(spec.arch, &mut archive, payload, &modules)
                     .with_context(|| format!("cannot make the {} guest", spec.arch.debian()))?;
-                entry.insert(image)
+                entry.insert((image, once))
             }
         };
         println!("\n-- {spec}: Linux {} ({})", kernel.version, spec.arch.debian());
-        let outcome = qemu::boot(&spec, &kernel, image, limit)?;
+        let outcome = qemu::boot(&spec, &kernel, image, &left_out, limit)?;
         println!("-- {outcome}");
         outcomes.push(outcome);
     }
@@ -135,7 +144,7 @@ fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
     let names = or_all(names);
     let outcomes = run(&names, Duration::from_secs(limit), |_| {
         let program = |path: &PathBuf| {
-            Ok(Program { name: file_name(path)?, binary: path.clone(), only: None })
+            Ok(Program { name: file_name(path)?, binary: path.clone(), args: alone(), once: false })
         };
         let programs = programs.iter().map(program).collect::<Result<_>>()?;
         Ok(Payload { programs, ..Payload::default() })
@@ -165,7 +174,8 @@ fn initramfs(
     };
     let init = own(&["build"], "bin", "vm-init")?;
     let rig = own(&["test", "--no-run"], "test", "guest")?;
-    let mut tests = vec![Program { name: "guest".to_owned(), binary: rig, only: None }];
+    let mut tests =
+        vec![Program { name: "guest".to_owned(), binary: rig, args: alone(), once: false }];
     tests.extend(payload.programs);
     let folder = guest::provide(arch, archive)?;
     let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));
@@ -182,6 +192,11 @@ fn initramfs(
     };
     guest::assemble(&path, &folder, &parts)?;
     Ok(path)
+}
+
+/// One test after the other, each shown while it runs.
+pub(crate) fn alone() -> Vec<String> {
+    ["--test-threads=1", "--nocapture"].map(str::to_owned).into()
 }
 
 fn or_all(names: &[String]) -> Vec<String> {

@@ -12,7 +12,11 @@ const S_IFSOCK: u16 = 0o140_000;
 
 /// A `struct file *`.
 #[derive(Clone, Copy)]
-pub struct File(KernelPtr);
+pub struct File<const TYPED: bool = false>(KernelPtr<TYPED>);
+
+/// A `struct inode *`.
+#[derive(Clone, Copy)]
+pub struct Inode<const TYPED: bool = false>(KernelPtr<TYPED>);
 
 /// As [`sensor_common::record::Map`] has them.
 pub struct Facts {
@@ -22,9 +26,9 @@ pub struct Facts {
     pub fs_magic: u32,
 }
 
-impl From<KernelPtr> for File {
+impl<const TYPED: bool> From<KernelPtr<TYPED>> for File<TYPED> {
     #[inline(always)]
-    fn from(pointer: KernelPtr) -> Self {
+    fn from(pointer: KernelPtr<TYPED>) -> Self {
         Self(pointer)
     }
 }
@@ -34,52 +38,32 @@ impl File {
     pub fn new(address: u64) -> Option<Self> {
         KernelPtr::new(address).map(Self)
     }
+}
 
+impl<const TYPED: bool> File<TYPED> {
     #[inline(always)]
-    fn inode(self) -> Option<KernelPtr> {
-        self.0.follow(offset!(file_inode))
+    pub fn inode(self) -> Option<Inode<TYPED>> {
+        self.0.follow(offset!(file_inode)).map(Inode)
     }
 
     #[inline(always)]
     pub fn key(self) -> Option<FileKey> {
-        let inode = self.inode()?;
-        Some(FileKey {
-            ino: inode.read(offset!(inode_ino))?,
-            dev: inode.follow(offset!(inode_sb))?.read(offset!(sb_dev))?,
-            generation: inode.read(offset!(inode_generation))?,
-            ctime_s: inode.read_or_zero(offset!(inode_ctime)),
-            size: inode.read(offset!(inode_size))?,
-        })
+        self.inode()?.key()
     }
 
     #[inline(always)]
     pub fn mode(self) -> Option<u16> {
-        self.inode()?.read(offset!(inode_mode))
-    }
-
-    /// What else the inode says. Called after [`File::key`] has succeeded, so the inode is there,
-    /// and no branch is needed on it.
-    #[inline(always)]
-    pub fn facts(self) -> Facts {
-        let inode = self.inode().unwrap_or(KernelPtr::NULL);
-        let superblock = KernelPtr::from_raw(inode.read_or_zero(offset!(inode_sb)));
-        Facts {
-            owner: number(inode, offset!(inode_uid)),
-            links: number(inode, offset!(inode_nlink)),
-            mtime_s: inode.read_or_zero(offset!(inode_mtime)),
-            // The kernel's field is wider than any number in use.
-            fs_magic: superblock.read_or_zero::<u64>(offset!(sb_magic)) as u32,
-        }
+        self.inode()?.mode()
     }
 
     #[inline(always)]
-    pub fn dentry(self) -> Option<KernelPtr> {
+    pub fn dentry(self) -> Option<KernelPtr<TYPED>> {
         self.0.follow(offset!(file_dentry))
     }
 
     /// A `struct vfsmount *`.
     #[inline(always)]
-    pub fn mount(self) -> Option<KernelPtr> {
+    pub fn mount(self) -> Option<KernelPtr<TYPED>> {
         self.0.follow(offset!(file_mnt))
     }
 
@@ -89,15 +73,46 @@ impl File {
         if self.mode()? & S_IFMT != S_IFSOCK {
             return None;
         }
-        let socket = self.0.follow(offset!(file_private_data))?;
+        let socket = self.0.plain().follow(offset!(file_private_data))?;
         socket.follow(offset!(socket_sk)).map(Sock::from)
     }
 }
 
-/// A number that may be 0, or [`UNKNOWN`] on a kernel without it.
-#[inline(always)]
-fn number(inode: KernelPtr, offset: u32) -> u32 {
-    if offset == UNRESOLVED { UNKNOWN } else { inode.read_or_zero(offset) }
+impl<const TYPED: bool> Inode<TYPED> {
+    #[inline(always)]
+    pub fn key(self) -> Option<FileKey> {
+        Some(FileKey {
+            ino: self.0.read(offset!(inode_ino))?,
+            dev: self.0.follow(offset!(inode_sb))?.read(offset!(sb_dev))?,
+            generation: self.0.read(offset!(inode_generation))?,
+            ctime_s: self.0.read_or_zero(offset!(inode_ctime)),
+            size: self.0.read(offset!(inode_size))?,
+        })
+    }
+
+    #[inline(always)]
+    pub fn mode(self) -> Option<u16> {
+        self.0.read(offset!(inode_mode))
+    }
+
+    /// What else the inode says.
+    #[inline(always)]
+    pub fn facts(self) -> Facts {
+        let superblock = self.0.follow(offset!(inode_sb)).map_or(KernelPtr::NULL, KernelPtr::plain);
+        Facts {
+            owner: self.number(offset!(inode_uid)),
+            links: self.number(offset!(inode_nlink)),
+            mtime_s: self.0.read_or_zero(offset!(inode_mtime)),
+            // The kernel's field is wider than any number in use.
+            fs_magic: superblock.read_or_zero::<u64>(offset!(sb_magic)) as u32,
+        }
+    }
+
+    /// A number that may be 0, or [`UNKNOWN`] on a kernel without it.
+    #[inline(always)]
+    fn number(self, offset: u32) -> u32 {
+        if offset == UNRESOLVED { UNKNOWN } else { self.0.read_or_zero(offset) }
+    }
 }
 
 /// The part of a file's identity by which programs are guarded.

@@ -17,13 +17,16 @@ const STEPS: u32 = 32;
 /// fs/d_path.c `prepend_path`: a dentry that is the root of its mount continues at the mount
 /// point; one that is its own parent ends the walk.
 #[inline(always)]
-pub fn walk(file: File, path: &mut Path) {
+pub fn walk<const TYPED: bool>(file: File<TYPED>, path: &mut Path) {
     path.truncated = 1;
-    let (Some(mut dentry), Some(mut vfsmount)) = (file.dentry(), file.mount()) else {
+    let (Some(dentry), Some(vfsmount)) = (file.dentry(), file.mount()) else {
         return;
     };
+    // From a mount to what it sits on is a step the verifier does not follow by type.
+    let (mut dentry, mut vfsmount) = (dentry.plain(), vfsmount.plain());
+    let mut top = root_of(vfsmount);
     for _ in 0..STEPS {
-        if vfsmount.follow(offset!(vfsmount_root)) == Some(dentry) {
+        if dentry == top {
             let Some(mount) = vfsmount.outer(offset!(mount_mnt)) else { return };
             let Some(parent) = mount.follow(offset!(mount_parent)) else { return };
             if parent == mount {
@@ -32,17 +35,17 @@ pub fn walk(file: File, path: &mut Path) {
             }
             let Some(mountpoint) = mount.follow(offset!(mount_mountpoint)) else { return };
             let Some(above) = parent.member(offset!(mount_mnt)) else { return };
-            (dentry, vfsmount) = (mountpoint, above);
+            (dentry, vfsmount, top) = (mountpoint, above, root_of(above));
             continue;
         }
-        let Some(parent) = dentry.follow(offset!(dentry_parent)) else { return };
+        let Some((parent, name)) = parent_and_name(dentry) else { return };
         let is_root = parent == dentry;
         // A root that is not its mount's root belongs to no tree: a memfd has a name all the same.
         if is_root && path.len > 0 {
             path.truncated = 0;
             return;
         }
-        if append(dentry, path).is_none() {
+        if append(name, path).is_none() {
             return;
         }
         if is_root {
@@ -53,13 +56,31 @@ pub fn walk(file: File, path: &mut Path) {
     }
 }
 
-/// Adds the name of `dentry` after the components that are there.
+/// Where a mount ends; null, which no dentry is, where that cannot be read.
+#[inline(always)]
+fn root_of(vfsmount: KernelPtr) -> KernelPtr {
+    vfsmount.follow(offset!(vfsmount_root)).unwrap_or(KernelPtr::NULL)
+}
+
+/// The dentry above `dentry`, and the bytes of its own name.
+#[inline(always)]
+fn parent_and_name(dentry: KernelPtr) -> Option<(KernelPtr, KernelPtr)> {
+    let (parent, name) = (offset!(dentry_parent), offset!(dentry_name));
+    // include/linux/dcache.h, 5.10 to 7.0: the hash and length lie between them. One helper call
+    // for both.
+    if name.wrapping_sub(parent) == 16 {
+        let [parent, _, name]: [u64; 3] = dentry.read(parent)?;
+        return Some((KernelPtr::new(parent)?, KernelPtr::new(name)?));
+    }
+    Some((dentry.follow(parent)?, dentry.follow(name)?))
+}
+
+/// Adds `name` after the components that are there.
 ///
 /// The cursor lives in the record, not in a register: read back it is an unknown number to the
 /// verifier, so the states of all iterations look alike and are pruned.
 #[inline(always)]
-fn append(dentry: KernelPtr, path: &mut Path) -> Option<()> {
-    let name = dentry.follow(offset!(dentry_name))?;
+fn append(name: KernelPtr, path: &mut Path) -> Option<()> {
     let cursor = &raw mut path.len;
     // SAFETY: a field of a live reference.
     let at = usize::from(unsafe { read_volatile(cursor) });

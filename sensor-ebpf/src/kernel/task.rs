@@ -1,28 +1,38 @@
 //! `struct task_struct` and what hangs off it.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_current_task_btf};
 use sensor_common::record::Usage;
 
 use super::KernelPtr;
 use super::file::File;
-use crate::globals::offset;
+use crate::globals::{config, offset};
 
 /// A `struct task_struct *`.
 #[derive(Clone, Copy)]
-pub struct Task(KernelPtr);
+pub struct Task<const TYPED: bool = false>(KernelPtr<TYPED>);
 
 impl Task {
     #[inline(always)]
     pub fn new(address: u64) -> Option<Self> {
         KernelPtr::new(address).map(Self)
     }
+}
 
+impl Task<true> {
     #[inline(always)]
     pub fn current() -> Option<Self> {
-        // SAFETY: the helper has no arguments and cannot fail.
-        Self::new(unsafe { bpf_get_current_task() })
+        let address = if config!(has_task_pt_regs) == 0 {
+            // SAFETY: the helper has no arguments and cannot fail.
+            unsafe { bpf_get_current_task() }
+        } else {
+            // SAFETY: as above; its result has a type.
+            (unsafe { bpf_get_current_task_btf() }) as u64
+        };
+        KernelPtr::vouched_for(address).map(Self)
     }
+}
 
+impl<const TYPED: bool> Task<TYPED> {
     #[inline(always)]
     pub fn tid(self) -> Option<u32> {
         self.0.read(offset!(task_pid))
@@ -79,7 +89,7 @@ impl Task {
     }
 
     #[inline(always)]
-    pub fn exe(self) -> Option<File> {
+    pub fn exe(self) -> Option<File<TYPED>> {
         self.0.follow(offset!(task_mm))?.follow(offset!(mm_exe_file)).map(File::from)
     }
 
@@ -100,13 +110,13 @@ impl Task {
         if fd >= u64::from(room) {
             return None;
         }
-        table.follow(offset!(fdt_fd))?.element(fd).map(File::from)
+        table.follow(offset!(fdt_fd))?.plain().element(fd).map(File::from)
     }
 
     /// Kernel stack.
     #[inline(always)]
     pub fn stack(self) -> Option<KernelPtr> {
-        self.0.follow(offset!(task_stack))
+        self.0.follow(offset!(task_stack)).map(KernelPtr::plain)
     }
 
     /// Flags of the entry code; 0 where the architecture has none.

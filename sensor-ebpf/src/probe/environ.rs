@@ -157,7 +157,7 @@ fn try_environ(ctx: &RawTracePointContext) -> Option<()> {
     // SAFETY: a live map value of any bytes, which one program uses at a time.
     let scan = unsafe { &mut *scan };
     if load(&scan.state) != MORE {
-        begin_look(Task::new(ctx.arg(0))?, scan);
+        begin_look(Task::current()?, scan);
     }
     if load(&scan.state) == MORE {
         look(scan);
@@ -185,7 +185,7 @@ fn try_environ(ctx: &RawTracePointContext) -> Option<()> {
 
 /// Finds the environment of the program that has just started.
 #[inline(always)]
-fn begin_look(task: Task, scan: &mut Scan) {
+fn begin_look(task: Task<true>, scan: &mut Scan) {
     store(&mut scan.count, 0);
     let state = find(task, scan).unwrap_or(UNREAD);
     store(&mut scan.state, state);
@@ -195,7 +195,7 @@ fn begin_look(task: Task, scan: &mut Scan) {
 /// `create_elf_tables`); the strings lie above, one after the other, and above them the program's
 /// name and a null of eight bytes.
 #[inline(always)]
-fn find(task: Task, scan: &mut Scan) -> Option<u32> {
+fn find(task: Task<true>, scan: &mut Scan) -> Option<u32> {
     let (stack, start, end) = task.environ()?;
     if start == end {
         return Some(DONE);

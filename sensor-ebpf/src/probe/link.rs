@@ -46,7 +46,7 @@ pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
 
 /// The current task is in `mprotect(addr, len, prot)` or `pkey_mprotect`.
 #[inline(always)]
-pub fn protect(call: Syscall) -> Option<()> {
+pub fn protect<const TYPED: bool>(call: Syscall<TYPED>) -> Option<()> {
     if call.arg::<2>()? != PROT_READ {
         return Some(());
     }

@@ -20,7 +20,7 @@ const MAP_ANONYMOUS: u64 = 0x20;
 /// The descriptor is read before the kernel reads it, so another thread may still exchange the
 /// file; and the call may still fail.
 #[inline(always)]
-pub fn by_descriptor(call: Syscall) -> Option<()> {
+pub fn by_descriptor<const TYPED: bool>(call: Syscall<TYPED>) -> Option<()> {
     if call.arg::<2>()? & PROT_EXEC == 0 || call.arg::<3>()? & MAP_ANONYMOUS != 0 {
         return Some(());
     }
@@ -32,23 +32,24 @@ pub fn by_descriptor(call: Syscall) -> Option<()> {
 /// The kernel is about to map `file` for the current task, executable.
 #[inline(always)]
 pub fn by_file(file: File) -> Option<()> {
-    let call = Syscall::current().unwrap_or(Syscall::none());
-    match call.number().unwrap_or(0) {
+    let call = Syscall::current();
+    match call.and_then(Syscall::number).unwrap_or(0) {
         // The executable and its interpreter: the exec record speaks for them.
         number::EXECVE | number::EXECVEAT => Some(()),
-        number::MMAP => mapped(file, call),
+        number::MMAP => mapped(file, call?),
         _ => mapped(file, Syscall::none()),
     }
 }
 
 #[inline(always)]
-fn mapped(file: File, call: Syscall) -> Option<()> {
+fn mapped<const TYPED: bool>(file: File, call: Syscall<TYPED>) -> Option<()> {
     let tgid = current_tgid();
     if is_agent(tgid) {
         return Some(());
     }
     let task = Task::current()?;
-    let pair = KnownPair { exe: task.exe()?.key()?, file: file.key()? };
+    let inode = file.inode()?;
+    let pair = KnownPair { exe: task.exe()?.key()?, file: inode.key()? };
     if pair.exe.ino == pair.file.ino && pair.exe.dev == pair.file.dev {
         return Some(());
     }
@@ -62,9 +63,16 @@ fn mapped(file: File, call: Syscall) -> Option<()> {
 /// What may fail comes before the record, and the walk, which is a loop, right after it begins:
 /// each state at its head is a walk of its own to the verifier.
 #[inline(always)]
-fn tell(task: Task, file: File, pair: &KnownPair, call: Syscall, role: Role) -> Option<()> {
+fn tell<const TYPED: bool>(
+    task: Task<true>,
+    file: File,
+    pair: &KnownPair,
+    call: Syscall<TYPED>,
+    role: Role,
+) -> Option<()> {
     let uid = task.uid()?;
-    let mode = file.mode()?;
+    let inode = file.inode()?;
+    let mode = inode.mode()?;
     // Lost, it stays unknown and is told next time.
     let Some(mut record) = begin::<Map>(ring_for(role), role) else { return Some(()) };
     path::walk(file, &mut record.path);
@@ -76,7 +84,7 @@ fn tell(task: Task, file: File, pair: &KnownPair, call: Syscall, role: Role) -> 
     record.offset = call.arg_or_zero::<5>();
     record.mode = u32::from(mode);
     record.uid = uid;
-    let facts = file.facts();
+    let facts = inode.facts();
     record.owner = facts.owner;
     record.links = facts.links;
     record.mtime_s = facts.mtime_s;

@@ -8,28 +8,41 @@ use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext, TracePointContext};
 
 use super::{finish, link, mapping};
+use crate::globals::config;
 use crate::kernel::file::File;
-use crate::regs::{Syscall, number};
+use crate::regs::{Syscall, number, raw_argument};
 
 /// TP_PROTO(struct mm_struct *mm, bool write) since 6.14, with the cgroup path between them before;
-/// include/trace/events/mmap_lock.h, 5.11 to 7.0. No argument is used: what counts is the system
-/// call that takes the lock.
+/// include/trace/events/mmap_lock.h, 5.11 to 7.0. What counts is the system call that takes the
+/// lock.
 #[raw_tracepoint(tracepoint = "mmap_lock_start_locking")]
-pub fn memory_lock(_ctx: RawTracePointContext) -> i32 {
+pub fn memory_lock(ctx: RawTracePointContext) -> i32 {
+    if is_reader(&ctx) {
+        return 0;
+    }
     finish(try_lock())
+}
+
+/// A third of all locks around an exec, told apart before any helper is called.
+#[inline(always)]
+fn is_reader(ctx: &RawTracePointContext) -> bool {
+    let write = match config!(lock_write_arg) {
+        1 => raw_argument::<1>(ctx),
+        2 => raw_argument::<2>(ctx),
+        _ => return false,
+    };
+    write & 0xff == 0
 }
 
 #[inline(always)]
 fn try_lock() -> Option<()> {
-    let Some(number) = Syscall::current_number() else { return Some(()) };
+    // A kernel without saved registers has no other rung than this one either.
+    let Some(call) = Syscall::current() else { return Some(()) };
+    let Some(number) = call.number() else { return Some(()) };
     // Most locks are taken by page faults and by calls of no interest.
     let is_ours =
         matches!(number, number::MMAP | number::MPROTECT | number::PKEY_MPROTECT | number::MUNMAP);
-    if !is_ours {
-        return Some(());
-    }
-    let call = Syscall::current()?;
-    if call.is_compat() {
+    if !is_ours || call.is_compat() {
         return Some(());
     }
     match number {

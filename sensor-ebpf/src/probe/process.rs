@@ -18,26 +18,26 @@ use crate::maps::GUARDED;
 /// 5.10 to 7.0. The parent is the current task.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
-    finish(try_fork(ctx.arg(0), ctx.arg(1)))
+    finish(try_fork(ctx.arg(1)))
 }
 
 /// TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), same file and
 /// versions. Runs once the new program is in place.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
-    finish(try_exec(ctx.arg(0), ctx.arg(2)))
+    finish(try_exec(ctx.arg(2)))
 }
 
 /// TP_PROTO(struct task_struct *p), same file; 6.16 adds `bool group_dead`. Runs in every dying
 /// thread, after it has left `signal->live`.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn process_exit(ctx: RawTracePointContext) -> i32 {
-    finish(try_exit(ctx.arg(0)))
+pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    finish(try_exit())
 }
 
 #[inline(always)]
-fn try_fork(parent: u64, child: u64) -> Option<()> {
-    let (parent, child) = (Task::new(parent)?, Task::new(child)?);
+fn try_fork(child: u64) -> Option<()> {
+    let (parent, child) = (Task::current()?, Task::new(child)?);
     let tgid = current_tgid();
     let child_tgid = child.tgid()?;
     if child_tgid == tgid || is_agent(tgid) {
@@ -71,10 +71,12 @@ fn role_of_child(parent: Role) -> Role {
 
 /// The order is the verifier's: what may fail comes before the record begins.
 #[inline(always)]
-fn try_exec(task: u64, bprm: u64) -> Option<()> {
-    let task = Task::new(task)?;
+fn try_exec(bprm: u64) -> Option<()> {
+    // The argument is the current task too, but only this one is known to the verifier.
+    let task = Task::current()?;
     let bprm = KernelPtr::new(bprm)?;
-    let file: File = bprm.follow(offset!(bprm_file))?.into();
+    // fs/exec.c `begin_new_exec` has made `bprm->file` the executable of the new address space.
+    let file = task.exe()?;
     let exe = file.key()?;
     let usage = task.usage()?;
     let tgid = current_tgid();
@@ -124,8 +126,9 @@ fn role_of_program(before: Role, exe: &FileKey) -> Role {
 }
 
 #[inline(always)]
-fn try_exit(task: u64) -> Option<()> {
-    let task = Task::new(task)?;
+fn try_exit() -> Option<()> {
+    // The dying thread is the current one.
+    let task = Task::current()?;
     if !task.is_last_thread() {
         return Some(());
     }

@@ -1,5 +1,7 @@
 //! From events to incidents: logins as the kernel side reports them, clean and attacked.
 
+mod answers;
+mod code;
 mod environment;
 mod hooks;
 mod keeping;
@@ -22,8 +24,9 @@ use crate::host::testing::{
 use crate::host::{ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};
 
-/// Processes to report of, what to report, whether they are still in motion, and who is audited.
-type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>);
+/// Processes to report of, what to report, whether they are still in motion, who is audited, and
+/// what else is reported of every process.
+type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>, CheckReport);
 
 /// Answers a check with mismatches where the process has the hooking library.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +41,7 @@ impl SlotCheck for Slots {
         let callback = Place { module: Some(module), offset: Some(16), ..Place::default() };
         let audit = (state.3 == Some(process.tgid))
             .then_some(UnrequestedAudit { count: 1, callback: Some(callback) });
-        Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..CheckReport::default() })
+        Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..state.4.clone() })
     }
 }
 

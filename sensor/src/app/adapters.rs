@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{major, minor};
 
+use super::code;
 use crate::detect::{
     Category, CheckFailed, CheckReport, Mismatch, Place, SlotCheck, UnrequestedAudit,
 };
@@ -12,7 +13,7 @@ use crate::host::{Clock, Locate, Located, ModuleId, Outside, ProcessId, Procfs};
 use crate::metrics::Metrics;
 use crate::symbol::{AddressSpace, Symbolized, Symbolizer};
 use crate::verify::{
-    self, Audit, Limits, ModuleRef, Report, SlotMismatch, Target, Verifier, VerifyError,
+    self, Audit, Limits, ModuleRef, OwnProbes, Report, SlotMismatch, Target, Verifier, VerifyError,
 };
 
 /// Finds addresses through the maps of live processes.
@@ -51,12 +52,13 @@ fn located(found: Symbolized) -> Option<Located> {
 // === impl Slots ===
 
 impl Slots {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    /// `own` are the probes that the sensor itself has set.
+    pub(super) fn new(metrics: Metrics, own: OwnProbes) -> Self {
         // The analysis asks again by itself, and looks after others meanwhile. A login is over
         // soon, and a check comes when its loader has been quiet: the second look follows at once.
         let recheck_after = Duration::from_millis(5);
         let limits = Limits { settle_tries: 1, recheck_after, ..Limits::default() };
-        Self { verifier: Verifier::new(limits), metrics }
+        Self { verifier: Verifier::knowing(limits, own), metrics }
     }
 
     fn count(&self, took: Duration, result: &Result<Report, VerifyError>) {
@@ -66,7 +68,7 @@ impl Slots {
             Err(VerifyError::Gone { .. }) => "gone",
             Err(_) => "failed",
             Ok(report) if !report.settled => "unsettled",
-            Ok(report) if report.mismatches.is_empty() => "clean",
+            Ok(report) if report.is_clean() => "clean",
             Ok(_) => "mismatch",
         };
         metrics.verify_checks.with_label_values(&[outcome]).inc();
@@ -94,6 +96,7 @@ impl SlotCheck for Slots {
         if report.start_ticks != process.start_ticks {
             return Err(CheckFailed::Gone);
         }
+        let (changes, restored, strays) = code::told(&report);
         Ok(CheckReport {
             taken_ktime_ns: Some(Clock::ktime_ns()),
             slots_checked: report.slots_checked,
@@ -101,6 +104,9 @@ impl SlotCheck for Slots {
             mismatches: report.mismatches.into_iter().map(mismatch).collect(),
             gaps: report.gaps.iter().map(ToString::to_string).collect(),
             audit: report.audit.filter(|audit| audit.requested.is_none()).map(unrequested),
+            changes,
+            restored,
+            strays,
         })
     }
 }
@@ -133,7 +139,7 @@ fn mismatch(found: SlotMismatch) -> Mismatch {
     }
 }
 
-fn place(target: Target) -> Place {
+pub(super) fn place(target: Target) -> Place {
     Place {
         address: target.addr,
         module: target.module.as_ref().map(module_id),
@@ -143,7 +149,7 @@ fn place(target: Target) -> Place {
     }
 }
 
-fn module_id(module: &ModuleRef) -> ModuleId {
+pub(super) fn module_id(module: &ModuleRef) -> ModuleId {
     let dev = major(module.dev) << 20 | minor(module.dev);
     let file = FileKey { ino: module.ino, dev, ..FileKey::default() };
     ModuleId::new(module.path.clone(), module.build_id.clone(), &file)

@@ -20,6 +20,7 @@ use crate::metrics::{Metrics, SEVERITIES, severity_label};
 use crate::sink::Incidents;
 use crate::status::Status;
 use crate::trouble::{Troubles, Turn, chain};
+use crate::verify::OwnProbes;
 
 use super::adapters::Slots;
 use super::incidents::{Kept, open_store};
@@ -54,6 +55,8 @@ pub(super) struct AnalysisThread {
     pub(super) outputs: Incidents,
     pub(super) requests: mpsc::Sender<Directive>,
     pub(super) status: Arc<Status>,
+    /// Probes of the sensor's own.
+    pub(super) own_probes: OwnProbes,
 }
 
 struct Worker {
@@ -113,8 +116,9 @@ impl AnalysisThread {
     pub(super) fn start(self) -> Result<(Intake, JoinHandle<()>), Failure> {
         let (work, todo) = sync_channel(self.config.limits.queue);
         let intake = Intake { work, metrics: self.metrics.clone(), owed_loss: false };
-        let Self { config, host, store, metrics, outputs, requests, status } = self;
-        let analysis = Analysis::new(&config, host, store, Box::new(Slots::new(metrics.clone())));
+        let Self { config, host, store, metrics, outputs, requests, status, own_probes } = self;
+        let slots = Slots::new(metrics.clone(), own_probes);
+        let analysis = Analysis::new(&config, host, store, Box::new(slots));
         let told = analysis.tally();
         let mut worker = Worker {
             analysis,
@@ -165,6 +169,8 @@ impl Worker {
                 self.keep_house(now);
             }
         }
+        let updates = self.analysis.finish();
+        self.publish(&updates);
         self.analysis.flush();
         self.save_incidents();
         self.tell_baselines();

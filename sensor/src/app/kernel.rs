@@ -20,6 +20,7 @@ use crate::probe::{ProbeReport, loader_config};
 use crate::source::{Rings, SourceStats};
 use crate::symbol::{find_entry_offset, find_symbol_offset};
 use crate::trouble::chain;
+use crate::verify::OwnProbes;
 
 /// The loaded kernel side, shared by the source task and the scrapes.
 #[derive(Debug)]
@@ -46,6 +47,11 @@ impl Kernel {
         let mut sensor = self.lock();
         sensor.attach().map_err(load_failure)?;
         Ok(sensor.report().iter().map(ProbeReport::from).collect())
+    }
+
+    /// Where user-space probes are or were set; goes on being filled.
+    pub(super) fn own_probes(&self) -> OwnProbes {
+        self.lock().own_probes()
     }
 
     /// Carries out what the stations ask for. A request that fails costs what it was for; it is
@@ -84,8 +90,9 @@ impl Kernel {
     }
 
     fn read(&self, memory_bytes: u64) -> Option<KernelReading> {
-        let counters = self.lock().counters().ok()?;
-        Some(KernelReading { counters: counters.all(), memory_bytes })
+        let sensor = self.lock();
+        let counters = sensor.counters().ok()?.all();
+        Some(KernelReading { counters, memory_bytes, programs: sensor.program_stats() })
     }
 
     /// A thread that panicked with the lock held leaves maps that are as good as before.

@@ -59,16 +59,21 @@ pub fn libs(
     let mut progress = Progress::new("reading processes", false);
     let inventory = inventory::collect(owners, &mut |left| progress.left(left));
     progress.clear();
-    let inventory = inventory.map_err(|source| Failure::Internal {
+    let mut inventory = inventory.map_err(|source| Failure::Internal {
         what: "cannot list /proc".to_owned(),
         source: Box::new(source),
     })?;
     tell_gaps(&inventory.tally)?;
     if let Some(file) = &args.sbom {
+        hashed(inventory.hash(&mut |left| progress.left(left)), &mut progress)?;
         return bill::write(&inventory, file.as_deref(), out);
     }
     let asked = Asked::new(args, &inventory);
     let wanted = |file: &File| asked.query.matches(file) == Match::Yes;
+    // The short list for people does not show it.
+    if global.json || !asked.query.is_empty() {
+        hashed(inventory.compare(&wanted, &mut |left| progress.left(left)), &mut progress)?;
+    }
     let (written, found) = if global.json {
         row::lines(out, &inventory, &wanted, asked.version_unknown)
     } else {
@@ -80,6 +85,14 @@ pub fn libs(
         _ => Exit::Findings,
     };
     ended(written, exit)
+}
+
+fn hashed(done: io::Result<()>, progress: &mut Progress) -> Result<(), Failure> {
+    progress.clear();
+    done.map_err(|source| Failure::Internal {
+        what: "cannot start reading files".to_owned(),
+        source: Box::new(source),
+    })
 }
 
 /// A list of nothing for lack of privilege is no list.

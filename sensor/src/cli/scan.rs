@@ -1,6 +1,7 @@
-//! `halfsecond scan`: one check of the linkage slots and of the loader's audit state of every
-//! process, without daemon and eBPF.
+//! `halfsecond scan`: one check of the linkage slots, of the code and of the loader's audit state of
+//! every process, without daemon and eBPF.
 
+mod code;
 mod found;
 mod show;
 mod who;

@@ -23,6 +23,64 @@ pub struct CheckReport {
     pub gaps: Vec<String>,
     /// rtld-audit, where it is active and was found not to have been asked for.
     pub audit: Option<UnrequestedAudit>,
+    /// Code that is not its file's.
+    pub changes: Vec<CodeChange>,
+    /// Places in code files that were written to and hold what they should again, our own probes'
+    /// left out.
+    pub restored: Vec<Place>,
+    /// Modules and mappings that contradict each other, and executable memory of no module.
+    pub strays: Vec<StrayCode>,
+}
+
+/// Code that is not what its file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodeChange {
+    /// Where, with the module whose code it is.
+    pub place: Place,
+    /// Bytes that differ.
+    pub length: u64,
+    /// The file's bytes, hex; the first ones.
+    pub expected: String,
+    /// The bytes in memory, hex.
+    pub actual: String,
+    /// The file's instructions.
+    pub expected_code: Vec<String>,
+    /// The instructions in memory.
+    pub actual_code: Vec<String>,
+    /// Where they lead, if they jump or call.
+    pub leads_to: Option<Place>,
+    /// What is known of the reason.
+    pub why: WhyChanged,
+}
+
+/// What accounts for changed code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhyChanged {
+    /// Nothing does.
+    Unknown,
+    /// A known tool.
+    Tool(String),
+    /// The file was written to after the start: what the code was is no longer known.
+    FileChanged,
+}
+
+/// Executable memory that the loader's list of modules does not account for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StrayCode {
+    /// The file or module; none for memory without one.
+    pub module: Option<ModuleId>,
+    /// What contradicts, as a clause that follows the file's name.
+    pub problem: &'static str,
+    /// First address, 0 for several areas.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
+    /// The kernel's name and permissions.
+    pub memory: String,
+    /// Of replaced code: bytes that are not the file's.
+    pub differing: Option<u64>,
+    /// Just-in-time compilers do that, too.
+    pub usual: bool,
 }
 
 /// The loader calls somebody back, and nobody asked for it.

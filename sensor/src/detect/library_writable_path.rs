@@ -1,4 +1,7 @@
-//! `library_writable_path`: code is mapped that someone else could have placed or can change.
+//! `library_writable_path`: code is mapped that someone else could have placed or can change, or that
+//! the loader looked for where someone else could have.
+
+mod search;
 
 use std::sync::Arc;
 
@@ -19,7 +22,13 @@ impl Detector for LibraryWritablePath {
     }
 
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
-        let Body::Library(library) = &seen.body else { return };
+        let library = match &seen.body {
+            Body::Library(library) => library,
+            Body::Traced(traced) => {
+                return out.extend(search::observe(self.id(), seen, traced, world));
+            }
+            _ => return,
+        };
         let place = library.placed.exposure;
         if place == Exposure::Ordinary || judge::library(seen, library, world) == Judged::Known {
             return;

@@ -57,7 +57,7 @@ impl Host {
         match self.read("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
             Ok("3") => Check::degraded("ptrace_scope", "3: nobody may read another's memory")
                 .remedy("set kernel.yama.ptrace_scope to 2 or less at boot")
-                .unseen("redirected slots (got_redirected, scan)"),
+                .unseen("redirected slots and changed code (got_redirected, text_patched, scan)"),
             Ok(value) => Check::ok("ptrace_scope", value),
             Err(_) => Check::ok("ptrace_scope", "Yama is not in use"),
         }

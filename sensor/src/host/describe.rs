@@ -87,6 +87,15 @@ impl Pipeline {
             .variables
             .iter()
             .any(|text| text.starts_with("LD_PRELOAD=") || text.starts_with("LD_AUDIT="));
-        Process { id: proc.id, program, lineage, shown, euid: proc.euid, secure, injected }
+        Process {
+            id: proc.id,
+            program,
+            lineage,
+            shown,
+            euid: proc.euid,
+            secure,
+            injected,
+            variables: Arc::clone(&proc.variables),
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::outside::Outside;
 use super::pipeline::{At, Pipeline};
 use super::preload;
 use super::table::Proc;
-use super::variable::{Ownership, Preloaded, Variable};
+use super::variable::{Owners, Ownership, Preloaded, Variable};
 use crate::event::Env;
 use sensor_common::record::ENV_TRUNCATED;
 
@@ -132,6 +132,7 @@ impl Pipeline {
             cut: seen.cut,
             late: seen.late,
             libraries: libraries(&*self.outside, proc, self.holder(proc), seen.name, seen.value),
+            owners: Owners::NotAsked,
         };
         self.emit(id, now_ns, Body::Environment(variable), out);
     }

@@ -193,6 +193,7 @@ impl Pipeline {
             euid: 0,
             secure: false,
             injected: false,
+            variables: Arc::default(),
         })
     }
 }

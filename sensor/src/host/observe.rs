@@ -78,6 +78,8 @@ pub struct Process {
     pub secure: bool,
     /// Its environment puts code into it (`LD_PRELOAD`, `LD_AUDIT`), by whoever's hand.
     pub injected: bool,
+    /// Loader variables (`NAME=value`) that were seen at its exec so far.
+    pub variables: Arc<[String]>,
 }
 
 /// How an sshd connection authenticates.
@@ -192,6 +194,8 @@ pub struct Library {
     pub during_link: bool,
     /// Where it lies, and who else decides about it.
     pub placed: Placed,
+    /// The provenance station was asked: [`Body::Traced`] follows, soon as a rule.
+    pub asked: bool,
 }
 
 /// See [`Body::Traced`].
@@ -201,6 +205,10 @@ pub struct Traced {
     pub library: Library,
     /// Its package, and whether it is what the package brought.
     pub origin: Arc<crate::package::Origin>,
+    /// How the loader found it, or why that cannot be told.
+    pub way: Result<Arc<crate::search::Explained>, Arc<str>>,
+    /// What was thought of it when it was mapped; the analysis remembers.
+    pub(crate) judged: Option<crate::detect::judge::Judged>,
 }
 
 /// One module's part in a start.

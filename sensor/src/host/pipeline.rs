@@ -264,7 +264,7 @@ impl Pipeline {
             self.attach(at.tgid, path, inode);
         }
         let placed = Placed::of(map, &module.path);
-        let library = Library { module, file: map.file, during_link, placed };
+        let library = Library { module, file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
     }
 

@@ -81,7 +81,7 @@ pub(super) fn variables(bytes: &[u8], most: usize) -> Vec<String> {
 ///
 /// glibc separates `LD_PRELOAD` by blanks and colons (elf/rtld.c `handle_preload_list`) and
 /// `LD_AUDIT` by colons (`audit_list_next`); musl separates by any blank.
-pub(super) fn split<'a>(name: &str, value: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+pub(crate) fn split<'a>(name: &str, value: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
     let (injects, blanks) = match name {
         "LD_PRELOAD" => (true, true),
         "LD_AUDIT" => (true, false),

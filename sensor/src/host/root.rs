@@ -8,13 +8,12 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat,
 use rustix::io::Errno;
 
 use super::variable::FoundLibrary;
+use crate::filesystem;
 
 /// Directories looked at above one file.
 const DEPTH_MAX: usize = 40;
 /// A rename somewhere on the host makes a look-up in the cache fail; the next one succeeds.
 const TRIES: u32 = 3;
-/// `include/uapi/linux/magic.h`, `fs/xfs/libxfs/xfs_format.h`: ext2 to 4, xfs, btrfs, tmpfs, overlay.
-const LOCAL: [rustix::fs::FsWord; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630];
 const OTHERS_WRITE: u32 = 0o022;
 const SET_UID: u32 = 0o4000;
 
@@ -83,12 +82,7 @@ fn inside(root: BorrowedFd<'_>, path: &Path) -> Option<OwnedFd> {
         }
     }
     // The loader may not have opened it yet. A disk of this machine answers soon.
-    is_local(root).then(|| open(ResolveFlags::NO_XDEV).ok()).flatten()
-}
-
-/// The root lies on a file system that waits for no other machine or program.
-fn is_local(root: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(root).is_ok_and(|stat| LOCAL.contains(&stat.f_type))
+    filesystem::answers_soon(root).then(|| open(ResolveFlags::NO_XDEV).ok()).flatten()
 }
 
 #[cfg(test)]

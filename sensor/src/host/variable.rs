@@ -18,6 +18,8 @@ pub struct Variable {
     pub late: bool,
     /// What it makes the loader load: `LD_PRELOAD` and `LD_AUDIT` only.
     pub libraries: Vec<Preloaded>,
+    /// How far the question is whose these libraries are.
+    pub owners: Owners,
 }
 
 /// A library that a variable names.
@@ -44,13 +46,27 @@ pub struct FoundLibrary {
     pub protected: bool,
 }
 
+/// Whether the owners of the libraries that a variable names are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owners {
+    /// Nobody was asked.
+    #[default]
+    NotAsked,
+    /// The provenance station was: the same variable follows, with the answer.
+    Asked,
+    /// This is that answer.
+    Answered,
+}
+
 /// What the distribution's database says of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// It was not asked.
+    /// It was not asked, or has no answer.
     Unknown,
     /// No package has it.
     Nobody,
     /// A package has it: name and version, as a person would write them.
     Package(String),
+    /// A package has it, but it is not what that brought.
+    Differs(String),
 }

@@ -125,6 +125,10 @@ fn decide(worst: &Finding) -> &'static str {
             "Confirmed if a clean build of the same version does not redirect the function; refuted \
              if somebody put a profiler, tracer or hardening library there on purpose."
         }
+        "module_unlinked" => {
+            "Confirmed if nobody can name the program that loads code past the loader; refuted if a \
+             known tool (a profiler, an emulator, a just-in-time compiler) does."
+        }
         "foreign_caller" => {
             "Confirmed if the caller's file differs from its package or its source has no such \
              call; refuted if an upgrade or a new module explains the call."
@@ -155,6 +159,8 @@ fn decide(worst: &Finding) -> &'static str {
 fn suspect(evidence: &Evidence) -> Option<&str> {
     let module = match evidence {
         Evidence::Slot { actual_module, .. } => actual_module,
+        Evidence::Code { leads_to_module, .. } => leads_to_module,
+        Evidence::Mapping { module, .. } => module,
         Evidence::Caller { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
         Evidence::Audit { callback_module, .. } => callback_module,

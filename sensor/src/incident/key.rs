@@ -59,6 +59,8 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::Caller { function, caller_module, .. } => ["caller", function, caller_module, ""],
         Evidence::Audit { callback_module, .. } => ["audit", callback_module, "", ""],
+        Evidence::Code { module, place, actual, .. } => ["code", module, place, actual],
+        Evidence::Mapping { module, problem, memory, .. } => ["mapping", module, problem, memory],
         Evidence::Library { path, build_id, .. } => {
             ["library", build_id.as_deref().unwrap_or(path), "", ""]
         }
@@ -70,6 +72,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }
+        | Evidence::Search { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. }
         | Evidence::Note { .. } => return None,

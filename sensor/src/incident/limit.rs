@@ -126,6 +126,35 @@ fn own_texts(finding: &mut Finding) -> impl Iterator<Item = &mut String> {
         .chain(&mut process.pod)
 }
 
+fn trim_code(evidence: &mut Evidence, room: &mut usize) {
+    match evidence {
+        Evidence::Code {
+            module,
+            place,
+            function,
+            expected,
+            actual,
+            expected_code,
+            actual_code,
+            leads_to,
+            leads_to_module,
+            explained_by,
+            ..
+        } => {
+            expected_code.truncate(MAX_PIECES);
+            actual_code.truncate(MAX_PIECES);
+            let texts = [module, place, function, expected, actual, leads_to, leads_to_module];
+            let more = expected_code.iter_mut().chain(actual_code).chain(explained_by);
+            texts.into_iter().chain(more).for_each(|text| shorten(text, room));
+        }
+        Evidence::Mapping { module, build_id, problem, address, memory, .. } => {
+            let texts = [module, problem, address, memory];
+            texts.into_iter().chain(build_id).for_each(|text| shorten(text, room));
+        }
+        _ => {}
+    }
+}
+
 fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
     match evidence {
         Evidence::Slot {
@@ -149,6 +178,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
         Evidence::Library { path, build_id, inode } => {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }
+        Evidence::Code { .. } | Evidence::Mapping { .. } => trim_code(evidence, room),
         Evidence::Audit { callback, callback_module, callback_build_id, .. } => {
             let texts = [callback, callback_module].into_iter().chain(callback_build_id);
             texts.for_each(|text| shorten(text, room));
@@ -156,6 +186,12 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
         Evidence::Package { package, purl, previous, content, digest, .. } => {
             let optional = purl.iter_mut().chain(previous).chain(digest);
             [package, content].into_iter().chain(optional).for_each(|text| shorten(text, room));
+        }
+        Evidence::Search { found_by, asked_by, seen_as, on_host, not_told, odd } => {
+            odd.truncate(MAX_PIECES);
+            let optional = asked_by.iter_mut().chain(not_told).chain(odd);
+            let texts = [found_by, seen_as, on_host].into_iter().chain(optional);
+            texts.for_each(|text| shorten(text, room));
         }
         Evidence::File { mode, .. } => shorten(mode, room),
         Evidence::Timing {

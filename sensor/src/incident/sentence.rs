@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::loader_files;
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
+use super::{code, loader_files};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -42,12 +42,14 @@ pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> 
     let (mut slots, mut notes) = (0, 0);
     for evidence in &finding.evidence {
         match evidence {
-            Evidence::Slot { .. } => slots += 1,
+            Evidence::Slot { .. } | Evidence::Code { .. } | Evidence::Mapping { .. } => slots += 1,
             Evidence::Note { .. } => notes += 1,
             _ => {}
         }
         let enough = match evidence {
-            Evidence::Slot { .. } => slots > MAX_SLOTS,
+            Evidence::Slot { .. } | Evidence::Code { .. } | Evidence::Mapping { .. } => {
+                slots > MAX_SLOTS
+            }
             Evidence::Note { .. } => notes > MAX_NOTES,
             _ => false,
         };
@@ -56,7 +58,11 @@ pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> 
         }
     }
     if slots > MAX_SLOTS {
-        told.push(format!("the same holds for {} further slots", slots - MAX_SLOTS));
+        let what = match finding.detector.as_str() {
+            "text_patched" | "module_unlinked" => "places",
+            _ => "slots",
+        };
+        told.push(format!("the same holds for {} further {what}", slots - MAX_SLOTS));
     }
     if told.len() <= notes.min(MAX_NOTES) {
         told.insert(0, clause(&finding.title));
@@ -68,7 +74,10 @@ pub(super) fn sentences(finding: &Finding, who: &Who, modules: &mut Modules) -> 
 /// it should, and is of low severity for that.
 pub(super) fn proven(finding: &Finding) -> bool {
     finding.severity >= Severity::Medium
-        || !finding.evidence.iter().any(|evidence| matches!(evidence, Evidence::Slot { .. }))
+        || !finding
+            .evidence
+            .iter()
+            .any(|evidence| matches!(evidence, Evidence::Slot { .. } | Evidence::Code { .. }))
 }
 
 /// Whose address the connection is, where that is known.
@@ -121,6 +130,11 @@ fn sentence(
             };
             format!("{} was called from {}{when}; {before}", symbol(function), place(caller, more))
         }
+        Evidence::Code { leads_to_module, .. } => {
+            let more = modules.introduce(leads_to_module);
+            format!("{}{when}", code::patched(evidence, subject, &who.exe, more))
+        }
+        Evidence::Mapping { .. } => format!("{}{when}", code::mapping(evidence, subject)),
         Evidence::Audit { callback, callback_module, .. } => {
             let more = modules.introduce(callback_module);
             let who =
@@ -151,6 +165,11 @@ fn sentence(
             let before = previous.as_ref().map(|version| format!(" in place of {}", name(version)));
             let but = if content == "differs" { ", but is not what that brought" } else { "" };
             format!("it belongs to {}{since}{}{but}", name(package), before.unwrap_or_default())
+        }
+        Evidence::Search { found_by, .. } if found_by.is_empty() => return None,
+        Evidence::Search { found_by, odd, .. } => {
+            let odd = odd.first().map(|odd| format!(": {}", path(odd))).unwrap_or_default();
+            format!("the loader found it by {}{odd}", path(found_by))
         }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
@@ -267,6 +286,7 @@ impl Modules {
                     (actual_module, id)
                 }
                 Evidence::Library { path, build_id: Some(id), .. } => (path, id),
+                Evidence::Mapping { module, build_id: Some(id), .. } => (module, id),
                 Evidence::Audit { callback_module, callback_build_id: Some(id), .. } => {
                     (callback_module, id)
                 }

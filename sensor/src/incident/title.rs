@@ -2,9 +2,9 @@
 
 use std::cmp::Reverse;
 
-use super::loader_files;
 use super::sentence::{mapped, method, proven, unit};
 use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
+use super::{code, loader_files};
 use crate::finding::{Evidence, Finding};
 
 /// Characters of a title.
@@ -36,8 +36,8 @@ pub(super) fn lead(findings: &[Finding]) -> Option<&Finding> {
 /// The more it proves, the lower.
 fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
-        Evidence::Slot { .. } => 0,
-        Evidence::Audit { .. } | Evidence::Caller { .. } => 1,
+        Evidence::Slot { .. } | Evidence::Code { .. } => 0,
+        Evidence::Audit { .. } | Evidence::Caller { .. } | Evidence::Mapping { .. } => 1,
         Evidence::Exec { .. } | Evidence::LoaderConfig { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
@@ -45,6 +45,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Library { .. }
         | Evidence::File { .. }
         | Evidence::Package { .. }
+        | Evidence::Search { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => 6,
@@ -69,6 +70,7 @@ fn headline(finding: &Finding) -> String {
             let owner = owner(evidence).unwrap_or_default();
             format!("{} calls {} in {exe}", name(owner), symbol(function))
         }
+        Evidence::Code { .. } => code::headline(evidence, &exe),
         Evidence::Audit { .. } => {
             let owner = owner(evidence).unwrap_or_default();
             format!("{} is called back by {exe}'s loader, unrequested", name(owner))
@@ -86,8 +88,10 @@ fn headline(finding: &Finding) -> String {
             format!("{} was set for {exe}", name(variable))
         }
         Evidence::LoaderConfig { .. } => loader_files::headline(finding),
-        Evidence::File { .. }
+        Evidence::Mapping { .. }
+        | Evidence::File { .. }
         | Evidence::Package { .. }
+        | Evidence::Search { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => clause(&finding.title),
@@ -129,6 +133,9 @@ fn owner(evidence: &Evidence) -> Option<&str> {
             Some(place_module(actual))
         }
         Evidence::Slot { actual_module, .. } => Some(base(actual_module)),
+        Evidence::Code { leads_to_module, .. } if !leads_to_module.is_empty() => {
+            Some(base(leads_to_module))
+        }
         Evidence::Caller { caller_module, .. } => Some(base(caller_module)),
         Evidence::Audit { callback_module, .. } if callback_module.is_empty() => Some("somebody"),
         Evidence::Audit { callback_module, .. } => Some(base(callback_module)),

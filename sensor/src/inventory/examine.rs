@@ -209,6 +209,14 @@ impl Seen {
         Self { fate, root: None, memory: true, metadata, unread, source }
     }
 
+    /// The kernel's own reference to the file.
+    pub(super) fn link(&self) -> Option<&str> {
+        match &self.source {
+            Source::Link(link) => Some(link),
+            Source::Nowhere | Source::Opened(_) => None,
+        }
+    }
+
     /// The file itself, opened for reading; call only where `unread` is `None`.
     pub(super) fn open(self) -> io::Result<Handle> {
         match self.source {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::elf::ElfFacts;
 use super::owner::Owner;
 use super::version::{self, VersionSource};
+use crate::package::Content;
+use crate::package::digest::Digest;
 
 /// A file as processes with one root directory have it mapped.
 #[derive(Clone, Debug)]
@@ -31,6 +33,15 @@ pub struct File {
     pub unread: Option<Unread>,
     /// Its package.
     pub owner: Owner,
+    /// Its SHA-256, or why there is none; `None` until it is asked for.
+    pub sha256: Option<Result<Digest, String>>,
+    /// How it compares with what its package brought; `None` until it is asked for, and where there
+    /// is no package.
+    pub content: Option<Content>,
+    /// Last change of its inode: seconds and nanoseconds.
+    pub(super) changed: Option<(i64, i64)>,
+    /// The kernel's reference to it, in a process that has it mapped.
+    pub(super) link: Option<String>,
 }
 
 /// What a file is to a process.

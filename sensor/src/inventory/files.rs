@@ -1,6 +1,7 @@
 //! The distinct files: each is looked at once for all processes that see it alike, and read once.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -125,10 +126,8 @@ impl Files {
         let metadata = seen.metadata.as_ref();
         let mut file = File {
             path: seen.fate.path.clone(),
-            dev: metadata.map_or_else(
-                || rustix::fs::makedev(vma.dev.0, vma.dev.1),
-                std::os::unix::fs::MetadataExt::dev,
-            ),
+            dev: metadata
+                .map_or_else(|| rustix::fs::makedev(vma.dev.0, vma.dev.1), MetadataExt::dev),
             ino: vma.ino,
             size: metadata.map(std::fs::Metadata::len),
             memory: seen.memory,
@@ -137,6 +136,10 @@ impl Files {
             elf: None,
             unread: seen.unread.clone(),
             owner: Owner::Unowned,
+            sha256: None,
+            content: None,
+            changed: metadata.map(|it| (it.ctime(), it.ctime_nsec())),
+            link: seen.link().map(str::to_owned),
         };
         file.owner = owner(&file, seen.root.as_ref(), owners);
         match self.facts(seen) {

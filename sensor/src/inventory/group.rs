@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::collect::{Inventory, Use};
 use super::file::{File, Role};
+use crate::package::digest::Digest;
 
 /// One library or program, and who has it mapped.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ struct Key<'a> {
     role: Role,
     build_id: Option<&'a str>,
     identity: Option<(u64, u64)>,
+    sha256: Option<[u8; 32]>,
     package: Option<(&'a str, Option<&'a str>)>,
     memory: bool,
     deleted: Option<bool>,
@@ -67,6 +69,10 @@ fn key(file: &File, role: Role) -> Key<'_> {
         role,
         build_id,
         identity: build_id.is_none().then_some((file.dev, file.ino)),
+        sha256: match file.sha256 {
+            Some(Ok(Digest::Sha256(bytes))) => Some(bytes),
+            _ => None,
+        },
         package: file.owner.package().map(|one| (one.name.as_str(), one.version.as_deref())),
         memory: file.memory,
         deleted: file.deleted,

@@ -2,38 +2,24 @@
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Device number as mountinfo and maps print it: of the superblock, not `st_dev`.
-pub(super) type Device = (u32, u32);
+use crate::filesystem;
 
-/// File systems without a block device that answer by themselves.
-const LOCAL: [&str; 15] = [
-    "aufs",
-    "bcachefs",
-    "btrfs",
-    "devtmpfs",
-    "erofs",
-    "hugetlbfs",
-    "overlay",
-    "proc",
-    "ramfs",
-    "rootfs",
-    "shiftfs",
-    "sysfs",
-    "tmpfs",
-    "ubifs",
-    "zfs",
-];
-/// File systems on a block device that ask somebody else nevertheless.
-const NOT_LOCAL: [&str; 3] = ["fuseblk", "gfs2", "ocfs2"];
+use super::root::path_of;
+
+/// Device number as mountinfo and maps print it: of the superblock, not `st_dev`.
+pub(crate) type Device = (u32, u32);
+
 /// Mounts looked at in one namespace; the kernel's default limit is 100,000.
 const MAX_MOUNTS: usize = 100_000;
+/// Layers of one overlay; the kernel takes 500.
+const MAX_LAYERS: usize = 500;
 
 /// The mounts of one namespace, as far as they matter here.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     /// `None` for a file system that answers by itself, else its type.
     devices: HashMap<Device, Option<Arc<str>>>,
     /// Where those are mounted that do not.
@@ -46,7 +32,7 @@ pub(super) struct Mounts {
 
 /// Whether files on a device may be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// Yes.
     Local,
     /// They may hang: a file system of this type.
@@ -55,10 +41,26 @@ pub(super) enum Reach {
     Unknown,
 }
 
+/// One mount, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountLine {
+    pub(crate) device: Device,
+    /// Directory of its file system that is mounted.
+    pub(crate) root: PathBuf,
+    /// Where.
+    pub(crate) point: PathBuf,
+    /// It answers by itself.
+    pub(crate) is_own: bool,
+    /// Directories that an overlay is made of, the one that is written to first.
+    pub(crate) layers: Vec<PathBuf>,
+}
+
 struct Mount<'a> {
     device: Device,
+    root: &'a [u8],
     point: Vec<u8>,
     kind: &'a str,
+    options: &'a [u8],
 }
 
 // === impl Mounts ===
@@ -66,7 +68,7 @@ struct Mount<'a> {
 impl Mounts {
     /// Reads the text of `/proc/PID/mountinfo`. Files on `trusted` may be opened whatever their
     /// file system is: the host itself lives there.
-    pub(super) fn parse(text: &[u8], trusted: Option<Device>) -> Self {
+    pub(crate) fn parse(text: &[u8], trusted: Option<Device>) -> Self {
         let mut mounts = Self::default();
         let mut kinds: HashMap<&str, Arc<str>> = HashMap::new();
         for line in text.split(|byte| *byte == b'\n').take(MAX_MOUNTS) {
@@ -74,7 +76,8 @@ impl Mounts {
             if mount.point == b"/" {
                 mounts.root = Some(mount.device);
             }
-            if is_local(&mount) || trusted == Some(mount.device) {
+            if filesystem::is_own(mount.kind, mount.device.0 != 0) || trusted == Some(mount.device)
+            {
                 mounts.devices.entry(mount.device).or_insert(None);
                 continue;
             }
@@ -86,21 +89,21 @@ impl Mounts {
     }
 
     /// Of a process whose mounts cannot be read.
-    pub(super) fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self { unknown: true, ..Self::default() }
     }
 
     /// Entries held.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.devices.len() + self.remote.len()
     }
 
     /// Where the root directory is.
-    pub(super) fn root(&self) -> Option<Device> {
+    pub(crate) fn root(&self) -> Option<Device> {
         self.root
     }
 
-    pub(super) fn reach(&self, device: Device) -> Reach {
+    pub(crate) fn reach(&self, device: Device) -> Reach {
         match self.devices.get(&device) {
             Some(None) => Reach::Local,
             Some(Some(kind)) => Reach::Remote(Arc::clone(kind)),
@@ -109,7 +112,7 @@ impl Mounts {
     }
 
     /// Whether a look-up of `path` could touch a mount that may hang.
-    pub(super) fn may_hang(&self, path: &Path) -> bool {
+    pub(crate) fn may_hang(&self, path: &Path) -> bool {
         let path = path.as_os_str().as_bytes();
         self.unknown
             || self.remote.iter().any(|(point, _)| {
@@ -119,29 +122,69 @@ impl Mounts {
     }
 }
 
-fn is_local(mount: &Mount<'_>) -> bool {
-    match mount.device.0 {
-        0 => LOCAL.contains(&mount.kind),
-        _ => !NOT_LOCAL.contains(&mount.kind),
-    }
-}
-
 /// `36 35 98:0 /below /mnt rw,noatime master:1 - ext3 /dev/root rw` (Documentation/filesystems/proc.rst).
 fn parse_line(line: &[u8]) -> Option<Mount<'_>> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
-    let point = unescape(fields.nth(1)?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let root = fields.next()?;
+    let point = unescape(fields.next()?);
+    let mut fields = fields.skip_while(|field| *field != b"-");
+    let kind = fields.nth(1)?;
     Some(Mount {
         device: (major.parse().ok()?, minor.parse().ok()?),
+        root,
         point,
         kind: std::str::from_utf8(kind).ok()?,
+        options: fields.nth(1).unwrap_or_default(),
     })
 }
 
+// === impl MountLine ===
+
+impl MountLine {
+    /// A path below the mount, as one below the root of its file system.
+    pub(crate) fn within(&self, rest: &Path) -> PathBuf {
+        self.root.strip_prefix("/").unwrap_or(&self.root).join(rest)
+    }
+}
+
+/// Every mount of a mountinfo, in its order.
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = MountLine> {
+    let lines = text.split(|byte| *byte == b'\n').take(MAX_MOUNTS);
+    lines.filter_map(|line| {
+        let mount = parse_line(line)?;
+        Some(MountLine {
+            device: mount.device,
+            root: path_of(&unescape(mount.root)),
+            is_own: filesystem::is_own(mount.kind, mount.device.0 != 0),
+            layers: if mount.kind == "overlay" { layers(mount.options) } else { Vec::new() },
+            point: path_of(&mount.point),
+        })
+    })
+}
+
+/// `upperdir` and `lowerdir` of an overlay (fs/overlayfs/params.c `ovl_show_options`), those with an
+/// absolute path.
+fn layers(options: &[u8]) -> Vec<PathBuf> {
+    let (mut upper, mut lower) = (Vec::new(), Vec::new());
+    for option in options.split(|byte| *byte == b',') {
+        let Some(equals) = option.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = (option.get(..equals), option.get(equals + 1..).unwrap_or_default());
+        match name {
+            Some(b"upperdir") => upper.push(value),
+            // One each for `lowerdir+`, else separated by colons.
+            Some(b"lowerdir+") => lower.push(value),
+            Some(b"lowerdir") => lower.extend(value.split(|byte| *byte == b':')),
+            _ => {}
+        }
+    }
+    let paths = upper.into_iter().chain(lower).map(|layer| path_of(&unescape(layer)));
+    paths.filter(|path| path.is_absolute()).take(MAX_LAYERS).collect()
+}
+
 /// Replaces `\012` and its like by the byte they stand for.
-pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, after)) = rest.split_first() {
@@ -226,6 +269,20 @@ mod tests {
     }
 
     #[test]
+    fn an_overlay_tells_its_layers_the_written_one_first() {
+        let text = b"27 22 0:60 / /merged rw - overlay overlay rw,lowerdir=/l/a\\040b:/l/2:l/rel,\
+            upperdir=/u,workdir=/w\n28 22 0:61 /sub /x rw,a=b master:3 - overlay none rw,lowerdir+=/1,\
+            lowerdir+=/2\n29 22 8:1 /srv/x /data rw - ext4 /dev/sda1 rw,upperdir=/no\n";
+        let found: Vec<MountLine> = lines(text).collect();
+        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(found[0].layers, paths(&["/u", "/l/a b", "/l/2"]));
+        assert_eq!(found[1].layers, paths(&["/1", "/2"]));
+        assert_eq!((&found[1].root, &found[1].point), (&"/sub".into(), &"/x".into()));
+        assert_eq!((found[2].device, found[2].layers.len()), ((8, 1), 0));
+        assert_eq!(found[2].root, Path::new("/srv/x"));
+    }
+
+    #[test]
     fn escapes_stand_for_bytes() {
         assert_eq!(unescape(b"a\\040b\\012\\134c\\04"), b"a b\n\\c\\04");
         assert_eq!(unescape(b"\\777\\"), b"\\777\\");
@@ -243,6 +300,7 @@ mod tests {
             let mounts = Mounts::parse(&text, None);
             let _ = mounts.may_hang(Path::new("/a"));
             let _ = unescape(&text);
+            let _ = lines(&text).count();
         }
     }
 }

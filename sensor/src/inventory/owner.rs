@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::root::ProcRoot;
+use crate::package::digest::Digest;
 
 /// Answers which package owns a file; asked once for every file and root directory.
 pub trait Owners {
@@ -35,6 +36,8 @@ pub struct Package {
     pub arch: Option<String>,
     /// Package URL: <https://github.com/package-url/purl-spec>.
     pub purl: Option<String>,
+    /// The digest that it records of the file.
+    pub recorded: Option<Digest>,
 }
 
 /// Knows no package database.
@@ -58,7 +61,7 @@ impl Owner {
     pub(super) fn of_an_earlier_file(self) -> Self {
         match self {
             Self::Package(package) => {
-                Self::Package(Package { version: None, purl: None, ..package })
+                Self::Package(Package { version: None, purl: None, recorded: None, ..package })
             }
             Self::Unowned => Self::Unknown("the file is no longer at its path".to_owned()),
             Self::Unknown(why) => Self::Unknown(why),
@@ -86,6 +89,7 @@ mod tests {
             version: Some("3.0.13".into()),
             arch: Some("amd64".into()),
             purl: Some("pkg:deb/debian/libssl3@3.0.13".into()),
+            recorded: None,
         };
         let kept = Owner::Package(package).of_an_earlier_file();
         let kept = kept.package().unwrap();

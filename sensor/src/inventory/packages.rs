@@ -37,6 +37,8 @@ impl Owners for Databases {
             Ok(Some(owned)) => Owner::Package(Package {
                 manager: owned.manager.to_string(),
                 purl: Some(owned.purl()),
+                // An administrator may change a configuration file.
+                recorded: owned.recorded.filter(|_| !owned.config),
                 name: owned.package,
                 version: Some(owned.version),
                 arch: Some(owned.arch),

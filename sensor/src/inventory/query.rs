@@ -152,6 +152,10 @@ mod tests {
                     ..Package::default()
                 })
             }),
+            sha256: None,
+            content: None,
+            changed: None,
+            link: None,
         }
     }
 

@@ -17,6 +17,7 @@ use self::component::{Component, Property, property};
 use super::collect::Inventory;
 use super::file::{File, Role};
 use super::group::{Group, groups};
+use crate::package::digest::Digest;
 
 /// References to what is no file.
 const HOST_REF: &str = "host";
@@ -100,7 +101,12 @@ impl Bom {
 
 fn metadata(inventory: &Inventory, host: &Host, now: Timestamp) -> Metadata {
     let tally = &inventory.tally;
+    let count = |is: fn(&Result<Digest, String>) -> bool| {
+        inventory.files.iter().filter(|file| file.sha256.as_ref().is_some_and(is)).count() as u64
+    };
     let properties = [
+        ("files-hashed", count(Result::is_ok)),
+        ("files-not-hashed", count(Result::is_err)),
         ("processes", tally.read),
         ("processes-not-read", tally.denied + tally.failed),
         ("processes-ended-meanwhile", tally.gone),

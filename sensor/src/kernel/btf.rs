@@ -22,6 +22,7 @@ const TYPES_MAX: usize = 8 << 20;
 /// At the end of a path: the offset is wanted in bits.
 const BIT: &str = "#bit";
 const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
@@ -90,8 +91,8 @@ impl Type {
             KIND_ENUM | KIND_FUNC_PROTO => 8,
             KIND_INT | KIND_VAR | KIND_DECL_TAG => return Some(4),
             KIND_ARRAY => return Some(12),
-            // Pointer, forward, typedef, the qualifiers, function, float, type tag.
-            2 | 7..=KIND_FUNC | 16 | KIND_TYPE_TAG => return Some(0),
+            // Also forward, typedef, the qualifiers, function, float, type tag.
+            KIND_PTR | 7..=KIND_FUNC | 16 | KIND_TYPE_TAG => return Some(0),
             _ => return None,
         };
         Some(self.entry_count() * each)

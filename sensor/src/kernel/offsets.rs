@@ -57,6 +57,9 @@ pub struct Resolved {
     pub missing: Vec<(&'static str, MemberError)>,
     /// Size of `struct pt_regs`, bytes.
     pub pt_regs_size: Option<u32>,
+    /// Which argument of the tracepoint `mmap_lock_start_locking` tells whether the lock is taken
+    /// for writing: the last.
+    pub lock_write_arg: Option<u32>,
     /// Those of the functions asked about that exist.
     pub functions: Vec<KernelFunction>,
 }
@@ -96,6 +99,9 @@ pub fn resolve(bytes: &[u8], functions: &[&'static str]) -> Result<Resolved, Off
         offsets,
         missing,
         pt_regs_size: btf.struct_size("pt_regs"),
+        lock_write_arg: btf
+            .tracepoint_arguments("mmap_lock_start_locking")
+            .and_then(|arguments| arguments.checked_sub(1)),
         functions: btf.functions(functions),
     })
 }
@@ -129,6 +135,9 @@ mod tests {
         let names: Vec<&str> = resolved.functions.iter().map(|function| function.name).collect();
         assert_eq!(names, ["security_mmap_file"]);
         assert!(resolved.pt_regs_size.is_some_and(|size| size >= 168));
+        // Two arguments since 6.14, three before; 5.10 has no such tracepoint.
+        assert!(matches!(resolved.lock_write_arg, None | Some(1 | 2)));
+        println!("lock_write_arg: {:?}", resolved.lock_write_arg);
         for (name, reason) in &resolved.missing {
             println!("{name}: {reason}");
         }

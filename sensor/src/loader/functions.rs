@@ -18,10 +18,9 @@ use super::LoadError;
 use super::error::{reason, uprobe_reason};
 use super::handle::Sensor;
 use super::site::{self, HitPrice};
+use crate::verify::OwnProbes;
 
 const PROGRAM: &str = "function_entry";
-/// include/uapi/linux/magic.h `OVERLAYFS_SUPER_MAGIC`.
-const OVERLAY: rustix::fs::FsWord = 0x794c_7630;
 
 /// A function of a library file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +89,13 @@ impl Sensor {
     ) -> Result<Vec<Result<ProbedFunction, FunctionError>>, LoadError> {
         let (key, _) = self.identify(library.as_fd())?;
         let inode = InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
-        let is_overlay = rustix::fs::fstatfs(library).is_ok_and(|stat| stat.f_type == OVERLAY);
+        let is_overlay = crate::filesystem::is_overlay(library);
+        let own = self.own_probes();
         let (object, libraries) = self.functions_mut();
         let inode = libraries.below_overlays(&key, is_overlay).unwrap_or(inode);
         let new = || Library { key, is_overlay, links: Vec::new() };
         let entry = libraries.0.entry(inode).or_insert_with(new);
-        let results = sites.iter().map(|site| entry.attach(object, library, site)).collect();
+        let results = sites.iter().map(|site| entry.attach(object, library, site, &own)).collect();
         if libraries.0.get(&inode).is_some_and(|library| library.links.is_empty()) {
             libraries.0.remove(&inode);
         }
@@ -148,6 +148,7 @@ impl Library {
         object: &mut Ebpf,
         file: &File,
         site: &FunctionSite,
+        own: &OwnProbes,
     ) -> Result<ProbedFunction, FunctionError> {
         let failed = |reason: String| FunctionError {
             symbol: site.symbol.clone(),
@@ -159,6 +160,8 @@ impl Library {
         if let Some((function, _)) = self.links.iter().find(|(known, _)| known.offset == offset) {
             return Ok(function.clone());
         }
+        // Before: who compares code may come at any time.
+        own.add(file, offset).map_err(|error| failed(error.to_string()))?;
         let program = program(object).map_err(|error| failed(error.to_string()))?;
         // The descriptor names the inode whatever has become of its path.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());

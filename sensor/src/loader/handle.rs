@@ -22,6 +22,7 @@ use super::{LoadError, LoaderConfig, fdinfo};
 use crate::kernel::btf::KernelFunction;
 use crate::source::Rings;
 use crate::trouble::chain;
+use crate::verify::OwnProbes;
 
 type InodeBytes = [u8; size_of::<InodeKey>()];
 type PairBytes = [u8; 2 * size_of::<FileKey>()];
@@ -42,6 +43,8 @@ pub struct Sensor {
     /// Held open: the kernel empties it with its last holder.
     next: ProgramArray<MapData>,
     libraries: Libraries,
+    /// Outlives the probes: the pages they stood on stay private.
+    own_probes: OwnProbes,
     sampled: Sampled,
 }
 
@@ -139,6 +142,7 @@ impl Sensor {
             },
             report: Vec::new(),
             libraries: Libraries::default(),
+            own_probes: OwnProbes::default(),
             sampled: Sampled::default(),
         })
     }
@@ -202,6 +206,11 @@ impl Sensor {
 
     pub(super) fn sampling_mut(&mut self) -> (&mut Ebpf, &mut Sampled) {
         (&mut self.object, &mut self.sampled)
+    }
+
+    /// Where user-space probes are or were set; goes on being filled.
+    pub fn own_probes(&self) -> OwnProbes {
+        self.own_probes.clone()
     }
 
     pub(super) fn libraries(&self) -> &Libraries {

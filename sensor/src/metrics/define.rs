@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    CounterVec, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts,
 };
 
@@ -52,7 +52,7 @@ macro_rules! build {
 }
 
 build! { plain: Gauge, IntCounter, IntGauge }
-build! { labelled: IntCounterVec, IntGaugeVec }
+build! { labelled: CounterVec, IntCounterVec, IntGaugeVec }
 
 impl Build for Histogram {
     fn build(definition: &Definition, buckets: &[f64]) -> prometheus::Result<Self> {

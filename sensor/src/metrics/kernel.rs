@@ -1,15 +1,17 @@
 //! The kernel programs' own counters and memory, read at every scrape.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGauge};
+use prometheus::{CounterVec, IntCounterVec, IntGauge};
 use sensor_common::counters::{COUNTERS, Counter, Ring};
 
 use super::define::{Build, Definition};
+use crate::loader::ProgramStats;
 
-pub(super) const DEFINITIONS: [Definition; 5] = [
+pub(super) const DEFINITIONS: [Definition; 8] = [
     Definition {
         name: "halfsecond_records_emitted_total",
         help: "Records the kernel programs tried to put into a ring: consumed + lost.",
@@ -35,15 +37,32 @@ pub(super) const DEFINITIONS: [Definition; 5] = [
         help: "Kernel memory of the sensor's programs and maps.",
         labels: &[],
     },
+    Definition {
+        name: "halfsecond_program_runs_total",
+        help: "Runs of each kernel program, counted while the sysctl kernel.bpf_stats_enabled is 1.",
+        labels: &["program"],
+    },
+    Definition {
+        name: "halfsecond_program_seconds_total",
+        help: "Time of those runs.",
+        labels: &["program"],
+    },
+    Definition {
+        name: "halfsecond_program_missed_total",
+        help: "Hits that a kernel program missed because it was running on that CPU already.",
+        labels: &["program"],
+    },
 ];
 
 /// One reading of the kernel side.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct KernelReading {
     /// Sum over CPUs, indexed by [`Counter`].
     pub counters: [u64; COUNTERS as usize],
     /// Memory of programs and maps, bytes.
     pub memory_bytes: u64,
+    /// Of every loaded program.
+    pub programs: Vec<ProgramStats>,
 }
 
 pub(super) struct KernelCollector {
@@ -57,6 +76,9 @@ struct Families {
     filtered: IntCounterVec,
     failures: IntCounterVec,
     memory: IntGauge,
+    runs: IntCounterVec,
+    seconds: CounterVec,
+    missed: IntCounterVec,
 }
 
 // === impl KernelReading ===
@@ -104,18 +126,30 @@ impl Collector for KernelCollector {
 impl Families {
     /// Fresh ones per scrape: a counter cannot be set, only raised from 0.
     fn new() -> prometheus::Result<Self> {
-        let [emitted, lost, filtered, failures, memory] = &DEFINITIONS;
+        let [emitted, lost, filtered, failures, memory, runs, seconds, missed] = &DEFINITIONS;
         Ok(Self {
             emitted: Build::build(emitted, &[])?,
             lost: Build::build(lost, &[])?,
             filtered: Build::build(filtered, &[])?,
             failures: Build::build(failures, &[])?,
             memory: Build::build(memory, &[])?,
+            runs: Build::build(runs, &[])?,
+            seconds: Build::build(seconds, &[])?,
+            missed: Build::build(missed, &[])?,
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 5] {
-        [&self.emitted, &self.lost, &self.filtered, &self.failures, &self.memory]
+    fn all(&self) -> [&dyn Collector; 8] {
+        [
+            &self.emitted,
+            &self.lost,
+            &self.filtered,
+            &self.failures,
+            &self.memory,
+            &self.runs,
+            &self.seconds,
+            &self.missed,
+        ]
     }
 
     fn fill(&self, reading: &KernelReading) {
@@ -135,5 +169,12 @@ impl Families {
             self.failures.with_label_values(&[label]).inc_by(reading.get(counter));
         }
         self.memory.set(i64::try_from(reading.memory_bytes).unwrap_or(i64::MAX));
+        for program in &reading.programs {
+            let label = [program.name.as_str()];
+            self.runs.with_label_values(&label).inc_by(program.runs);
+            let seconds = Duration::from_nanos(program.run_ns).as_secs_f64();
+            self.seconds.with_label_values(&label).inc_by(seconds);
+            self.missed.with_label_values(&label).inc_by(program.missed);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use sensor_common::counters::{COUNTERS, Counter};
 
 use super::*;
+use crate::loader::ProgramStats;
 
 #[test]
 fn every_metric_has_a_sentence_of_help_and_a_unit_free_of_doubt() {
@@ -72,7 +73,17 @@ fn kernel_counters_are_read_at_every_scrape() {
     counters[Counter::MapFiltered as usize] = 5;
     counters[Counter::StateFull as usize] = 3;
     metrics
-        .set_kernel_source(move || Some(KernelReading { counters, memory_bytes: 4096 }))
+        .set_kernel_source(move || {
+            let program = ProgramStats {
+                name: "process_exec".to_owned(),
+                runs: 4,
+                run_ns: 2_500_000_000,
+                missed: 1,
+                verified_instructions: None,
+                memory: 0,
+            };
+            Some(KernelReading { counters, memory_bytes: 4096, programs: vec![program] })
+        })
         .unwrap();
     for _ in 0..2 {
         let page = metrics.render().unwrap();
@@ -83,6 +94,9 @@ fn kernel_counters_are_read_at_every_scrape() {
             "halfsecond_records_filtered_total{kind=\"map\"} 5",
             "halfsecond_kernel_failures_total{reason=\"state_full\"} 3",
             "halfsecond_bpf_memory_bytes 4096",
+            "halfsecond_program_runs_total{program=\"process_exec\"} 4",
+            "halfsecond_program_seconds_total{program=\"process_exec\"} 2.5",
+            "halfsecond_program_missed_total{program=\"process_exec\"} 1",
         ] {
             assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
         }

@@ -8,11 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::{CWD, FsWord, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::PackageError;
 use super::lines::{Budget, Lines};
+use crate::filesystem;
 
 /// As many symbolic links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
@@ -20,8 +21,6 @@ const MAX_LINKS: usize = 40;
 const MAX_PATH: usize = 4096;
 /// Tries while something below the root is being renamed (`openat2` answers `EAGAIN`).
 const RACES: usize = 8;
-/// `OVERLAYFS_SUPER_MAGIC` of `include/uapi/linux/magic.h`.
-const OVERLAY: FsWord = 0x794c_7630;
 
 /// A directory that is `/` for the files in it: the host's, or a container's. No path and no
 /// symbolic link leads out of it.
@@ -107,7 +106,7 @@ impl Root {
     /// Whether the root is an overlay: containers of one image then see the same inodes, each
     /// below a device number of its own.
     pub(super) fn is_overlay(&self) -> bool {
-        rustix::fs::fstatfs(&self.dir).is_ok_and(|stat| stat.f_type == OVERLAY)
+        filesystem::is_overlay(&self.dir)
     }
 
     /// A reference to whatever `path` is, also on

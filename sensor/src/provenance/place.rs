@@ -5,7 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{major, minor};
+
 use crate::event::FileKey;
+use crate::host::FoundLibrary;
 use crate::package::Root;
 
 /// A file below a root.
@@ -38,4 +41,30 @@ pub(super) fn find(host: &Arc<Root>, tgid: u32, shown: &Path, file: &FileKey) ->
         let same = metadata.ino() == file.ino && metadata.size() == file.size;
         same.then(|| Place { root: Arc::clone(root), path })
     })
+}
+
+/// The file that a variable's name led to: below the root of the process, or, where that is gone and
+/// was this host's, below this host's.
+pub(super) fn of_library(
+    host: &Arc<Root>,
+    tgid: u32,
+    on_host: bool,
+    library: &FoundLibrary,
+) -> Option<(Place, FileKey)> {
+    let own = Root::of_process(tgid, host).ok().map(Arc::new);
+    let root = own.or_else(|| on_host.then(|| Arc::clone(host)))?;
+    let path = PathBuf::from(&library.path);
+    let metadata = root.open(&path).ok()?.metadata().ok()?;
+    if metadata.ino() != library.inode {
+        return None;
+    }
+    let device = metadata.dev();
+    let key = FileKey {
+        ino: metadata.ino(),
+        dev: (major(device) << 20) | (minor(device) & 0xf_ffff),
+        generation: 0,
+        ctime_s: u64::try_from(metadata.ctime()).unwrap_or(0),
+        size: metadata.size(),
+    };
+    Some((Place { root, path }, key))
 }

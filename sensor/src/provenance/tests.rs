@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::event::FileKey;
 use crate::host::testing::{World, clock};
-use crate::host::{Library, Pipeline, Traced};
+use crate::host::{FoundLibrary, Library, Ownership, Pipeline, Preloaded, Traced, Variable};
 use crate::package::{Content, Origin, Owner};
 
 /// An observation of a library as this process would map it.
@@ -38,6 +38,27 @@ fn station() -> (Provenance, Receiver<Observation>) {
     (station, found)
 }
 
+/// The same process with a variable that names these files.
+fn preloading(paths: &[&Path]) -> Observation {
+    let library = |path: &&Path| {
+        let inode = fs::metadata(path).expect("stat").ino();
+        let path = path.to_str().unwrap().to_owned();
+        let file = FoundLibrary { path, inode, set_uid: false, protected: true };
+        Preloaded { name: "x".to_owned(), file: Some(file), owner: Ownership::Unknown }
+    };
+    let variable = Variable {
+        name: "LD_PRELOAD".to_owned(),
+        value: "x".to_owned(),
+        inherited: false,
+        again: false,
+        cut: false,
+        late: false,
+        libraries: paths.iter().map(library).collect(),
+        owners: Owners::NotAsked,
+    };
+    Observation { body: Body::Environment(variable), ..mapped(paths[0]) }
+}
+
 fn origin(found: &Receiver<Observation>) -> Arc<Origin> {
     let seen = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
     let Body::Traced(Traced { origin, .. }) = seen.body else { panic!("{:?}", seen.body) };
@@ -62,9 +83,9 @@ fn packaged() -> Option<PathBuf> {
 #[test]
 fn a_library_of_the_distribution_is_its_packages_and_unchanged() {
     let Some(libc) = packaged() else { return };
-    let (station, found) = station();
+    let (station, found) = self::station();
     for _ in 0..2 {
-        station.look(&mapped(&libc));
+        station.look(&mut mapped(&libc));
         let origin = origin(&found);
         let package = origin.package().expect("a package");
         assert_eq!(package.package, "libc6", "{origin:?}");
@@ -81,8 +102,8 @@ fn a_file_that_nobody_installed_is_nobodys() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("libx.so");
     fs::write(&path, "x").unwrap();
-    let (station, found) = station();
-    station.look(&mapped(&path));
+    let (station, found) = self::station();
+    station.look(&mut mapped(&path));
     assert_eq!(origin(&found).owner, Owner::Nobody);
 }
 
@@ -91,23 +112,77 @@ fn a_file_that_is_gone_or_another_by_now_is_unknown() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("libx.so");
     fs::write(&path, "x").unwrap();
-    let seen = mapped(&path);
+    let mut seen = mapped(&path);
     fs::remove_file(&path).unwrap();
-    let (station, found) = station();
-    station.look(&seen);
+    let (station, found) = self::station();
+    station.look(&mut seen);
     assert!(matches!(origin(&found).owner, Owner::Unknown(_)));
     fs::write(&path, "another").unwrap();
-    station.look(&seen);
+    station.look(&mut seen);
     assert!(matches!(origin(&found).owner, Owner::Unknown(_)));
 }
 
 #[test]
-fn what_is_no_library_is_not_asked_about() {
-    let (station, found) = station();
+fn a_library_says_by_which_rule_this_process_has_it() {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let libc = maps.lines().find_map(|line| {
+        let path = line.split_ascii_whitespace().nth(5)?;
+        path.contains("/libc.so").then(|| PathBuf::from(path))
+    });
+    let Some(libc) = libc else { return println!("not tried: no libc.so in this process") };
+    let (station, found) = self::station();
+    let mut seen = mapped(&libc);
+    station.look(&mut seen);
+    assert!(matches!(&seen.body, Body::Library(library) if library.asked));
+    let seen = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
+    let Body::Traced(Traced { way, .. }) = seen.body else { panic!("{:?}", seen.body) };
+    let way = way.expect("a way");
+    let how = way.found.found_by();
+    assert!(how == "ld.so.cache" || how.starts_with("default directory"), "{how}");
+    assert_eq!(way.on_host.as_deref(), Ok(libc.as_path()));
+}
+
+#[test]
+fn a_variable_is_answered_when_the_owners_of_all_its_libraries_are_known() {
+    let Some(libc) = packaged() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("libjemalloc.so.2");
+    fs::write(&own, "x").unwrap();
+    let (station, found) = self::station();
+    let mut seen = preloading(&[&libc, &own]);
+    station.look(&mut seen);
+    assert!(matches!(&seen.body, Body::Environment(it) if it.owners == Owners::Asked));
+    let answer = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
+    let Body::Environment(variable) = answer.body else { panic!("{:?}", answer.body) };
+    assert_eq!((variable.owners, answer.ktime_ns), (Owners::Answered, seen.ktime_ns));
+    let [libc, own] = &variable.libraries[..] else { panic!("{variable:?}") };
+    assert!(matches!(&libc.owner, Ownership::Package(it) if it.starts_with("libc6 ")), "{libc:?}");
+    assert_eq!(own.owner, Ownership::Nobody);
+}
+
+#[test]
+fn a_variable_whose_file_is_another_by_now_has_no_owner() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("libx.so");
     fs::write(&path, "x").unwrap();
-    station.look(&Observation { body: Body::Started, ..mapped(&path) });
+    let mut seen = preloading(&[&path]);
+    if let Body::Environment(variable) = &mut seen.body {
+        variable.libraries[0].file.as_mut().unwrap().inode += 1;
+    }
+    let (station, found) = self::station();
+    station.look(&mut seen);
+    let answer = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
+    let Body::Environment(variable) = answer.body else { panic!("{:?}", answer.body) };
+    assert_eq!(variable.libraries[0].owner, Ownership::Unknown);
+}
+
+#[test]
+fn what_is_no_library_is_not_asked_about() {
+    let (station, found) = self::station();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libx.so");
+    fs::write(&path, "x").unwrap();
+    station.look(&mut Observation { body: Body::Started, ..mapped(&path) });
     drop(station);
     assert!(found.recv_timeout(Duration::from_secs(5)).is_err());
 }

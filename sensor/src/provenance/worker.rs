@@ -11,11 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::place::{self, Place};
+use super::variables::{Slot, Variables};
 use super::{Counts, Found};
 use crate::event::FileKey;
 use crate::host::{Body, Library, Observation, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
+use crate::search::{Explained, FileId, Gatherer, Question, Remains, Unexplained};
 use crate::trouble::chain;
 use crate::verify::cache::Lru;
 
@@ -40,17 +42,28 @@ pub(super) struct Worker {
     /// By the tag of the job.
     hashing: HashMap<u64, Hashing>,
     tag: u64,
-    known: Lru<(FileKey, RootKey), Arc<Origin>>,
+    known: Lru<Key, Arc<Origin>>,
+    variables: Variables,
+    searches: Gatherer,
     counts: Arc<Counts>,
     found: Found,
 }
 
+/// One file below one root.
+type Key = (FileKey, RootKey);
+
 /// A question that waits for a digest.
 struct Hashing {
-    key: (FileKey, RootKey),
+    key: Key,
     owned: Box<Owned>,
     /// All that asked meanwhile.
-    asked: Vec<Observation>,
+    asked: Vec<Asker>,
+}
+
+/// For whom a file is looked at.
+enum Asker {
+    Library { seen: Box<Observation>, way: Result<Arc<Explained>, Arc<str>> },
+    Variable(Slot),
 }
 
 impl Worker {
@@ -71,6 +84,8 @@ impl Worker {
             hashing: HashMap::new(),
             tag: 0,
             known: Lru::new(REMEMBERED, REMEMBERED),
+            variables: Variables::default(),
+            searches: Gatherer::new(),
             counts,
             found,
         };
@@ -92,53 +107,88 @@ impl Worker {
     }
 
     fn ask(&mut self, seen: Box<Observation>) {
-        let Body::Library(library) = &seen.body else { return self.done(1) };
-        let tgid = seen.process.id.tgid;
-        let Some(place) =
-            place::find(&self.host, tgid, Path::new(&library.module.path), &library.file)
-        else {
-            let reason = "the file is not at its path any more".to_owned();
-            return self.tell(&seen, &Arc::new(Origin::unknown(reason)));
-        };
-        let key = (library.file, place.root.key());
-        if let Some(origin) = self.known.get(&key) {
-            return self.tell(&seen, &origin);
-        }
-        if let Some(waiting) = self.hashing.values_mut().find(|waiting| waiting.key == key) {
-            return waiting.asked.push(*seen);
-        }
-        match self.packages.owner(&place.root, &place.path) {
-            Ok(Some(owned)) => self.compare(seen, key, place, owned),
-            Ok(None) => {
-                let origin = Origin { owner: Owner::Nobody, content: Content::NotRecorded };
-                self.settle(key, origin, &seen);
+        match &seen.body {
+            Body::Library(library) => {
+                let tgid = seen.process.id.tgid;
+                let (path, file) = (Path::new(&library.module.path), library.file);
+                let place = place::find(&self.host, tgid, path, &file);
+                let way = self.way(&seen, library);
+                self.trace(place.map(|place| (place, file)), Asker::Library { seen, way });
             }
-            // May be another answer next time.
-            Err(error) => self.tell(&seen, &Arc::new(Origin::unknown(chain(&error)))),
+            Body::Environment(_) => {
+                for slot in self.variables.hold(*seen) {
+                    let place = self.variables.get(slot).and_then(|(seen, library)| {
+                        let on_host = seen.process.shown.container.is_none();
+                        place::of_library(&self.host, seen.process.id.tgid, on_host, library)
+                    });
+                    self.trace(place, Asker::Variable(slot));
+                }
+            }
+            _ => self.done(),
         }
     }
 
-    fn compare(
-        &mut self,
-        seen: Box<Observation>,
-        key: (FileKey, RootKey),
-        place: Place,
-        owned: Owned,
-    ) {
+    /// How the loader found the library; of a process that has ended there are the files.
+    fn way(&mut self, seen: &Observation, library: &Library) -> Result<Arc<Explained>, Arc<str>> {
+        let id = |file: &FileKey| FileId { ino: file.ino, size: file.size };
+        let process = &seen.process;
+        let variables = &*process.variables;
+        let question = Question { pid: process.id.tgid, file: id(&library.file), variables };
+        let program = &process.program;
+        let remains = Remains {
+            program: (Path::new(&program.module.path), id(&program.file)),
+            library: (Path::new(&library.module.path), id(&library.file)),
+            variables,
+            euid: process.euid,
+            secure: process.secure,
+        };
+        let told = match self.searches.explain(&question) {
+            Err(Unexplained::Process(_)) if process.shown.container.is_none() => {
+                self.searches.explain_remains(&remains)
+            }
+            other => other,
+        };
+        told.map(Arc::new).map_err(|error| error.to_string().into())
+    }
+
+    fn trace(&mut self, place: Option<(Place, FileKey)>, asker: Asker) {
+        let Some((place, file)) = place else {
+            let reason = "the file is not at its path any more".to_owned();
+            return self.answer(asker, &Arc::new(Origin::unknown(reason)));
+        };
+        let key = (file, place.root.key());
+        if let Some(origin) = self.known.get(&key) {
+            return self.answer(asker, &origin);
+        }
+        if let Some(waiting) = self.hashing.values_mut().find(|waiting| waiting.key == key) {
+            return waiting.asked.push(asker);
+        }
+        match self.packages.owner(&place.root, &place.path) {
+            Ok(Some(owned)) => self.compare(asker, key, place, owned),
+            Ok(None) => {
+                let origin = Origin { owner: Owner::Nobody, content: Content::NotRecorded };
+                self.settle(key, origin, asker);
+            }
+            // May be another answer next time.
+            Err(error) => self.answer(asker, &Arc::new(Origin::unknown(chain(&error)))),
+        }
+    }
+
+    fn compare(&mut self, asker: Asker, key: Key, place: Place, owned: Owned) {
         let Some(recorded) = &owned.recorded else {
             let origin =
                 Origin { owner: Owner::Package(Box::new(owned)), content: Content::NotRecorded };
-            return self.settle(key, origin, &seen);
+            return self.settle(key, origin, asker);
         };
         self.tag += 1;
         let source = Source::below(place.root, place.path);
         let job = Job { tag: self.tag, source, algorithm: recorded.algorithm() };
         let owned = Box::new(owned);
         if self.hasher.submit(job) {
-            self.hashing.insert(self.tag, Hashing { key, owned, asked: vec![*seen] });
+            self.hashing.insert(self.tag, Hashing { key, owned, asked: vec![asker] });
         } else {
             let content = Content::Unread("too many files wait to be read".to_owned());
-            self.tell(&seen, &Arc::new(Origin { owner: Owner::Package(owned), content }));
+            self.answer(asker, &Arc::new(Origin { owner: Owner::Package(owned), content }));
         }
     }
 
@@ -160,28 +210,42 @@ impl Worker {
         if keep {
             self.known.insert(key, Arc::clone(&origin), 1);
         }
-        for seen in &asked {
-            self.tell(seen, &origin);
+        for asker in asked {
+            self.answer(asker, &origin);
         }
     }
 
-    fn settle(&mut self, key: (FileKey, RootKey), origin: Origin, seen: &Observation) {
+    fn settle(&mut self, key: Key, origin: Origin, asker: Asker) {
         let origin = Arc::new(origin);
         self.known.insert(key, Arc::clone(&origin), 1);
-        self.tell(seen, &origin);
+        self.answer(asker, &origin);
     }
 
-    /// The mapping's own time and process: what was found holds for that moment.
-    fn tell(&mut self, seen: &Observation, origin: &Arc<Origin>) {
-        if let Body::Library(library) = &seen.body {
-            let traced = Traced { library: Library::clone(library), origin: Arc::clone(origin) };
-            self.counts.answered.fetch_add(1, Ordering::Relaxed);
-            (self.found)(Observation { body: Body::Traced(traced), ..seen.clone() });
+    /// With the time and process of what was asked about: what was found holds for that moment.
+    fn answer(&mut self, asker: Asker, origin: &Arc<Origin>) {
+        match asker {
+            Asker::Library { seen, way } => {
+                if let Body::Library(library) = &seen.body {
+                    let (library, origin) = (Library::clone(library), Arc::clone(origin));
+                    let traced = Traced { library, origin, way, judged: None };
+                    self.tell(Observation { body: Body::Traced(traced), ..*seen });
+                }
+            }
+            Asker::Variable(slot) => {
+                if let Some(seen) = self.variables.fill(slot, origin) {
+                    self.tell(seen);
+                }
+            }
         }
-        self.done(1);
     }
 
-    fn done(&self, asks: u64) {
-        self.counts.waiting.fetch_sub(asks, Ordering::Relaxed);
+    fn tell(&mut self, seen: Observation) {
+        self.counts.answered.fetch_add(1, Ordering::Relaxed);
+        (self.found)(seen);
+        self.done();
+    }
+
+    fn done(&self) {
+        self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@ const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
 const AT_PAGESZ: u64 = 6;
 const AT_BASE: u64 = 7;
+const AT_SECURE: u64 = 23;
 const AT_SYSINFO_EHDR: u64 = 33;
 
 /// The entries of `/proc/PID/auxv` that matter here (kernel: `fs/binfmt_elf.c`,
@@ -18,6 +19,8 @@ pub(crate) struct Auxv {
     pub(crate) phdr: u64,
     /// Address of the vDSO's ELF header (`AT_SYSINFO_EHDR`).
     pub(crate) vdso: u64,
+    /// The program runs with more rights than who started it (`AT_SECURE`).
+    pub(crate) secure: bool,
 }
 
 /// Why an auxiliary vector was not understood.
@@ -48,6 +51,7 @@ impl Auxv {
                 AT_PHDR => found.phdr = value,
                 AT_PAGESZ => page = value,
                 AT_BASE => found.base = value,
+                AT_SECURE => found.secure = value != 0,
                 AT_SYSINFO_EHDR => found.vdso = value,
                 _ => {}
             }
@@ -84,7 +88,10 @@ mod tests {
     #[test]
     fn the_loader_base_is_found() {
         let bytes = wide(&[(33, 0x7ffe), (6, 4096), (3, 0x40), (7, 0x7f00), (0, 0), (7, 1)]);
-        assert_eq!(Auxv::parse(&bytes), Ok(Auxv { base: 0x7f00, phdr: 0x40, vdso: 0x7ffe }));
+        assert_eq!(
+            Auxv::parse(&bytes),
+            Ok(Auxv { base: 0x7f00, phdr: 0x40, vdso: 0x7ffe, secure: false })
+        );
     }
 
     #[test]

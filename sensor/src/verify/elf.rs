@@ -11,6 +11,7 @@ mod note;
 mod reloc;
 mod symbols;
 mod symtab;
+mod textrel;
 mod unwind;
 mod version;
 
@@ -18,13 +19,16 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-pub(crate) use self::abi::{DT_AUDIT, DT_DEPAUDIT};
+pub(crate) use self::abi::{
+    DF_1_NODEFLIB, DT_AUDIT, DT_DEPAUDIT, DT_FLAGS_1, DT_RPATH, DT_RUNPATH,
+};
 pub(crate) use self::dynamic::Dynamic;
 pub(crate) use self::hash::SymbolName;
 pub(crate) use self::reloc::Slot;
 pub use self::reloc::SlotKind;
 pub(crate) use self::symbols::{Binding, Sym, SymbolTable};
 pub(crate) use self::symtab::{FunctionTable, read_function_table};
+pub(crate) use self::textrel::{Relocated, read_text_relocations};
 use super::bytes::{index, u16_at, u32_at, u64_at};
 
 /// The largest single table that is read, bytes (Chromium's relocations take 27 MB).
@@ -84,6 +88,7 @@ pub(crate) struct Segment {
     pub(crate) filesz: u64,
     pub(crate) memsz: u64,
     pub(crate) exec: bool,
+    pub(crate) write: bool,
 }
 
 /// Program headers and build-id: enough to place a file in an address space.
@@ -190,7 +195,8 @@ impl Headers {
                 vaddr.checked_add(memsz)?;
                 offset.checked_add(filesz)?;
                 let exec = flags & abi::PF_X != 0;
-                self.loads.push(Segment { vaddr, offset, filesz, memsz, exec });
+                let write = flags & abi::PF_W != 0;
+                self.loads.push(Segment { vaddr, offset, filesz, memsz, exec, write });
             }
             abi::PT_DYNAMIC => self.dynamic = Some((vaddr, offset, filesz)),
             abi::PT_GNU_RELRO => self.relro = Some((vaddr, memsz)),
@@ -254,6 +260,11 @@ impl Headers {
         }
         read_bytes(source, what, offset, bytes)
     }
+}
+
+/// What a file asks of a loader, without symbols and relocations.
+pub(crate) fn read_dynamic<R: ReadAt + ?Sized>(source: &R) -> Result<Dynamic, ElfError> {
+    Dynamic::read(source, &Headers::read(source)?)
 }
 
 /// What symbols a file offers, without its relocations.

@@ -90,6 +90,11 @@ impl Maps {
         vma.contains(addr).then_some(vma)
     }
 
+    /// The first area that begins behind `addr`.
+    pub(crate) fn after(&self, addr: u64) -> Option<&Vma> {
+        self.areas.get(self.areas.partition_point(|vma| vma.start <= addr))
+    }
+
     /// All areas, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Vma> {
         self.areas.iter()

@@ -11,6 +11,7 @@ use super::auxv::{Auxv, AuxvError};
 use super::bytes::index;
 use super::error::VerifyError;
 use super::maps::{Maps, Vma};
+use super::reach::Reaches;
 
 /// A maps text longer than this is refused (200 000 areas; the kernel's default limit is 65 530).
 const MAX_MAPS: u64 = 32 << 20;
@@ -35,6 +36,7 @@ pub(crate) struct Process {
     pub(crate) auxv: Result<Auxv, AuxvError>,
     mem: File,
     start_ticks: u64,
+    reaches: Reaches,
 }
 
 // === impl FileKey ===
@@ -47,6 +49,12 @@ impl FileKey {
             size: metadata.size(),
             ctime: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Whether both may be the same file seen through different overlays, which keep all but the
+    /// device.
+    pub(crate) fn same_content(&self, other: &Self) -> bool {
+        Self { dev: 0, ..*self } == Self { dev: 0, ..*other }
     }
 }
 
@@ -74,7 +82,8 @@ impl Process {
             return Err(VerifyError::NoMemory { pid });
         }
         let auxv = read_bounded(pid, "auxv", 64 << 10)?;
-        Ok(Self { pid, maps, auxv: Auxv::parse(&auxv), mem, start_ticks })
+        let (auxv, reaches) = (Auxv::parse(&auxv), Reaches::default());
+        Ok(Self { pid, maps, auxv, mem, start_ticks, reaches })
     }
 
     /// Start since boot, clock ticks: with the PID, which process this is.
@@ -122,8 +131,10 @@ impl Process {
         Ok(bytes)
     }
 
-    /// `stat` of the file an area maps, by the kernel's own reference to it.
+    /// `stat` of the file an area maps, by the kernel's own reference to it. An error where that
+    /// could take for ever.
     pub(crate) fn stat_file(&self, vma: &Vma) -> io::Result<Metadata> {
+        self.reaches.check(self.pid, vma.dev)?;
         match fs::metadata(self.map_file(vma)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 self.open_by_path(vma)?.metadata()
@@ -134,7 +145,9 @@ impl Process {
 
     /// Opens the file an area maps: `/proc/PID/map_files`, else the path below the process's own
     /// root where it still is the same inode.
+    /// An error where that could take for ever.
     pub(crate) fn open_file(&self, vma: &Vma) -> io::Result<File> {
+        self.reaches.check(self.pid, vma.dev)?;
         match File::open(self.map_file(vma)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.open_by_path(vma),
             other => other,

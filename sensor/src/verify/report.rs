@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use super::elf::SlotKind;
+use super::text::Text;
 
 /// The result of checking one process.
 #[derive(Serialize, Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct Report {
     pub preloads: Vec<ModuleRef>,
     /// rtld-audit, where it is active and the loader shows it (glibc 2.35 and later).
     pub audit: Option<Audit>,
+    /// The code, compared with the files.
+    pub text: Text,
 }
 
 /// rtld-audit in a process: somebody is called back for what its loader does.
@@ -201,6 +204,28 @@ pub enum Gap {
     },
     /// The process ended before a second look at its deviations.
     Unconfirmed,
+    /// Private pages of code that were not compared.
+    TextUnread {
+        /// Path of the mapping.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Private pages of code that the file itself lets be written to: nothing can be said of them.
+    WritableCode {
+        /// Path of the mapping.
+        path: String,
+    },
+    /// The vDSO was not compared.
+    Vdso {
+        /// Why.
+        reason: &'static str,
+    },
+    /// Whose probes there are could not all be read, and an unknown one was found.
+    ProbesUnread {
+        /// Why.
+        reason: String,
+    },
 }
 
 // === impl ModuleRef ===
@@ -288,6 +313,10 @@ impl fmt::Display for Gap {
             Self::LinkOrder => f.write_str("the link map is not in load order"),
             Self::Truncated { what } => write!(f, "too many {what}, the rest was left out"),
             Self::Unconfirmed => write!(f, "the process ended before a second look"),
+            Self::TextUnread { path, reason } => write!(f, "{path}: code not read: {reason}"),
+            Self::WritableCode { path } => write!(f, "{path}: its code may be written to"),
+            Self::Vdso { reason } => write!(f, "vDSO not compared: {reason}"),
+            Self::ProbesUnread { reason } => write!(f, "owners of probes not read: {reason}"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `ld.so.cache` as glibc's loader reads it: which name leads to which file.
 
 /// Bytes read of a cache; a host with 5000 libraries has 500 KB.
-pub(super) const FILE_MAX: u64 = 16 << 20;
+pub(crate) const FILE_MAX: u64 = 16 << 20;
 /// Entries looked at.
 const ENTRIES_MAX: usize = 65_536;
 /// Bytes of one name.
@@ -19,7 +19,7 @@ const OLD_HEAD: usize = 16;
 const OLD_ENTRY: usize = 12;
 
 /// The entries as `name`, `path`; `None` where it is no cache the loader would take.
-pub(super) fn entries(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+pub(crate) fn entries(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let start = start(bytes)?;
     let cache = bytes.get(start..)?;
     let count = usize::try_from(word(cache, 20)?).ok()?.min(ENTRIES_MAX);

@@ -1,27 +1,27 @@
 //! The loader's text files, read as the loader and ldconfig read them; bounded, total.
 
 /// Bytes read of one file.
-pub(super) const FILE_MAX: u64 = 64 * 1024;
+pub(crate) const FILE_MAX: u64 = 64 * 1024;
 /// Entries taken from one file, and bytes of one entry.
 const ENTRIES_MAX: usize = 256;
 const ENTRY_MAX: usize = 4096;
 
 /// Libraries of ld.so.preload: separated by white space or colons, `#` begins a comment that ends
 /// with the line (glibc 2.36, `elf/rtld.c`, `dl_main`).
-pub(super) fn preload(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn preload(bytes: &[u8]) -> Vec<String> {
     let separator = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b':' | 0);
     entries(lines(bytes).flat_map(|line| line.split(separator)))
 }
 
 /// Directories and `include` lines of ld.so.conf (glibc 2.36, `elf/ldconfig.c`, `parse_conf`).
-pub(super) fn conf(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn conf(bytes: &[u8]) -> Vec<String> {
     let directive = |line: &&[u8]| !line.starts_with(b"hwcap");
     entries(lines(bytes).map(<[u8]>::trim_ascii).filter(directive))
 }
 
 /// Directories of musl's path file: separated by newlines or colons (musl 1.2, `ldso/dynlink.c`,
 /// `path_open`).
-pub(super) fn search_path(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn search_path(bytes: &[u8]) -> Vec<String> {
     entries(bytes.split(|byte| matches!(byte, b'\n' | b':')))
 }
 

@@ -1,4 +1,5 @@
 mod fixture;
+mod found;
 mod hostile;
 mod sbom;
 mod seen;
@@ -11,18 +12,25 @@ use std::thread;
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
 use fixture::{Library, Running, libs, row_of, rows_of, sleep_as};
 
-const ROW: [&str; 35] = [
+const ROW: [&str; 42] = [
     "build_id",
     "code",
     "comm",
     "container",
+    "content",
+    "content_unknown",
     "deleted",
     "dev",
+    "digest",
     "exe",
+    "found_by",
+    "found_by_unknown",
     "ino",
     "kind",
     "memory",
     "name",
+    "odd",
+    "on_host",
     "owner",
     "owner_unknown",
     "package",

@@ -6,9 +6,17 @@ use std::time::{Duration, Instant};
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
 use crate::patience::patient;
 
-const SUMMARY: [&str; 18] = [
+const SUMMARY: [&str; 27] = [
+    "anonymous_code_bytes",
     "audit_unrequested",
     "checked",
+    "code_explained",
+    "code_file_changed",
+    "code_notes",
+    "code_pages_compared",
+    "code_patched",
+    "code_restored_pages",
+    "code_unlinked",
     "denied",
     "failed",
     "failures",
@@ -21,6 +29,7 @@ const SUMMARY: [&str; 18] = [
     "not_covered",
     "processes",
     "slots_checked",
+    "with_anonymous_code",
     "with_findings",
     "with_gaps",
     "with_preloads",
@@ -106,7 +115,10 @@ fn a_clean_process_exits_0_with_one_summary() {
     assert!(lines[0]["slots_checked"].as_u64().unwrap() > 10, "{lines:?}");
     let text = place.run(&["scan", "--pid", &sleeper.pid().to_string()]).expect(0);
     assert_plain(&text.stdout);
-    assert!(text.stdout.starts_with("No slot leads elsewhere.\n"), "{text:#?}");
+    assert!(
+        text.stdout.starts_with("No slot leads elsewhere, no code was changed.\n"),
+        "{text:#?}"
+    );
 }
 
 #[test]
@@ -143,6 +155,29 @@ fn a_redirected_slot_exits_1_and_names_the_symbol() {
     let text = place.run(&["scan", "--pid", &pid]).expect(1);
     assert_plain(&text.stdout);
     for part in [&symbol, "expected", "leads to", "1 slot leads elsewhere."] {
+        assert!(text.stdout.contains(part), "no {part:?} in {text:#?}");
+    }
+}
+
+#[test]
+fn changed_code_exits_1_and_is_shown_with_what_the_file_has() {
+    let sleeper = Sleeper::start();
+    let pid = sleeper.pid().to_string();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let code = maps.lines().find(|line| line.contains(" r-xp ")).unwrap();
+    let end = u64::from_str_radix(code.split(['-', ' ']).nth(1).unwrap(), 16).unwrap();
+    let memory = File::options().write(true).open(format!("/proc/{pid}/mem")).unwrap();
+    // Behind the last instruction, where a hook would keep its own.
+    memory.write_all_at(&[0x5a], end - 1).unwrap();
+    let place = Place::new("");
+    let lines = place.run(&["scan", "--json", "--pid", &pid]).expect(1).lines();
+    assert_eq!((&lines[0]["detector"], lines.len()), (&"text_patched".into(), 2), "{lines:?}");
+    let evidence = &lines[0]["evidence"][0];
+    assert_eq!((&evidence["kind"], &evidence["actual"]), (&"code".into(), &"5a".into()));
+    assert_eq!(lines[1]["code_patched"], 1);
+    let text = place.run(&["scan", "--pid", &pid]).expect(1);
+    assert_plain(&text.stdout);
+    for part in ["file has", "memory has", "Code was changed in 1 place."] {
         assert!(text.stdout.contains(part), "no {part:?} in {text:#?}");
     }
 }

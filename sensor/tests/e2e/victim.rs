@@ -76,13 +76,14 @@ impl Victim {
         Ok(fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o755))?)
     }
 
-    /// A file that is made once and put in place by a copy whenever it is asked for.
+    /// A file that is made once and put in place by a copy, under any name, whenever it is asked for.
     pub(crate) fn part(
         &self,
         name: &str,
+        place: &str,
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        let (part, place) = (self.path(PARTS).join(name), self.path(name));
+        let (part, place) = (self.path(PARTS).join(name), self.path(place));
         if !part.exists() {
             make(&part)?;
         }

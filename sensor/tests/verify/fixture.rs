@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,15 @@ impl Child {
         self.lines.recv_timeout(patient(DEADLINE)).unwrap_or_else(|error| {
             panic!("child {} said nothing: {error}, {:?}", self.pid(), self.process.try_wait())
         })
+    }
+
+    /// The next line of its output; none if that has ended.
+    pub(crate) fn line_or_end(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(DEADLINE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("child {} said nothing", self.pid()),
+        }
     }
 
     /// Sends one line and reads the answer.

@@ -13,9 +13,11 @@
 mod attacks;
 mod audit;
 mod benign;
+mod cost;
 mod fixture;
 mod machine;
 mod mutation;
 #[path = "../lab/patience.rs"]
 mod patience;
 mod servers;
+mod text;

@@ -44,8 +44,11 @@ impl Watched {
             Ok(agent.get(port, "/readyz").ok().filter(|(status, _)| *status == 200))
         })
         .unwrap();
-        let (_, probes) = agent.get(port, "/api/v1/probes").unwrap();
-        assert!(probes.contains("loader_files"), "{probes}");
+        wait_until("a sensor that watches files", PATIENCE, || {
+            let (_, probes) = agent.get(port, "/api/v1/probes")?;
+            Ok(probes.contains("loader_files").then_some(()))
+        })
+        .unwrap();
         Self { tree, agent, port, _holder: holder }
     }
 

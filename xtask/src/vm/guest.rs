@@ -136,11 +136,9 @@ pub(super) fn assemble(path: &Path, packages: &Path, parts: &Parts<'_>) -> Resul
     for folder in MERGED {
         files.insert(folder.to_owned(), Content::Link(format!("usr/{folder}")));
     }
-    for (order, Program { name, binary, only }) in parts.tests.iter().enumerate() {
+    for (order, Program { name, binary, args }) in parts.tests.iter().enumerate() {
         files.insert(format!("tests/{order}-{name}"), Content::File(binary.clone()));
-        if let Some(only) = only {
-            files.insert(format!("tests/{order}-{name}.only"), Content::Text(only.clone()));
-        }
+        files.insert(format!("tests/{order}-{name}.args"), Content::Text(args.join("\n")));
     }
     // Where the tests were told at their build that it lies.
     for path in parts.placed {
@@ -228,7 +226,7 @@ fn selected(packages: &Path) -> Result<BTreeMap<String, Content>> {
 /// A program's name without the prefix and the suffix that the compiler's parts have.
 fn plain(name: &str) -> &str {
     let name = name.strip_suffix("-12").unwrap_or(name);
-    ["x86_64-linux-gnu-", "aarch64-linux-gnu-"]
+    ["x86_64-linux-gnu-", "x86_64-linux-", "aarch64-linux-gnu-", "aarch64-linux-"]
         .iter()
         .find_map(|prefix| name.strip_prefix(prefix))
         .unwrap_or(name)

@@ -58,7 +58,12 @@ fn traced(bench: &mut Bench, origin: &Origin) {
         let answer = match &one.body {
             Body::Library(library) => {
                 let origin = Arc::new(origin.clone());
-                let body = Body::Traced(Traced { library: library.clone(), origin });
+                let body = Body::Traced(Traced {
+                    library: library.clone(),
+                    origin,
+                    way: Err("not asked".into()),
+                    judged: None,
+                });
                 Some(Observation { body, ..one.clone() })
             }
             _ => None,

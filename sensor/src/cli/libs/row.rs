@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::line;
 use crate::inventory::{File, Inventory, Owner, Process, Role, Tally, Use, hex_if_not_utf8};
+use crate::package::Content;
+use crate::search::{Explained, FileId, Gatherer, Question, Unexplained};
 
 /// One file of one process. Every key is always there; `null` is what cannot be told.
 #[derive(Serialize)]
@@ -33,6 +35,19 @@ struct Row<'a> {
     package_arch: Option<&'a str>,
     package_manager: Option<&'a str>,
     purl: Option<&'a str>,
+    /// `matches`, `differs` or `not_recorded`; `null` where there is no package, too.
+    content: Option<&'static str>,
+    /// Why it was not compared.
+    content_unknown: Option<&'a str>,
+    /// Its digest, where it differs, with its kind.
+    digest: Option<String>,
+    /// The rule by which its loader found it: `RUNPATH $ORIGIN/../lib of /usr/sbin/x`.
+    found_by: Option<String>,
+    found_by_unknown: Option<String>,
+    /// Its path as this host sees it.
+    on_host: Option<String>,
+    /// Places that the loader asked and that others decide about.
+    odd: Vec<String>,
     pid: u32,
     comm: &'a str,
     exe: String,
@@ -66,6 +81,7 @@ pub(super) fn lines(
     version_unknown: u64,
 ) -> (io::Result<()>, u64) {
     let wants: Vec<bool> = inventory.files.iter().map(wanted).collect();
+    let mut searches = Gatherer::new();
     let mut found = 0;
     let mut written = Ok(());
     for one in &inventory.uses {
@@ -76,14 +92,38 @@ pub(super) fn lines(
         };
         found += 1;
         if written.is_ok() {
-            written = line(out, &row(one, process, file));
+            let way = way(&mut searches, process, file);
+            written = line(out, &row(one, process, file, way));
         }
     }
     let summary = summary(&inventory.tally, found, version_unknown);
     (written.and_then(|()| line(out, &summary)), found)
 }
 
-fn row<'a>(one: &Use, process: &'a Process, file: &'a File) -> Row<'a> {
+fn way(searches: &mut Gatherer, process: &Process, file: &File) -> Result<Explained, Unexplained> {
+    let id = FileId { ino: file.ino, size: file.size.unwrap_or(0) };
+    searches.explain(&Question { pid: process.pid, file: id, variables: &[] })
+}
+
+fn row<'a>(
+    one: &Use,
+    process: &'a Process,
+    file: &'a File,
+    way: Result<Explained, Unexplained>,
+) -> Row<'a> {
+    let (content, content_unknown, digest) = match &file.content {
+        Some(Content::Matches) => (Some("matches"), None, None),
+        Some(Content::Differs { found, .. }) => (Some("differs"), None, Some(format!("{found:?}"))),
+        Some(Content::NotRecorded) => (Some("not_recorded"), None, None),
+        Some(Content::Unread(reason)) => (None, Some(reason.as_str()), None),
+        None => (None, None, None),
+    };
+    let (way, found_by_unknown) = match way {
+        Ok(way) => (Some(way), None),
+        Err(reason) => (None, Some(reason.to_string())),
+    };
+    let odd = way.as_ref().map(|way| way.found.odd()).unwrap_or_default();
+    let on_host = way.as_ref().and_then(|way| way.on_host.as_ref().ok());
     let (version, source) = file.version().unzip();
     let package = file.owner.package();
     let (owner, owner_unknown) = match &file.owner {
@@ -108,6 +148,13 @@ fn row<'a>(one: &Use, process: &'a Process, file: &'a File) -> Row<'a> {
         package_arch: package.and_then(|one| one.arch.as_deref()),
         package_manager: package.map(|one| one.manager.as_str()),
         purl: package.and_then(|one| one.purl.as_deref()),
+        content,
+        content_unknown,
+        digest,
+        found_by: way.as_ref().map(|way| way.found.found_by()),
+        found_by_unknown,
+        on_host: on_host.map(|path| path.to_string_lossy().into_owned()),
+        odd,
         pid: process.pid,
         comm: &process.comm,
         exe: process.exe.to_string_lossy().into_owned(),

@@ -6,6 +6,7 @@ use super::width::{self, fit};
 use super::{Asked, why_denied};
 use crate::cli::term::{Style, Tone, clean};
 use crate::inventory::{File, Group, Inventory, Owner, Process, Tally, VersionSource, groups};
+use crate::package::Content;
 
 /// Characters of a build-id or container id that tell it from others.
 const SHORT_ID: usize = 12;
@@ -74,6 +75,7 @@ impl Page<'_> {
             let facts = [
                 ("  version", version_and_source(file)),
                 ("  package", owner(file)),
+                ("  content", content(file)),
                 ("  soname", file.soname().unwrap_or_default().to_owned()),
                 ("  build-id", file.build_id().unwrap_or_default().to_owned()),
             ];
@@ -192,6 +194,17 @@ fn package(file: &File) -> String {
         Owner::Unowned if file.memory => String::new(),
         Owner::Unowned => "none".to_owned(),
         Owner::Unknown(_) => "?".to_owned(),
+    }
+}
+
+/// Whether it is what the package brought.
+fn content(file: &File) -> String {
+    match &file.content {
+        Some(Content::Matches) => "as its package brought it".to_owned(),
+        Some(Content::Differs { .. }) => "not what its package brought".to_owned(),
+        Some(Content::NotRecorded) => "its package records no digest".to_owned(),
+        Some(Content::Unread(reason)) => format!("not compared: {reason}"),
+        None => String::new(),
     }
 }
 

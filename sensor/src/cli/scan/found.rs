@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::code::CodeTally;
 use super::who::Who;
 use crate::cli::Exit;
 use crate::doctor::missing_capabilities;
@@ -63,6 +64,7 @@ pub(super) struct Tally {
     pub(super) gaps: Vec<String>,
     /// Processes with preloaded libraries.
     pub(super) with_preloads: u64,
+    pub(super) code: CodeTally,
 }
 
 // === impl Findings ===
@@ -129,6 +131,8 @@ impl Tally {
             self.audited += 1;
             found.push(Findings::new(report, "audit_unrequested", vec![audited(audit)]));
         }
+        let code = self.code.add(report).into_iter();
+        found.extend(code.map(|(detector, evidence)| Findings::new(report, detector, evidence)));
         self.with_findings += u64::from(!found.is_empty());
         found
     }
@@ -165,7 +169,7 @@ impl Tally {
     }
 
     pub(super) fn summary(&self) -> Value {
-        json!({
+        let mut summary = json!({
             "kind": "summary",
             "processes": self.seen,
             "checked": self.checked,
@@ -184,7 +188,11 @@ impl Tally {
             "with_gaps": self.with_gaps,
             "gaps": self.gaps,
             "with_preloads": self.with_preloads,
-        })
+        });
+        if let Value::Object(keys) = &mut summary {
+            self.code.summary(keys);
+        }
+        summary
     }
 }
 
@@ -238,7 +246,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::verify::{ModuleRef, SlotKind, Target};
+    use crate::verify::{ModuleRef, SlotKind, Target, Text};
 
     fn report(pid: u32, category: Option<Category>) -> Report {
         let target = |path: &str| Target {
@@ -278,6 +286,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            text: Text::default(),
         }
     }
 

@@ -15,18 +15,31 @@ pub(super) fn text(
     for findings in found {
         write_findings(out, findings, style)?;
     }
+    let code = &tally.code;
     let verdict = match (tally.mismatches, tally.checked) {
+        (0, _) if code.patches > 0 => {
+            let text = format!("Code was changed in {} places.", code.patches);
+            (Tone::Bad, text.replace("in 1 places", "in 1 place"))
+        }
+        (0, _) if code.strays > 0 => {
+            (Tone::Bad, "Code is mapped that the loader does not account for.".to_owned())
+        }
         (1, _) => (Tone::Bad, "1 slot leads elsewhere.".to_owned()),
         (2.., _) => (Tone::Bad, format!("{} slots lead elsewhere.", tally.mismatches)),
         (0, _) if tally.audited > 0 => {
             (Tone::Bad, "A loader calls back somebody for auditing unrequested.".to_owned())
         }
         (0, 0) => (Tone::Warn, "Nothing was checked.".to_owned()),
-        (0, _) => (Tone::Good, "No slot leads elsewhere.".to_owned()),
+        (0, _) => (Tone::Good, "No slot leads elsewhere, no code was changed.".to_owned()),
     };
     writeln!(out, "{}", style.paint(verdict.0, &verdict.1))?;
     style.table(out, &account(tally))?;
-    for (heading, lines) in [("Not checked", &tally.failures), ("Checked in part", &tally.gaps)] {
+    let lists = [
+        ("Explained", &code.notes),
+        ("Not checked", &tally.failures),
+        ("Checked in part", &tally.gaps),
+    ];
+    for (heading, lines) in lists {
         if lines.is_empty() {
             continue;
         }
@@ -53,6 +66,7 @@ fn write_findings(out: &mut impl Write, findings: &Findings, style: Style) -> io
             style
                 .table(out, &[row("    leads to", callback), row("    module", callback_module)])?;
         }
+        write_code(out, evidence, style)?;
         let Evidence::Slot { module, slot, slot_kind, symbol, expected, actual, .. } = evidence
         else {
             continue;
@@ -71,6 +85,42 @@ fn write_findings(out: &mut impl Write, findings: &Findings, style: Style) -> io
     writeln!(out)
 }
 
+/// Changed code and stray mappings; nothing for other evidence.
+fn write_code(out: &mut impl Write, evidence: &Evidence, style: Style) -> io::Result<()> {
+    match evidence {
+        Evidence::Code {
+            module,
+            place,
+            expected,
+            actual,
+            expected_code,
+            actual_code,
+            leads_to,
+            ..
+        } => {
+            writeln!(out, "  {}", style.paint(Tone::Bad, place))?;
+            let mut rows = vec![row("    code of", module), row("    file has", expected)];
+            rows.extend(expected_code.iter().map(|line| row("", line)));
+            rows.push(row("    memory has", actual));
+            rows.extend(actual_code.iter().map(|line| row("", line)));
+            if !leads_to.is_empty() {
+                rows.push(row("    leads to", leads_to));
+            }
+            style.table(out, &rows)
+        }
+        Evidence::Mapping { module, problem, address, size, memory, differing, .. } => {
+            writeln!(out, "  {}", style.paint(Tone::Bad, &format!("{module} {problem}")))?;
+            let place = format!("{address}, {size} bytes");
+            let mut rows = vec![row("    at", &place), row("    memory", memory)];
+            if let Some(bytes) = differing {
+                rows.push(row("    bytes differing", &bytes.to_string()));
+            }
+            style.table(out, &rows)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lines that are zero are left out, but for the first three.
 fn account(tally: &Tally) -> Vec<Vec<(Tone, String)>> {
     let denied = format!("not read: {}", tally.why_denied());
@@ -78,6 +128,13 @@ fn account(tally: &Tally) -> Vec<Vec<(Tone, String)>> {
         ("processes", tally.seen, true),
         ("checked", tally.checked, true),
         ("slots compared", tally.slots, true),
+        ("code pages compared with their file", tally.code.pages, false),
+        ("code changed", tally.code.patches, false),
+        ("mappings and modules that contradict", tally.code.strays, false),
+        ("code changed by probes and debuggers", tally.code.explained, false),
+        ("code pages written to and as they were", tally.code.restored, false),
+        ("with executable memory of no module", tally.code.with_loose, false),
+        ("code whose file changed since the start", tally.code.file_changed, false),
         ("audited by the loader unrequested", tally.audited, false),
         ("static, no slots", tally.without_loader, false),
         ("not covered: 32-bit or unknown loader", tally.not_covered, false),

@@ -61,11 +61,11 @@ fn reason(library: &Preloaded) -> Option<String> {
     let known = KNOWN.iter().find(|(start, _)| name.starts_with(start)).map(|(_, what)| *what);
     let place = |places: &[&str]| places.iter().any(|place| file.path.starts_with(place));
     match (&library.owner, known) {
-        (Ownership::Nobody, _) => None,
+        // Of a snap's files no database of the host's knows.
         _ if place(&[SNAP]) => Some("a library of the snap itself".to_owned()),
         (Ownership::Package(package), Some(what)) => Some(format!("{what} (package {package})")),
         (Ownership::Unknown, Some(what)) if place(&SYSTEM) => Some(what.to_owned()),
-        (Ownership::Unknown | Ownership::Package(_), _) => None,
+        _ => None,
     }
 }
 
@@ -74,6 +74,9 @@ pub(super) fn found(library: &Preloaded) -> String {
     let Some(file) = &library.file else { return format!("{} was not found", library.name) };
     let who = match (&library.owner, file.protected) {
         (Ownership::Package(package), _) => format!("of package {package}"),
+        (Ownership::Differs(package), _) => {
+            format!("where package {package} has one, but is not what that brought")
+        }
         (Ownership::Nobody, true) => "of no package, in a place only root may write to".to_owned(),
         (Ownership::Nobody, false) => {
             "of no package, in a place others than root may write to".to_owned()
@@ -90,7 +93,7 @@ pub(super) fn found(library: &Preloaded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::FoundLibrary;
+    use crate::host::{FoundLibrary, Owners};
 
     fn library(path: &str, protected: bool, owner: Ownership) -> Preloaded {
         let file = FoundLibrary { path: path.to_owned(), inode: 7, set_uid: false, protected };
@@ -106,6 +109,7 @@ mod tests {
             cut: false,
             late: false,
             libraries,
+            owners: Owners::NotAsked,
         }
     }
 
@@ -127,6 +131,7 @@ mod tests {
             library("/tmp/libjemalloc.so.2", false, Ownership::Unknown),
             library(JEMALLOC, false, Ownership::Unknown),
             library(JEMALLOC, true, Ownership::Nobody),
+            library(JEMALLOC, true, Ownership::Differs("libjemalloc2 5.3.0-1".to_owned())),
             library("/usr/local/lib/libjemalloc.so.2", true, Ownership::Unknown),
             library("/root/libjemalloc.so.2", true, Ownership::Unknown),
             library("/usr/lib/libevil.so", true, Ownership::Unknown),

@@ -27,6 +27,35 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
+fn code() -> impl Strategy<Value = Evidence> {
+    prop_oneof![
+        (text(), text(), vec(text(), 0..40)).prop_map(|(module, place, code)| Evidence::Code {
+            module: module.clone(),
+            place: place.clone(),
+            function: place.clone(),
+            length: 5,
+            expected: module.clone(),
+            actual: place.clone(),
+            expected_code: code.clone(),
+            actual_code: code,
+            leads_to: place.clone(),
+            leads_to_module: module,
+            explained_by: Some(place),
+        }),
+        (text(), text(), option::of(text())).prop_map(|(module, problem, build_id)| {
+            Evidence::Mapping {
+                module,
+                build_id,
+                address: problem.clone(),
+                memory: problem.clone(),
+                problem,
+                size: 4096,
+                differing: None,
+            }
+        }),
+    ]
+}
+
 fn evidence() -> impl Strategy<Value = Evidence> {
     let slot = (text(), text(), text(), text(), option::of(text()));
     prop_oneof![
@@ -60,9 +89,20 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 digest: None,
             }
         }),
+        (text(), option::of(text()), text(), vec(text(), 0..4)).prop_map(
+            |(found_by, asked_by, path, odd)| Evidence::Search {
+                found_by,
+                asked_by: asked_by.clone(),
+                seen_as: path.clone(),
+                on_host: path,
+                not_told: asked_by,
+                odd,
+            }
+        ),
         (text(), text(), option::of(text())).prop_map(|(callback, callback_module, id)| {
             Evidence::Audit { count: 1, callback, callback_module, callback_build_id: id }
         }),
+        code(),
         (text(), option::of(any::<u32>())).prop_map(|(mode, owner)| Evidence::File {
             exposure: Exposure::Memory,
             mode,

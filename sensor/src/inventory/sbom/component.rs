@@ -23,10 +23,18 @@ pub(super) struct Component {
     pub(super) version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) description: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) hashes: Vec<Hash>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) purl: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) properties: Vec<Property>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Hash {
+    alg: &'static str,
+    content: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -75,6 +83,8 @@ impl Group<'_> {
         add("replaced", Some(told(file.replaced)));
         add("memory", file.memory.then(|| "true".to_owned()));
         add("unread", file.unread.as_ref().map(ToString::to_string));
+        let sha256 = file.sha256.as_ref();
+        add("not-hashed", sha256.and_then(|told| told.as_ref().err()).cloned());
         if self.role == Role::Application {
             add("static", Some(self.is_static.to_string()));
         }
@@ -89,6 +99,11 @@ impl Group<'_> {
             name: file.name(),
             version,
             description: None,
+            hashes: sha256
+                .and_then(|told| told.as_ref().ok())
+                .map(|digest| Hash { alg: "SHA-256", content: digest.to_string() })
+                .into_iter()
+                .collect(),
             purl: package.and_then(|one| one.purl.clone()),
             properties,
         }

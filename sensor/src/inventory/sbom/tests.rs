@@ -46,6 +46,10 @@ fn file(path: &[u8], ino: u64, build_id: Option<&str>, owner: Owner) -> File {
         elf: Some(Arc::new(elf)),
         unread: None,
         owner,
+        sha256: None,
+        content: None,
+        changed: None,
+        link: None,
     }
 }
 
@@ -56,6 +60,7 @@ fn package() -> Owner {
         version: Some("3.0.11-1~deb12u2".into()),
         arch: Some("amd64".into()),
         purl: Some("pkg:deb/debian/libssl3@3.0.11-1~deb12u2?arch=amd64".into()),
+        recorded: None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Btf, HEADER_LEN, KIND_FUNC, MAGIC};
+use super::{Btf, HEADER_LEN, KIND_FUNC, KIND_FUNC_PROTO, KIND_PTR, KIND_TYPEDEF, MAGIC};
 
 const KIND_FORWARD: u32 = 7;
 /// Header of a type without entries, bytes.
@@ -35,6 +35,23 @@ impl Btf<'_> {
             }
         }
         found
+    }
+
+    /// How many arguments a program at the raw tracepoint `name` gets; `None` where there is no
+    /// such tracepoint.
+    ///
+    /// `include/trace/bpf_probe.h` declares a pointer to the probe's function by this name, whose
+    /// first parameter is for the kernel itself.
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        let wanted = format!("btf_trace_{name}");
+        let types = 1..=u32::try_from(self.len()).unwrap_or(u32::MAX);
+        let typedef = types
+            .filter_map(|id| self.type_by_id(id))
+            .find(|each| each.kind() == KIND_TYPEDEF && self.is_named(each.name, &wanted))?;
+        let pointer = self.type_by_id(typedef.size_or_id).filter(|it| it.kind() == KIND_PTR)?;
+        let proto = self.type_by_id(pointer.size_or_id)?;
+        let parameters = u32::try_from(proto.entry_count()).ok()?;
+        (proto.kind() == KIND_FUNC_PROTO).then(|| parameters.checked_sub(1)).flatten()
     }
 }
 

@@ -3,31 +3,14 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FsWord, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use super::super::root::{Root, Stamp};
-
-/// File systems whose files another machine or another program answers for, by the magic of
-/// `include/uapi/linux/magic.h` or the file system's own source.
-const REMOTE: [(FsWord, &str); 13] = [
-    (0x6573_5546, "fuse"),
-    (0x6969, "nfs"),
-    (0x517b, "smb"),
-    (0xfe53_4d42, "smb2"),
-    (0xff53_4d42, "cifs"),
-    (0x0102_1997, "9p"),
-    (0x00c3_6400, "ceph"),
-    (0x5346_414f, "afs"),
-    (0x6b41_4653, "kafs"),
-    (0x7375_7245, "coda"),
-    (0x0bd0_0bd0, "lustre"),
-    (0x786f_4256, "vboxsf"),
-    (0x0187, "autofs"),
-];
+use crate::filesystem;
 
 type Open = Box<dyn FnOnce() -> io::Result<File> + Send>;
 
@@ -103,7 +86,7 @@ impl Source {
         if stamp.size > limit {
             return Ok(Err(Refusal::TooLarge { size: stamp.size, limit }));
         }
-        if let Some(name) = remote(&place)? {
+        if let Some(name) = filesystem::that_waits(&place)? {
             return Ok(Err(Refusal::Remote { name }));
         }
         Ok(Ok(Admitted { place, stamp }))
@@ -114,12 +97,6 @@ impl fmt::Debug for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Source")
     }
-}
-
-/// Name of the file system, if it is one of those that are not waited for.
-fn remote(file: impl AsFd) -> io::Result<Option<&'static str>> {
-    let magic = rustix::fs::fstatfs(file)?.f_type;
-    Ok(REMOTE.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name))
 }
 
 // === impl Admitted ===
@@ -167,11 +144,5 @@ mod tests {
             assert_eq!(found, Some(Refusal::NotRegular), "{path}");
         }
         assert_eq!(refusal(Source::file(tempfile::tempfile().unwrap())), None);
-    }
-
-    #[test]
-    fn file_systems_here_are_told_apart() {
-        assert_eq!(remote(tempfile::tempfile().unwrap()).unwrap(), None);
-        assert_eq!(remote(File::open("/proc/version").unwrap()).unwrap(), None);
     }
 }

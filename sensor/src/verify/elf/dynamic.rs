@@ -79,6 +79,11 @@ impl Dynamic {
         cstr_at(&self.strings, index(at))
     }
 
+    /// The string that a tag such as `DT_RUNPATH` stands for.
+    pub(crate) fn text(&self, tag: u64) -> Option<&[u8]> {
+        cstr_at(&self.strings, index(self.tag(tag)?))
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.strings.len() + self.tags.len() * 16 + self.needed.len() * 32
     }

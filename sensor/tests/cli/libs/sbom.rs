@@ -60,6 +60,32 @@ fn the_bill_is_valid_by_the_published_schema_and_has_what_is_mapped() {
 }
 
 #[test]
+fn what_could_be_read_has_its_digest_and_the_rest_a_reason() {
+    let (library, huge) = (Library::build(), Library::build());
+    // Longer than is ever hashed, and nearly all of it a hole.
+    fs::OpenOptions::new().append(true).open(&huge.path).unwrap().set_len(300 << 20).unwrap();
+    let _sleeper = Running::with(&library.path);
+    let _other = Running::with(&huge.path);
+    let bom = bom(&Place::new(""));
+    assert_valid(&bom);
+    let components = bom["components"].as_array().unwrap();
+    let find = |library: &Library| {
+        let path = library.path.to_str();
+        components.iter().find(|one| property(one, "path") == path).unwrap()
+    };
+    let output = std::process::Command::new("sha256sum").arg(&library.path).output().unwrap();
+    let digest = String::from_utf8(output.stdout).unwrap();
+    let digest = digest.split(' ').next().unwrap();
+    let hashes = json!([{"alg": "SHA-256", "content": digest}]);
+    assert_eq!(find(&library)["hashes"], hashes);
+    let huge = find(&huge);
+    assert_eq!(huge["hashes"], Value::Null, "{huge:#}");
+    assert!(property(huge, "not-hashed").unwrap().contains("are more than the"), "{huge:#}");
+    let count = |name: &str| -> u64 { property(&bom["metadata"], name).unwrap().parse().unwrap() };
+    assert!(count("files-hashed") > 3 && count("files-not-hashed") >= 1, "{:#}", bom["metadata"]);
+}
+
+#[test]
 fn references_are_unique_lead_somewhere_and_stand_in_order() {
     let library = Library::build();
     let _sleeper = Running::with(&library.path);

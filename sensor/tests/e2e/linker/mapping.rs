@@ -24,7 +24,7 @@ pub(super) const CASES: &[Case] = &[
         act: linked,
         detector: "library_unexpected",
         severity: "medium",
-        evidence: "libextra.so",
+        evidence: "libextra",
     },
     Case {
         name: "library replaced by a rename",

@@ -34,14 +34,14 @@ pub(super) const CASES: &[Case] = &[
         act: script,
         detector: "preload_env",
         severity: "high",
-        evidence: "libextra.so",
+        evidence: "libextra",
     },
     Case {
         name: "LD_PRELOAD at a program run by its loader",
         act: by_loader,
         detector: "preload_env",
         severity: "high",
-        evidence: "libextra.so",
+        evidence: "libextra",
     },
     Case {
         name: "LD_PRELOAD at a musl program",

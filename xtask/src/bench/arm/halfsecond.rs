@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Arm;
 use crate::repo;
@@ -45,6 +45,11 @@ impl Halfsecond {
         fs::write(&config, text)?;
         let log = folder.join("halfsecond.log");
         Ok(Self { config, log, running: None, starts: Vec::new() })
+    }
+
+    /// The body of one of its pages, while it runs.
+    pub(in crate::bench) fn page(&self, path: &str) -> Result<String> {
+        self.running.as_ref().context("the sensor does not run")?.get(path)
     }
 }
 
