@@ -136,7 +136,7 @@ pub(super) fn assemble(path: &Path, packages: &Path, parts: &Parts<'_>) -> Resul
     for folder in MERGED {
         files.insert(folder.to_owned(), Content::Link(format!("usr/{folder}")));
     }
-    for (order, Program { name, binary, args }) in parts.tests.iter().enumerate() {
+    for (order, Program { name, binary, args, .. }) in parts.tests.iter().enumerate() {
         files.insert(format!("tests/{order}-{name}"), Content::File(binary.clone()));
         files.insert(format!("tests/{order}-{name}.args"), Content::Text(args.join("\n")));
     }
