@@ -75,6 +75,10 @@ kernel_offsets! {
     task_mm: Required "task_struct.mm";
     /// Open files.
     task_files: Optional "task_struct.files";
+    /// Root and working directory.
+    task_fs: Optional "task_struct.fs";
+    /// Root directory of a process.
+    fs_root_dentry: Optional "fs_struct.root.dentry";
     /// Shared by the threads of a process.
     task_signal: Optional "task_struct.signal";
     /// Objective credentials.
@@ -99,6 +103,14 @@ kernel_offsets! {
     mm_env_start: Optional "mm_struct.env_start";
     /// Where the strings of the environment end.
     mm_env_end: Optional "mm_struct.env_end";
+    /// Where the program's code starts.
+    mm_start_code: Optional "mm_struct.start_code";
+    /// Where it ends.
+    mm_end_code: Optional "mm_struct.end_code";
+    /// Where the heap ends.
+    mm_brk: Optional "mm_struct.brk";
+    /// Where the kernel places mappings, downwards as a rule.
+    mm_mmap_base: Optional "mm_struct.mmap_base";
     /// File being executed.
     bprm_file: Required "linux_binprm.file";
     /// 1 if the program runs with more rights than who started it (`AT_SECURE`). In bits.
@@ -141,6 +153,8 @@ kernel_offsets! {
     sb_dev: Required "super_block.s_dev";
     /// Parent directory.
     dentry_parent: Required "dentry.d_parent";
+    /// What the name leads to.
+    dentry_inode: Optional "dentry.d_inode";
     /// Name bytes.
     dentry_name: Required "dentry.d_name.name";
     /// The `struct vfsmount` inside a `struct mount`.

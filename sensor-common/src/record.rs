@@ -4,7 +4,11 @@
 //! would be shared by two tasks that preempt each other on one CPU. Ring memory is not zeroed, so
 //! every byte is written.
 
+mod opened;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use self::opened::{MODULES_MAX, Modules, Opened, Placement, STACK_WORDS};
 
 /// Longest path carried, as reversed components (see [`Path`]), bytes.
 pub const PATH_MAX: usize = 512;
@@ -46,11 +50,15 @@ pub enum Kind {
     Env = 9,
     /// [`Sample`]
     Sample = 10,
+    /// [`Opened`]
+    Opened = 11,
+    /// [`Modules`]
+    Modules = 12,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -61,6 +69,8 @@ impl Kind {
         Self::Caller,
         Self::Env,
         Self::Sample,
+        Self::Opened,
+        Self::Modules,
     ];
 
     /// The kind with this wire number.
@@ -230,6 +240,13 @@ pub struct Exec {
     /// 1 if the program runs with more rights than who started it (`AT_SECURE`), so its loader
     /// ignores most of its environment.
     pub secure: u32,
+    /// Inode number of the process's root directory; 0 where the kernel does not say.
+    pub root_ino: u64,
+    /// Device of the process's root directory, kernel form; 0 where the kernel does not say.
+    pub root_dev: u32,
+    /// Kind of file system the executable lies on (include/uapi/linux/magic.h); 0 where the kernel
+    /// does not say.
+    pub fs_magic: u32,
     /// Peer of the TCP socket at descriptor 0, where there is one: sshd re-executes itself so.
     pub peer: Peer,
     /// The executable's path.
@@ -452,7 +469,7 @@ const _: () = {
     assert!(size_of::<Path>() == 520);
     assert!(size_of::<Peer>() == 24);
     assert!(size_of::<Fork>() == 80);
-    assert!(size_of::<Exec>() == 32 + 32 + 32 + 8 + 16 + 24 + 520);
+    assert!(size_of::<Exec>() == 32 + 32 + 32 + 8 + 16 + 16 + 24 + 520);
     assert!(size_of::<Exit>() == 72);
     assert!(size_of::<Map>() == 32 + 64 + 24 + 32 + 520);
     assert!(size_of::<SealAt>() == 32);

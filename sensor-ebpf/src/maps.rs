@@ -6,7 +6,7 @@ use sensor_common::counters::COUNTERS as COUNTER_COUNT;
 use sensor_common::record::{InodeKey, SelfCheck};
 
 use crate::probe::environ::Scan;
-use crate::state::{FrameKey, FrameState, KnownPair, LinkState};
+use crate::state::{FrameKey, FrameState, KnownPair, LinkState, ModulesState};
 
 /// Ordinary processes' records. A `make -j` makes some 2000 records a second of 700 bytes; the
 /// agent reads every 100 ms.
@@ -38,6 +38,10 @@ pub static KNOWN: LruHashMap<KnownPair, u8> = LruHashMap::with_max_entries(16384
 /// programs, which stay until they fork or end: the least recently used give way.
 #[map]
 pub static LINKING: LruHashMap<u32, LinkState> = LruHashMap::with_max_entries(512, 0);
+
+/// Where guarded programs that are being linked have their code: a few milliseconds each.
+#[map]
+pub static MODULES: LruHashMap<u32, ModulesState> = LruHashMap::with_max_entries(128, 0);
 
 /// Room to look at a new program's environment, per CPU.
 #[map]
@@ -77,6 +81,14 @@ pub fn linking(tgid: u32) -> Option<&'static mut LinkState> {
     let state = LINKING.get_ptr_mut(tgid)?;
     // SAFETY: a live map value of any bytes. A process links in one thread, so no other program
     // holds it; a value that was evicted and given to another process tells a wrong time at worst.
+    Some(unsafe { &mut *state })
+}
+
+/// Where a guarded process that still links has its code.
+#[inline(always)]
+pub fn modules(tgid: u32) -> Option<&'static mut ModulesState> {
+    let state = MODULES.get_ptr_mut(tgid)?;
+    // SAFETY: as in `linking`.
     Some(unsafe { &mut *state })
 }
 

@@ -8,6 +8,7 @@ mod function;
 mod link;
 mod mapping;
 mod memory;
+mod opened;
 mod process;
 mod sample;
 

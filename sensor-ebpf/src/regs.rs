@@ -44,6 +44,10 @@ mod layout {
     pub const ARGS: [u32; 6] = [14 * 8, 13 * 8, 12 * 8, 7 * 8, 9 * 8, 8 * 8];
     /// Code segment: 0x23 is that of 32-bit code.
     pub const CS: u32 = 17 * 8;
+    /// rip, rsp, rbp.
+    pub const IP: u32 = 16 * 8;
+    pub const SP: u32 = 19 * 8;
+    pub const FP: u32 = 4 * 8;
 }
 
 /// As above: x0 to x5, and `pstate`.
@@ -51,6 +55,11 @@ mod layout {
 mod layout {
     pub const ARGS: [u32; 6] = [0, 8, 16, 24, 32, 40];
     pub const PSTATE: u32 = 33 * 8;
+    pub const IP: u32 = 32 * 8;
+    pub const SP: u32 = 31 * 8;
+    /// x29, x30.
+    pub const FP: u32 = 29 * 8;
+    pub const LR: u32 = 30 * 8;
 }
 
 /// Where `struct pt_regs` keeps the number of the system call.
@@ -140,6 +149,39 @@ impl<const TYPED: bool> Syscall<TYPED> {
     #[inline(always)]
     pub fn arg_or_zero<const N: usize>(self) -> u64 {
         self.0.read_or_zero(const { layout::ARGS[N] })
+    }
+
+    /// Where user space goes on afterwards, or 0.
+    #[inline(always)]
+    pub fn ip_or_zero(self) -> u64 {
+        self.0.read_or_zero(layout::IP)
+    }
+
+    /// Its stack pointer, or 0.
+    #[inline(always)]
+    pub fn sp_or_zero(self) -> u64 {
+        self.0.read_or_zero(layout::SP)
+    }
+
+    /// Its frame pointer, or 0.
+    #[inline(always)]
+    pub fn fp_or_zero(self) -> u64 {
+        self.0.read_or_zero(layout::FP)
+    }
+
+    /// Its link register, or 0 where the architecture has none.
+    #[inline(always)]
+    pub fn lr_or_zero(self) -> u64 {
+        #[cfg(bpf_target_arch = "x86_64")]
+        return 0;
+        #[cfg(bpf_target_arch = "aarch64")]
+        return self.0.read_or_zero(layout::LR);
+    }
+
+    /// The same for what is handed on to another function.
+    #[inline(always)]
+    pub fn plain(self) -> Syscall {
+        Syscall(self.0.plain())
     }
 }
 

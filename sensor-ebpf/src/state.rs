@@ -1,6 +1,6 @@
 //! What the programs remember between two hooks, as values of the maps.
 
-use sensor_common::record::{FileKey, SEALS_MAX, SealAt, Usage};
+use sensor_common::record::{FileKey, MODULES_MAX, Placement, SEALS_MAX, SealAt, Usage};
 
 /// Key of `KNOWN`.
 #[repr(C)]
@@ -43,6 +43,24 @@ impl LinkState {
             minor_faults: 0,
             voluntary_switches: 0,
         }; SEALS_MAX],
+    };
+}
+
+/// Where a guarded process has mapped code while it was linked.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ModulesState {
+    pub count: u32,
+    pub overflow: u32,
+    pub placed: [Placement; MODULES_MAX],
+}
+
+impl ModulesState {
+    pub const BLANK: Self = Self {
+        count: 0,
+        overflow: 0,
+        placed: [Placement { start: 0, len: 0, offset: 0, ino: 0, dev: 0, generation: 0 };
+            MODULES_MAX],
     };
 }
 

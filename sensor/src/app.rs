@@ -23,7 +23,7 @@ use crate::cli::Failure;
 use crate::cli::run::Surroundings;
 use crate::config::host_name;
 use crate::event::Event;
-use crate::host::{Clock, Directive, Observation, Pipeline, Procfs};
+use crate::host::{Clock, Directive, Observation, Patient, PatientLocate, Pipeline, Procfs};
 use crate::metrics::Metrics;
 use crate::provenance::Provenance;
 use crate::source::{Source, SourceStats};
@@ -49,13 +49,13 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         let dir = config.state_dir.clone();
         blocking(move || open_store(&dir)).await?
     };
-    let (kernel, rings) = {
-        let config = config.clone();
-        blocking(move || Kernel::load(&config)).await??
+    let (kernel, mut programs, rings) = {
+        let (config, metrics) = (config.clone(), metrics.clone());
+        blocking(move || Kernel::load(&config, &metrics)).await??
     };
-    let kernel = Arc::new(kernel);
-    let places = Box::new(Places::default());
-    let mut host = Pipeline::new(&config, Clock::now(), Box::new(Procfs), places);
+    let places = Box::new(PatientLocate::new(Places::default));
+    let outside = Box::new(Patient::new(Procfs));
+    let mut host = Pipeline::new(&config, Clock::now(), outside, places);
     // Reads /proc of every process.
     let mut host = blocking(move || {
         host.start(Clock::ktime_ns());
@@ -67,14 +67,15 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let (functions, roles): (Vec<_>, Vec<_>) =
         host.directives().into_iter().partition(Directive::needs_probes);
     kernel.apply(roles);
-    let attached = Arc::clone(&kernel);
-    let probes = blocking(move || {
-        let probes = attached.attach()?;
-        attached.apply(functions);
-        Ok::<_, Failure>(probes)
+    let (programs, probes) = blocking(move || {
+        let probes = programs.attach()?;
+        programs.apply(functions);
+        Ok::<_, Failure>((programs, probes))
     })
     .await??;
-    kernel.serve_metrics(&metrics)?;
+    kernel.serve_metrics(&metrics, programs.memory(), programs.programs())?;
+    let own_probes = programs.own_probes();
+    programs.start().map_err(|error| internal("cannot start the probes' thread", error))?;
 
     let (requests, wanted) = mpsc::channel(REQUESTS);
     let thread = AnalysisThread {
@@ -85,7 +86,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         outputs: incidents,
         requests,
         status: Arc::clone(&status),
-        own_probes: kernel.own_probes(),
+        own_probes,
     };
     let (intake, analysis) = thread.start()?;
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
@@ -121,7 +122,7 @@ struct Line {
     intake: Intake,
     /// Asked about every library; none where it is switched off or has no thread.
     provenance: Option<Provenance>,
-    kernel: Arc<Kernel>,
+    kernel: Kernel,
     files: LoaderFiles,
     status: Arc<Status>,
     metrics: Metrics,
@@ -161,7 +162,7 @@ impl Line {
             let Self { host, intake, provenance, .. } = self;
             host.tick(Clock::ktime_ns(), &mut |seen| pass(provenance.as_ref(), intake, seen));
             self.kernel.apply(self.host.directives());
-            self.metrics.processes.set(i64::try_from(self.host.tally().processes).unwrap_or(0));
+            self.metrics.tell_host(self.host.tally());
         }
     }
 

@@ -9,5 +9,5 @@ pub use keep::Baselines;
 pub(crate) use keep::Changed;
 pub use samples::{Samples, Summary};
 pub use store::{Opened, Store, StoreError, StoreTally, read_subjects};
-pub use subject::{Baseline, Callers, Seen};
+pub use subject::{Baseline, Callers, Openings, Seen};
 pub(crate) use subject::{CONSTRUCTORS, START_UP, share_key};

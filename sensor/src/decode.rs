@@ -11,8 +11,8 @@ use thiserror::Error;
 use zerocopy::FromBytes;
 
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, Link, Map, Sample, Seal,
-    WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, InodeKey, Link, Map,
+    Modules, Opened, Sample, Seal, Stack, WalkedPath,
 };
 
 const AF_INET: u16 = 2;
@@ -99,6 +99,8 @@ fn body(kind: Kind, bytes: &[u8]) -> Result<EventBody, DecodeError> {
         Kind::Caller => EventBody::Caller(caller(&record(kind, bytes)?)),
         Kind::Env => EventBody::Env(env(&record(kind, bytes)?)?),
         Kind::Sample => EventBody::Sample(Sample { ip: record::<record::Sample>(kind, bytes)?.ip }),
+        Kind::Opened => EventBody::Opened(Box::new(opened(&record(kind, bytes)?))),
+        Kind::Modules => EventBody::Modules(Box::new(modules(&record(kind, bytes)?)?)),
     })
 }
 
@@ -130,6 +132,12 @@ fn exec(wire: &record::Exec) -> Result<Exec, DecodeError> {
         uid: wire.uid,
         euid: wire.euid,
         secure: wire.secure != 0,
+        root: (wire.root_ino != 0).then_some(InodeKey {
+            ino: wire.root_ino,
+            dev: wire.root_dev,
+            reserved: 0,
+        }),
+        fs_magic: (wire.fs_magic != 0).then_some(wire.fs_magic),
         peer,
         local_port: peer.map(|_| wire.peer.local_port),
     })
@@ -173,6 +181,26 @@ fn link(wire: &record::Link) -> Result<Link, DecodeError> {
 
 fn seal(wire: &record::Seal) -> Seal {
     Seal { at: wire.at, len: wire.len, prot: wire.prot, after_link: wire.after_link != 0 }
+}
+
+fn opened(wire: &record::Opened) -> Opened {
+    let record::Opened { ip, sp, fp, lr, words, .. } = *wire;
+    let words = if sp == 0 { Box::default() } else { Box::from(words) };
+    Opened {
+        file: wire.file,
+        addr: wire.addr,
+        len: wire.len,
+        stack: Stack { ip, sp, fp, lr, words },
+    }
+}
+
+fn modules(wire: &record::Modules) -> Result<Modules, DecodeError> {
+    let count = usize::try_from(wire.count).unwrap_or(usize::MAX);
+    let placed = wire
+        .placed
+        .get(..count)
+        .ok_or(DecodeError::Field { kind: Kind::Modules, field: "count" })?;
+    Ok(Modules { placed: placed.to_vec(), overflow: wire.overflow })
 }
 
 fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
@@ -333,6 +361,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stack_is_not_shown_with_its_event() {
+        let mut opened = record::Opened::read_from_bytes(&[0; size_of::<record::Opened>()])
+            .expect("any bytes are one");
+        opened.header = header(Kind::Opened);
+        (opened.sp, opened.words[3]) = (0x7ffd_0000_1000, 4_919_131_752_989_213_764);
+        let event = decode(Ring::Priority, opened.as_bytes()).expect("decodes");
+        let EventBody::Opened(read) = &event.body else { panic!("not one: {event:?}") };
+        assert_eq!(read.stack.words[3], opened.words[3]);
+        for shown in [format!("{event:?}"), format!("{event:#x?}")] {
+            assert!(!shown.contains("4919131752989213764") && !shown.contains("4444"), "{shown}");
+        }
+    }
+
+    #[test]
     fn a_mapped_ipv4_peer_is_shown_as_ipv4() {
         let mut exec = wire_exec(&wire_path(b"sshd\0", 5));
         exec.peer = Peer { family: AF_INET6, local_port: 22, port: 4000, ..Peer::default() };
@@ -358,7 +400,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u16..13, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
+        fn no_bytes_panic(kind in 0u16..15, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
             if let Some(at) = bytes.get_mut(24..26) {
                 at.copy_from_slice(&kind.to_ne_bytes());
             }
@@ -367,10 +409,10 @@ mod tests {
 
         #[test]
         fn no_content_of_a_right_length_panics(
-            kind in 1u16..11,
-            seed in proptest::collection::vec(any::<u8>(), 1400),
+            kind in 1u16..13,
+            seed in proptest::collection::vec(any::<u8>(), 4300),
         ) {
-            let sizes = [0, 80, 664, 72, 672, 1360, 80, 144, 80, 296, 40];
+            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 80, 296, 40, 4208, 2600];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

@@ -6,6 +6,7 @@
 mod audit_unrequested;
 mod auth_cpu_shift;
 mod check;
+mod dlopen_unexpected;
 mod foreign_caller;
 mod got_redirected;
 pub(crate) mod judge;
@@ -22,8 +23,8 @@ mod text_patched;
 pub(crate) mod timing;
 
 pub use check::{
-    Category, CheckFailed, CheckReport, CodeChange, Mismatch, NoCheck, Place, SlotCheck, StrayCode,
-    UnrequestedAudit, WhyChanged,
+    Category, CheckFailed, CheckReport, CodeChange, Mismatch, Namespace, NoCheck, Place, SlotCheck,
+    StrayCode, UnrequestedAudit, WhyChanged,
 };
 
 use std::sync::Arc;
@@ -83,6 +84,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),
+        Box::new(dlopen_unexpected::DlopenUnexpected::default()),
         Box::new(link_time_shift::LinkTimeShift::default()),
         Box::new(audit_unrequested::AuditUnrequested),
         Box::new(got_redirected::GotRedirected),

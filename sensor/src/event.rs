@@ -1,11 +1,12 @@
 //! Decoded events: what a record says, owned and typed, before anything else is known about it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use sensor_common::record::{FileKey, InodeKey, SealAt, Usage};
+pub use sensor_common::record::{FileKey, InodeKey, Placement, SealAt, Usage};
 pub use sensor_common::{Kind, Ring, Role};
 
 /// One decoded record.
@@ -52,6 +53,10 @@ pub enum EventBody {
     Env(Env),
     /// A guarded process was found running at this address.
     Sample(Sample),
+    /// A guarded process mapped a file executable after it had been linked.
+    Opened(Box<Opened>),
+    /// Where a guarded process has its code, now that it is linked.
+    Modules(Box<Modules>),
 }
 
 impl EventBody {
@@ -68,6 +73,8 @@ impl EventBody {
             Self::Caller(_) => Kind::Caller,
             Self::Env(_) => Kind::Env,
             Self::Sample(_) => Kind::Sample,
+            Self::Opened(_) => Kind::Opened,
+            Self::Modules(_) => Kind::Modules,
         }
     }
 }
@@ -120,6 +127,10 @@ pub struct Exec {
     pub euid: u32,
     /// It runs with more rights than who started it (`AT_SECURE`).
     pub secure: bool,
+    /// The process's root directory; `None` where the kernel does not say.
+    pub root: Option<InodeKey>,
+    /// Kind of file system of the executable; `None` where the kernel does not say.
+    pub fs_magic: Option<u32>,
     /// Peer of the TCP socket at descriptor 0.
     pub peer: Option<SocketAddr>,
     /// Own port of that socket.
@@ -199,6 +210,43 @@ pub struct Seal {
     pub after_link: bool,
 }
 
+/// See [`sensor_common::record::Opened`].
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The mapped file.
+    pub file: FileKey,
+    /// Address asked for; 0 where the kernel chose.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What says who asked.
+    pub stack: Stack,
+}
+
+/// Addresses on a thread's stack. They never leave the host station and are neither shown nor kept.
+#[derive(Clone, Default)]
+pub struct Stack {
+    /// Where the thread goes on.
+    pub ip: u64,
+    /// Address of the first word.
+    pub sp: u64,
+    /// Frame pointer.
+    pub fp: u64,
+    /// Link register; 0 where the architecture has none.
+    pub lr: u64,
+    /// From `sp` up; zero where a word is not told.
+    pub words: Box<[u64]>,
+}
+
+/// See [`sensor_common::record::Modules`].
+#[derive(Clone, Debug)]
+pub struct Modules {
+    /// In time order.
+    pub placed: Vec<Placement>,
+    /// Mappings that found no room in the record.
+    pub overflow: u32,
+}
+
 /// See [`sensor_common::record::Frame`].
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -236,4 +284,12 @@ pub struct Env {
     pub text: String,
     /// The value was cut.
     pub truncated: bool,
+}
+
+// === impl Stack ===
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").finish_non_exhaustive()
+    }
 }

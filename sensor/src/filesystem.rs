@@ -98,8 +98,12 @@ pub(crate) fn answers_soon(file: impl AsFd) -> bool {
 /// # Errors
 /// The kernel does not tell.
 pub(crate) fn that_waits(file: impl AsFd) -> io::Result<Option<&'static str>> {
-    let magic = rustix::fs::fstatfs(file)?.f_type;
-    Ok(KINDS.iter().find(|kind| kind.waits && kind.magic == magic).map(|kind| kind.name))
+    Ok(one_that_waits(rustix::fs::fstatfs(file)?.f_type))
+}
+
+/// The same by the number.
+pub(crate) fn one_that_waits(magic: FsWord) -> Option<&'static str> {
+    KINDS.iter().find(|kind| kind.waits && kind.magic == magic).map(|kind| kind.name)
 }
 
 /// Whether a mount of this kind answers by itself. `on_device`: the mount has a block device, as

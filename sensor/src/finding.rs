@@ -178,6 +178,29 @@ pub enum Evidence {
         /// Build-id of that module, hex.
         callback_build_id: Option<String>,
     },
+    /// A library opened after the program's start.
+    Opened {
+        /// Its path.
+        library: String,
+        /// Module that asked for it, or what the kernel calls the memory; empty where nobody was
+        /// seen.
+        caller_module: String,
+        /// Build-id of that module, hex.
+        caller_build_id: Option<String>,
+        /// `module+offset` with the nearest symbol.
+        caller: String,
+        /// Every frame up to the caller was unwound; otherwise it is the nearest word on the stack
+        /// that looks like it.
+        unwound: bool,
+        /// libc opened it of its own accord, asked for something else.
+        through_libc: bool,
+        /// Modules that asked for it while learning.
+        known: Vec<String>,
+        /// The loader's namespace it was found in, where that is not the program's own (0).
+        namespace: Option<u32>,
+        /// Seconds from its mapping until it was linked, what it needs included.
+        seconds: Option<f64>,
+    },
     /// Code that is not what its file says.
     Code {
         /// Module whose code it is.

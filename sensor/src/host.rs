@@ -4,6 +4,7 @@
 //! through [`Outside`], finds addresses through [`Locate`], and asks for changes on the kernel side
 //! by [`Directive`]s, so that a recording drives it exactly as a live system does.
 
+mod aside;
 pub(crate) mod build_id;
 mod clock;
 mod conn;
@@ -15,10 +16,15 @@ mod directive;
 mod environ;
 mod frames;
 mod guard;
+mod home;
 mod link;
 mod loader_files;
+mod module;
+mod mounts;
 mod observe;
+mod opened;
 mod outside;
+mod patient;
 mod pipeline;
 mod place;
 mod preload;
@@ -30,19 +36,24 @@ mod seed;
 mod table;
 mod tracker;
 mod variable;
+mod watched;
 mod who;
 
+pub use aside::Aside;
 pub(crate) use build_id::read as build_id_of;
 pub use clock::Clock;
 pub(crate) use container::Container;
 pub use coverage::Uncovered;
-pub use directive::Directive;
+pub use directive::{Directive, Watch};
+pub use module::{ModuleId, inode_text};
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
-    Located, Method, ModuleId, ModuleShare, Observation, Process, ProcessId, Program, Traced,
-    Verdict, inode_text, seconds,
+    Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Traced, Verdict,
+    seconds,
 };
-pub use outside::{Locate, Nowhere, Outside, Stat};
+pub use opened::{Asked, Opening};
+pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat};
+pub use patient::{Patient, PatientLocate};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;
 pub(crate) use preload::split as preloaded_names;

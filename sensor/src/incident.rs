@@ -2,6 +2,7 @@
 
 mod advice;
 mod code;
+mod dlopen;
 mod join;
 mod key;
 mod limit;

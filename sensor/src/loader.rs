@@ -11,6 +11,7 @@ mod report;
 mod sampling;
 mod selfcheck;
 mod site;
+mod tables;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,11 +25,13 @@ use sensor_common::ProbeConfig;
 use zerocopy::IntoBytes as _;
 
 pub use self::error::LoadError;
-pub use self::functions::{FunctionError, FunctionSite, ProbedFunction};
-pub use self::handle::{Counters, MapWriteError, Sensor};
+pub use self::fdinfo::ProgramHandles;
+pub use self::functions::{FunctionError, FunctionSite, ProbedFunction, ProbesNow, Released};
+pub use self::handle::Sensor;
 use self::probes::{Hook, Mechanism};
 pub use self::report::{BpfMemory, ProbeReport, ProbeState, ProgramStats, Refusal};
 pub use self::site::HitPrice;
+pub use self::tables::{Counters, MapWriteError, Tables};
 use crate::kernel::BTF_PATH;
 use crate::kernel::offsets::{self, Resolved};
 

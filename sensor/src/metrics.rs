@@ -14,6 +14,8 @@ use sensor_common::Kind;
 
 use crate::event::EventBody;
 use crate::finding::Severity;
+use crate::host;
+use crate::loader::ProbesNow;
 use crate::provenance;
 use define::{Build, Definition, define};
 
@@ -78,6 +80,18 @@ define! {
     libraries_traced: IntCounter = "halfsecond_libraries_traced_total";
     /// Processes in the process table.
     processes: IntGauge = "halfsecond_processes";
+    /// Files that carry probes: libraries with guarded functions, guarded programs.
+    probed_files: IntGauge = "halfsecond_probed_files";
+    /// Probes on functions of libraries and on entries of programs.
+    function_probes: IntGauge = "halfsecond_function_probes";
+    /// Such probes attached since the start.
+    function_probes_attached: IntCounter = "halfsecond_function_probes_attached_total";
+    /// Such probes released again, because no process needed them any more.
+    function_probes_released: IntCounter = "halfsecond_function_probes_released_total";
+    /// Times a file was given no probes, because there are too many or because it may hang.
+    files_unprobed: IntCounter = "halfsecond_files_unprobed_total";
+    /// Questions to files and processes that were given up because no answer came in time.
+    reads_given_up: IntCounter = "halfsecond_reads_given_up_total";
     /// Subjects with a baseline, by its state.
     baselines: IntGaugeVec = "halfsecond_baselines" ["state"];
     /// Failed attempts to write the state, by store operation.
@@ -173,6 +187,21 @@ impl Metrics {
         self.libraries_traced.inc_by(now.answered.saturating_sub(traced));
     }
 
+    /// Takes over what the host station counts of itself.
+    pub fn tell_host(&self, now: host::Tally) {
+        self.processes.set(i64::try_from(now.processes).unwrap_or(0));
+        raise(&self.files_unprobed, now.unwatched);
+        raise(&self.reads_given_up, now.given_up);
+    }
+
+    /// Takes over how many probes there are.
+    pub fn tell_probes(&self, now: ProbesNow) {
+        self.probed_files.set(i64::try_from(now.files).unwrap_or(0));
+        self.function_probes.set(i64::try_from(now.probes).unwrap_or(0));
+        raise(&self.function_probes_attached, now.attached);
+        raise(&self.function_probes_released, now.released);
+    }
+
     /// Records the CPU time to a verdict; an unknown method becomes `other`.
     pub fn observe_auth(&self, method: &str, accepted: bool, cpu_seconds: f64) {
         let verdict = if accepted { "accepted" } else { "denied" };
@@ -234,7 +263,14 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Caller => "caller",
         Kind::Env => "env",
         Kind::Sample => "sample",
+        Kind::Opened => "opened",
+        Kind::Modules => "modules",
     }
+}
+
+/// A counter that is counted elsewhere.
+fn raise(counter: &IntCounter, now: u64) {
+    counter.inc_by(now.saturating_sub(counter.get()));
 }
 
 fn among<const N: usize>(known: &[&'static str; N], label: &str) -> &'static str {

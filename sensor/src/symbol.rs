@@ -1,6 +1,8 @@
 //! Names for addresses: which module an address of a process belongs to and which function is
 //! nearest, and the reverse for attaching probes.
 
+mod asker;
+
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use crate::verify::elf::{
 use crate::verify::maps::Vma;
 use crate::verify::process::{FileKey, Process};
 use crate::verify::{ModuleRef, VerifyError};
+
+pub use asker::Asker;
 
 /// Symbol tables kept: entries.
 const MAX_FILES: usize = 512;
@@ -46,6 +50,7 @@ pub struct Symbolized {
 #[derive(Debug)]
 pub struct Symbolizer {
     cache: Lru<FileKey, Arc<Functions>>,
+    steps: asker::Steps,
 }
 
 /// The address space of one process at one moment, for asking about several addresses.
@@ -78,7 +83,7 @@ impl AddressSpace {
 
 impl Default for Symbolizer {
     fn default() -> Self {
-        Self { cache: Lru::new(MAX_FILES, MAX_BYTES) }
+        Self { cache: Lru::new(MAX_FILES, MAX_BYTES), steps: asker::no_steps() }
     }
 }
 

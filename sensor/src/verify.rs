@@ -1,9 +1,10 @@
 //! Checks from outside whether the linkage slots of a running process hold what its dynamic
 //! linker should have written there.
 //!
-//! Every `JUMP_SLOT`, `GLOB_DAT` and `IRELATIVE` of every module is resolved again from the mapped
-//! files, by the rules of glibc's `_dl_lookup_symbol_x` or musl's `find_sym`, and compared with the
-//! memory of the process. Nothing is executed, attached or mapped in the process; all that is read
+//! Every relocated address of every module that is not meant to change ([`SlotKind`]) is resolved
+//! again from the mapped files, by the rules of glibc's `_dl_lookup_symbol_x` or musl's `find_sym`,
+//! and compared with the memory of the process: 64-bit programs for x86 and ARM, 32-bit ones for
+//! x86. Nothing is executed, attached or mapped in the process; all that is read
 //! from it or its files is treated as hostile.
 
 mod audit;
@@ -12,7 +13,10 @@ mod budget;
 pub(crate) mod bytes;
 pub(crate) mod cache;
 mod compare;
+mod copied;
 pub(crate) mod elf;
+#[cfg(test)]
+mod emulated;
 mod error;
 mod explain;
 mod ifunc;
@@ -26,9 +30,11 @@ pub(crate) mod process;
 mod reach;
 mod report;
 mod resolve;
+mod rest;
 mod scope;
 mod target;
 mod text;
+pub(crate) mod width;
 
 use std::thread;
 use std::time::Duration;
@@ -41,13 +47,15 @@ use self::link_map::Bounds;
 use self::loader::Program;
 use self::plan::Plans;
 use self::process::Process;
+use self::rest::Threads;
 use self::text::TextChecker;
 
-pub use self::elf::ElfError;
+pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
 pub use self::process::list_processes;
 pub use self::report::{
-    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Report, SlotKind, SlotMismatch, Target,
+    Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, Skipped, SlotCounts,
+    SlotKind, SlotMismatch, Target,
 };
 pub(crate) use self::text::shown;
 pub use self::text::{Explanation, Loose, OwnProbes, Patch, RestoredPage, Stray, StrayKind, Text};
@@ -77,6 +85,8 @@ pub struct Limits {
     /// Looks at a process that is being linked or changes, `recheck_after` apart. Who asks again
     /// by itself sets 1, so that one such process does not keep others waiting.
     pub settle_tries: u32,
+    /// How much of a process is compared.
+    pub depth: Depth,
     /// Whether code is compared, too.
     pub text: bool,
 }
@@ -118,6 +128,7 @@ impl Default for Limits {
             time: Duration::from_secs(10),
             recheck_after: Duration::from_millis(30),
             settle_tries: SETTLE_TRIES,
+            depth: Depth::Full,
             text: true,
         }
     }
@@ -133,7 +144,7 @@ impl Verifier {
 
     /// One that does not tell the probes that the sensor itself has set.
     pub fn knowing(limits: Limits, own: OwnProbes) -> Self {
-        let files = Files::new(limits.file_entries, limits.file_bytes);
+        let files = Files::new(limits.file_entries, limits.file_bytes, limits.depth);
         let plans = Plans::new(limits.plan_entries, limits.plan_bytes);
         Self { limits, files, plans, vdso: Vdso::own(), code: TextChecker::new(own) }
     }
@@ -146,8 +157,17 @@ impl Verifier {
         if first.is_clean() && first.settled {
             return Ok(first);
         }
+        let earlier = Threads::of(pid);
         thread::sleep(self.limits.recheck_after);
-        first.confirmed_by(self.settled_report(pid))
+        let before = Threads::of(pid);
+        let second = self.settled_report(pid);
+        let mut both = first.confirmed_by(second)?;
+        // Not even two looks tell a library that is being loaded or unloaded from a hidden one.
+        if !both.text.strays.is_empty() && !earlier.moved_on(&before, &Threads::of(pid)) {
+            both.text.strays.clear();
+            both.settled = false;
+        }
+        Ok(both)
     }
 
     /// What is remembered at the moment.
@@ -173,41 +193,45 @@ impl Verifier {
     }
 
     fn look(&mut self, pid: u32) -> Result<Report, VerifyError> {
+        self.look_at(&Process::open(pid)?)
+    }
+
+    fn look_at(&mut self, process: &Process) -> Result<Report, VerifyError> {
+        let pid = process.pid;
         let budget = Budget::new(pid, self.limits.time);
-        let process = Process::open(pid)?;
         let gone = || VerifyError::Gone { pid };
         let mut gaps = Vec::new();
-        let program = loader::find(&process, &mut self.files, &mut gaps)?;
+        let program = loader::find(process, &mut self.files, &mut gaps)?;
         let Program::Linked(linked) = program else {
-            let text = self.look_at_code(&process, None, budget, &mut gaps)?;
-            let report = Report::unchecked(&process, program.linkage(), gaps);
+            let text = self.look_at_code(process, None, budget, &mut gaps)?;
+            let report = Report::unchecked(process, program.linkage(), gaps);
             return if process.is_same() { Ok(Report { text, ..report }) } else { Err(gone()) };
         };
         let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
-        let maps = link_map::read_link_maps(&process, linked.debug, bounds)?;
+        let maps = link_map::read_link_maps(process, linked.debug, bounds)?;
         let loader = (&linked.loader, linked.base);
         let files = &mut self.files;
         let layout =
-            Layout::build(&process, maps, loader, linked.linkage, files, budget, &mut gaps)?;
-        let plan = self.plans.get(&layout, budget)?;
+            Layout::build(process, maps, loader, linked.linkage, files, budget, &mut gaps)?;
+        let plan = self.plans.get(&layout, self.limits.depth, budget)?;
         if plan.scopes.order_differs {
             gaps.push(Gap::LinkOrder);
         }
-        let comparer = Comparer::new(&process, &layout, &plan, &self.vdso, budget, &mut gaps);
+        let comparer = Comparer::new(process, &layout, &plan, &self.vdso, budget, &mut gaps);
         let comparison = comparer.run()?;
         if !self.limits.text {
-            let unlisted = layout.unlisted(&process).into_iter();
+            let unlisted = layout.unlisted(process).into_iter();
             gaps.extend(unlisted.map(|vma| Gap::Unlisted { path: vma.path.to_string() }));
         }
-        let text = self.look_at_code(&process, Some(&layout), budget, &mut gaps)?;
+        let text = self.look_at_code(process, Some(&layout), budget, &mut gaps)?;
         // Exiting processes lose their memory first: what could not be read then means nothing.
-        if !process.is_same() || process.read_u64(linked.debug).is_err() {
+        if !process.is_same() || process.read_word(linked.debug, layout.width).is_err() {
             return Err(gone());
         }
-        let audit = audit::look(&process, &linked, &layout)?;
+        let audit = audit::look(process, &linked, &layout)?;
         let preloads = plan.scopes.preloads.iter();
         let preloads = preloads.filter_map(|at| layout.modules.get(*at)?.module_ref()).collect();
-        let report = Report::checked(&process, &layout, comparison, preloads, gaps);
+        let report = Report::checked(process, &layout, comparison, preloads, gaps);
         Ok(Report { audit, text, ..report })
     }
 
@@ -249,6 +273,8 @@ impl Report {
             pid: process.pid,
             start_ticks: process.start_ticks(),
             slots_checked: 0,
+            slots: SlotCounts::default(),
+            skipped: Skipped::default(),
             slots_lenient: 0,
             slots_ifunc: 0,
             modules: 0,
@@ -258,6 +284,7 @@ impl Report {
             linkage,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }
@@ -291,13 +318,16 @@ impl Report {
     ) -> Self {
         let modules = layout.modules.iter().filter(|module| module.is_file_module()).count();
         Self {
-            slots_checked: comparison.checked,
+            slots_checked: comparison.checked.total(),
+            slots: comparison.checked,
+            skipped: comparison.skipped,
             slots_lenient: comparison.lenient,
             slots_ifunc: comparison.ifunc,
             modules: u32::try_from(modules).unwrap_or(u32::MAX),
             mismatches: comparison.mismatches,
             settled: !comparison.unrelocated,
             preloads,
+            namespaces: layout.other_namespaces(),
             ..Self::unchecked(process, layout.linkage, gaps)
         }
     }
@@ -332,6 +362,8 @@ mod tests {
             pid: 1,
             start_ticks: 1,
             slots_checked: 1,
+            slots: SlotCounts::default(),
+            skipped: Skipped::default(),
             slots_lenient: 0,
             slots_ifunc: 0,
             modules: 1,
@@ -341,6 +373,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }

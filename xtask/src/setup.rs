@@ -40,6 +40,8 @@ const TEST: &[Need] = &[
     Need::tool("modprobe", &["kmod"]),
     Need::tool("make", &["make"]),
     Need::tool("ps", &["procps"]),
+    // The modules of the guests' kernels.
+    Need::tool("xz", &["xz-utils"]),
     // Programs of another C library.
     Need::tool("musl-gcc", &["musl-tools"]),
     Need::tool("python3", &["python3"]),
@@ -49,6 +51,16 @@ const TEST: &[Need] = &[
     Need::tool("sqlite3", &["sqlite3"]),
     Need::tool("bindfs", &["bindfs"]),
 ];
+
+/// What only a machine with a 32-bit mode can have: a compiler for it. Its parts alone do as well;
+/// `gcc-multilib` cannot be next to cross compilers.
+#[cfg(target_arch = "x86_64")]
+const MACHINE: &[Need] = &[Need::library(
+    "cc -m32",
+    &["gcc-multilib", "lib32gcc-12-dev", "lib32gcc-13-dev", "lib32gcc-14-dev", "lib32gcc-15-dev"],
+)];
+#[cfg(not(target_arch = "x86_64"))]
+const MACHINE: &[Need] = &[];
 
 /// Installs whatever `scope` needs and this machine lacks.
 ///
@@ -60,6 +72,7 @@ pub(crate) fn ensure(scope: Scope, verbose: bool) -> Result<()> {
     let mut needs = RUN.to_vec();
     if scope == Scope::Test {
         needs.extend(TEST);
+        needs.extend(MACHINE);
     }
     apt::ensure(&needs, verbose)?;
     rust::ensure(verbose).context("the Rust toolchain is not complete")?;

@@ -7,6 +7,16 @@ use super::KernelPtr;
 use super::file::File;
 use crate::globals::{config, offset};
 
+/// Where a process has what; 0 where the kernel does not say.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub brk: u64,
+    pub mmap_base: u64,
+    pub start_stack: u64,
+}
+
 /// A `struct task_struct *`.
 #[derive(Clone, Copy)]
 pub struct Task<const TYPED: bool = false>(KernelPtr<TYPED>);
@@ -102,6 +112,19 @@ impl<const TYPED: bool> Task<TYPED> {
         Some((stack, mm.read(offset!(mm_env_start))?, mm.read(offset!(mm_env_end))?))
     }
 
+    /// Without a branch at each: what cannot be read is zero.
+    #[inline(always)]
+    pub fn bounds(self) -> Bounds {
+        let mm = self.0.follow(offset!(task_mm)).map_or(KernelPtr::NULL, KernelPtr::plain);
+        Bounds {
+            start_code: mm.read_or_zero(offset!(mm_start_code)),
+            end_code: mm.read_or_zero(offset!(mm_end_code)),
+            brk: mm.read_or_zero(offset!(mm_brk)),
+            mmap_base: mm.read_or_zero(offset!(mm_mmap_base)),
+            start_stack: mm.read_or_zero(offset!(mm_start_stack)),
+        }
+    }
+
     /// The open file behind a descriptor.
     #[inline(always)]
     pub fn file(self, fd: u64) -> Option<File> {
@@ -111,6 +134,18 @@ impl<const TYPED: bool> Task<TYPED> {
             return None;
         }
         table.follow(offset!(fdt_fd))?.plain().element(fd).map(File::from)
+    }
+
+    /// Inode number and device of the root directory; 0 where the kernel does not say.
+    #[inline(always)]
+    pub fn root(self) -> (u64, u32) {
+        let step = |from: KernelPtr, offset| {
+            KernelPtr::new(from.read_or_zero(offset)).unwrap_or(KernelPtr::NULL)
+        };
+        let fs = step(self.0.plain(), offset!(task_fs));
+        let inode = step(step(fs, offset!(fs_root_dentry)), offset!(dentry_inode));
+        let superblock = step(inode, offset!(inode_sb));
+        (inode.read_or_zero(offset!(inode_ino)), superblock.read_or_zero(offset!(sb_dev)))
     }
 
     /// Kernel stack.

@@ -10,7 +10,7 @@
 use sensor_common::record::{FileKey, Link, SEALS_MAX, Seal, SealAt, Usage};
 use sensor_common::{Counter, Role};
 
-use super::{current_tgid, role_of};
+use super::{current_tgid, opened, role_of};
 use crate::emit::{begin, count, now, ring_for};
 use crate::globals::config;
 use crate::kernel::copy;
@@ -114,8 +114,11 @@ pub fn unmap() -> Option<()> {
 #[inline(never)]
 pub fn finish(tgid: u32) {
     let Some(state) = linking(tgid) else { return };
+    let role = role_of(tgid);
+    if role.contains(Role::GUARDED) {
+        opened::linked(tgid, role, state.count > 0);
+    }
     if state.count > 0 {
-        let role = role_of(tgid);
         if !role.is_none() || is_worth_telling(state) {
             tell(state, role);
         } else {

@@ -1,9 +1,10 @@
-//! Files mapped executable: told once per pair of program and file.
+//! Files mapped executable: told once per pair of program and file, and of guarded programs noted
+//! each time.
 
 use sensor_common::record::Map;
 use sensor_common::{Counter, Role};
 
-use super::{current_tgid, is_agent, role_of};
+use super::{current_tgid, is_agent, opened, role_of};
 use crate::emit::{begin, count, ring_for};
 use crate::kernel::file::File;
 use crate::kernel::path;
@@ -53,11 +54,15 @@ fn mapped<const TYPED: bool>(file: File, call: Syscall<TYPED>) -> Option<()> {
     if pair.exe.ino == pair.file.ino && pair.exe.dev == pair.file.dev {
         return Some(());
     }
+    let role = role_of(tgid);
+    if role.contains(Role::GUARDED) {
+        opened::note(tgid, role, &pair.file, call.plain());
+    }
     if KNOWN.get_ptr(pair).is_some() {
         count(Counter::MapFiltered);
         return Some(());
     }
-    tell(task, file, &pair, call, role_of(tgid))
+    tell(task, file, &pair, call, role)
 }
 
 /// What may fail comes before the record, and the walk, which is a loop, right after it begins:

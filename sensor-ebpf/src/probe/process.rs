@@ -5,7 +5,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use sensor_common::record::{Exec, Exit, FileKey, Fork};
 use sensor_common::{Role, UNRESOLVED};
 
-use super::{current_tgid, finish, is_agent, link, role_of, set_role};
+use super::{current_tgid, finish, is_agent, link, opened, role_of, set_role};
 use crate::emit::{begin, ring_for};
 use crate::globals::offset;
 use crate::kernel::KernelPtr;
@@ -89,6 +89,7 @@ fn try_exec(bprm: u64) -> Option<()> {
     let parent_tgid = task.parent()?.tgid()?;
     let uid = task.uid()?;
     let euid = task.euid()?;
+    let (root, fs_magic) = (task.root(), file.inode()?.facts().fs_magic);
     let Some(mut record) = begin::<Exec>(ring_for(role), role) else { return Some(()) };
     path::walk(file, &mut record.path);
     record.exe = exe;
@@ -98,11 +99,17 @@ fn try_exec(bprm: u64) -> Option<()> {
     record.uid = uid;
     record.euid = euid;
     record.secure = secure(bprm);
+    (record.root_ino, record.root_dev) = root;
+    record.fs_magic = fs_magic;
     if let Some(sock) = task.file(0).and_then(File::sock) {
         // A socket of a kind without a peer leaves the fields zero.
         let _ = sock.peer_into(&mut record.peer);
     }
     record.submit();
+    // After the walk, so that each state at its head stays one.
+    if role.contains(Role::GUARDED) {
+        opened::start(tgid, task, &exe);
+    }
     Some(())
 }
 

@@ -23,7 +23,7 @@ impl Hold {
     pub(super) fn pass(&mut self, seen: Observation) -> Vec<Observation> {
         let Some(connection) = seen.connection.clone() else { return vec![seen] };
         match &seen.body {
-            Body::Library(library) if !library.during_link && !connection.authenticated => {
+            body if waits(body) && !connection.authenticated => {
                 let held = self.held.entry(connection.id).or_default();
                 if held.len() >= ONE_MAX || self.count >= ALL_MAX {
                     return vec![seen];
@@ -51,5 +51,16 @@ impl Hold {
         }
         released.push(then);
         released
+    }
+}
+
+/// What a client's method may account for. Code in no file asks for nothing by any method.
+fn waits(body: &Body) -> bool {
+    match body {
+        Body::Library(library) => !library.during_link,
+        Body::Opened(opening) => {
+            opening.asked.as_ref().is_none_or(|asked| asked.place.module.is_mapped_file())
+        }
+        _ => false,
     }
 }

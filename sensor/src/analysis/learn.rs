@@ -14,7 +14,8 @@ use crate::detect::judge::{self, Judged};
 use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
 use crate::host::{
-    Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, ProcessId, Program,
+    Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
+    ProcessId, Program,
 };
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
@@ -87,6 +88,10 @@ enum What {
         module: ModuleId,
         known: bool,
     },
+    Opening {
+        library: String,
+        asker: ModuleId,
+    },
     Helper(String),
     Link {
         timing: LinkTiming,
@@ -118,6 +123,7 @@ impl Learner {
                 let module = library.module.clone();
                 match judge::library(seen, library, world) {
                     Judged::Known => Vec::new(),
+                    Judged::Undecided => own(What::Refused { exe, file }),
                     Judged::Unexpected if program.guarded() => own(What::Refused { exe, file }),
                     judged => {
                         let late = judged == Judged::Unexpected;
@@ -136,7 +142,7 @@ impl Learner {
             }
             Body::Called(call) => match &call.caller {
                 Some(from) => match judge::caller(seen, call, from, world) {
-                    Judged::Unexpected => Vec::new(),
+                    Judged::Unexpected | Judged::Undecided => Vec::new(),
                     judged => own(What::Caller {
                         function: call.function.clone(),
                         module: from.module.clone(),
@@ -144,6 +150,10 @@ impl Learner {
                     }),
                 },
                 None => Vec::new(),
+            },
+            Body::Opened(opening) => match judge::opening(seen, opening, world) {
+                Judged::Learning => asker(opening).map(own).unwrap_or_default(),
+                Judged::Known | Judged::Unexpected | Judged::Undecided => Vec::new(),
             },
             // A start that mostly slept says little about CPU.
             Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
@@ -239,7 +249,7 @@ impl Learner {
     }
 
     fn believe(&self, lesson: Lesson, baselines: &mut Baselines, directives: &mut Vec<Directive>) {
-        directives.extend(lesson.forget().filter(|_| matches!(lesson.what, What::Refused { .. })));
+        directives.extend(lesson.forget().filter(|_| lesson.is_open()));
         let settled =
             baselines.get(&lesson.subject).settled(self.learning.observations, lesson.guarded);
         let count = if settled { Changed::Count } else { Changed::Learned };
@@ -261,6 +271,7 @@ impl Learner {
             What::Library { module, late, .. } => baseline.add_library(&module, lesson.time, late),
             What::Variable(name) => baseline.add_variable(&name),
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
+            What::Opening { library, asker } => baseline.add_opening(&library, &asker),
             What::Helper(path) => baseline.add_helper(&path),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
@@ -308,6 +319,15 @@ impl State {
 // === impl Lesson ===
 
 impl Lesson {
+    /// It is not settled with this: the file was not accepted, or could not be read.
+    fn is_open(&self) -> bool {
+        match &self.what {
+            What::Refused { .. } => true,
+            What::Library { module, .. } => module.is_unread(),
+            _ => false,
+        }
+    }
+
     /// A library that is not accepted must be told again when it is next mapped.
     fn forget(&self) -> Option<Directive> {
         match self.what {
@@ -317,6 +337,12 @@ impl Lesson {
             _ => None,
         }
     }
+}
+
+fn asker(opening: &Opening) -> Option<What> {
+    let Asked { place, .. } = opening.asked.as_ref()?;
+    let asker = place.module.before_deletion();
+    Some(What::Opening { library: opening.module.path.clone(), asker })
 }
 
 fn unit(seen: &Observation) -> Option<Unit> {

@@ -89,7 +89,9 @@ fn module(evidence: &Evidence) -> Option<&str> {
         Evidence::Slot { actual_module, .. } => actual_module,
         Evidence::Code { leads_to_module, .. } => leads_to_module,
         Evidence::Mapping { module, .. } => module,
-        Evidence::Caller { caller_module, .. } => caller_module,
+        Evidence::Caller { caller_module, .. } | Evidence::Opened { caller_module, .. } => {
+            caller_module
+        }
         Evidence::Audit { callback_module, .. } => callback_module,
         Evidence::Library { path, .. } => path,
         Evidence::Timing { module, .. } => module.as_ref()?,

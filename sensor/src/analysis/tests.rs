@@ -6,6 +6,7 @@ mod environment;
 mod hooks;
 mod keeping;
 mod normal;
+mod openings;
 mod origins;
 mod places;
 
@@ -14,12 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::detect::{Category, CheckReport, Mismatch, Place, UnrequestedAudit};
+use crate::detect::{Category, CheckReport, Mismatch, Namespace, Place, UnrequestedAudit};
 use crate::event::Event;
 use crate::finding::{Family, Severity};
 use crate::host::testing::{
-    BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, SSHD, SSHD_PATH, Tree, World, build,
-    clock,
+    BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, NOWHERE, SSHD, SSHD_PATH, Tree, World,
+    build, clock,
 };
 use crate::host::{ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};

@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::samples::Samples;
+use crate::event::FileKey;
 use crate::host::{LinkTiming, Method, ModuleId};
 
 /// Libraries remembered of one program. A program with more opens files of its own making.
 const LIBRARIES_MAX: usize = 512;
 /// Names remembered of one kind (functions, variables, helpers), and callers of one function.
 const NAMES_MAX: usize = 128;
+/// Modules that ask for one library.
+const ASKERS_MAX: usize = 16;
 /// Samples of a guarded program, and of any other.
 const SAMPLES: (usize, usize) = (200, 40);
 /// Samples of one module's share.
@@ -36,6 +39,9 @@ pub struct Baseline {
     pub libraries: Vec<(ModuleId, Seen)>,
     /// Callers by guarded function.
     pub callers: BTreeMap<String, Callers>,
+    /// What it opens after its start, and who in it asks.
+    #[serde(default)]
+    pub openings: Openings,
     /// Loader variables its environment holds.
     pub environment: BTreeSet<String>,
     /// Programs executed below it before authentication.
@@ -64,6 +70,15 @@ pub struct Callers {
     pub calls: u64,
     /// Modules that made them.
     pub modules: BTreeSet<ModuleId>,
+}
+
+/// Libraries opened after the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Openings {
+    /// Observations accepted since they are watched: a baseline may be older than that.
+    pub starts: u64,
+    /// Modules that asked, by path of the library.
+    pub askers: BTreeMap<String, BTreeSet<ModuleId>>,
 }
 
 /// Key of the first stretch of a start, which is not one module's alone.
@@ -96,6 +111,19 @@ impl Baseline {
         self.libraries.iter().any(|(known, _)| known.same_file(module))
     }
 
+    /// Some build of a library at this path is known.
+    #[must_use]
+    pub fn has_path(&self, path: &str) -> bool {
+        self.libraries.iter().any(|(known, _)| known.path == path)
+    }
+
+    /// This very file is known, but could not be read so far.
+    #[must_use]
+    pub fn was_unread(&self, module: &ModuleId, file: &FileKey) -> bool {
+        let unread = ModuleId::unread(module.path.clone(), file);
+        self.libraries.iter().any(|(known, _)| known.is_unread() && known.same_file(&unread))
+    }
+
     /// Another build that was seen at the same path.
     #[must_use]
     pub fn other_build(&self, module: &ModuleId) -> Option<&ModuleId> {
@@ -107,6 +135,7 @@ impl Baseline {
     pub fn add_start(&mut self, time: Timestamp, method: Option<Method>) {
         self.starts = self.starts.saturating_add(1);
         self.since_new = self.since_new.saturating_add(1);
+        self.openings.starts = self.openings.starts.saturating_add(1);
         self.first_seen.get_or_insert(time);
         self.last_seen = Some(time);
         if let Some(method) = method {
@@ -115,7 +144,16 @@ impl Baseline {
     }
 
     /// Accepts a library.
+    ///
+    /// One that could not be read so far gives way to what is read at its path.
     pub fn add_library(&mut self, module: &ModuleId, time: Timestamp, late: bool) {
+        let unread = |known: &ModuleId| known.is_unread() && known.path == module.path;
+        if !module.is_unread()
+            && let Some((known, seen)) = self.libraries.iter_mut().find(|(known, _)| unread(known))
+        {
+            (*known, seen.last) = (module.clone(), time);
+            return;
+        }
         if let Some((_, seen)) = self.libraries.iter_mut().find(|(known, _)| known == module) {
             seen.last = time;
             return;
@@ -137,6 +175,18 @@ impl Baseline {
         callers.calls = callers.calls.saturating_add(1);
         if callers.modules.len() < NAMES_MAX {
             callers.modules.insert(module.clone());
+        }
+    }
+
+    /// Accepts who asks for a library.
+    pub fn add_opening(&mut self, library: &str, asker: &ModuleId) {
+        let askers = &mut self.openings.askers;
+        if askers.len() >= LIBRARIES_MAX && !askers.contains_key(library) {
+            return;
+        }
+        let known = askers.entry(library.to_owned()).or_default();
+        if known.len() < ASKERS_MAX {
+            known.insert(asker.clone());
         }
     }
 
@@ -177,6 +227,33 @@ impl Baseline {
     /// Accepts the CPU time of a successful authentication.
     pub fn add_auth(&mut self, method: Method, cpu_ns: u64) {
         self.auth.entry(method).or_default().add(cpu_ns, SAMPLES.0);
+    }
+}
+
+// === impl Openings ===
+
+impl Openings {
+    /// Enough observations were accepted while openings were watched.
+    #[must_use]
+    pub fn settled(&self, observations: u32) -> bool {
+        self.starts >= observations.into()
+    }
+
+    /// This module, in this very build, asks for the library.
+    #[must_use]
+    pub fn knows(&self, library: &str, asker: &ModuleId) -> bool {
+        self.askers(library).any(|known| known.same_file(asker))
+    }
+
+    /// Another build of it does.
+    #[must_use]
+    pub fn other_build(&self, library: &str, asker: &ModuleId) -> Option<&ModuleId> {
+        self.askers(library).find(|known| known.path == asker.path && !known.same_file(asker))
+    }
+
+    /// Who asks for the library.
+    pub fn askers(&self, library: &str) -> impl Iterator<Item = &ModuleId> {
+        self.askers.get(library).into_iter().flatten()
     }
 }
 
@@ -251,12 +328,28 @@ mod tests {
             baseline.add_library(&module(&name, "0"), Timestamp::UNIX_EPOCH, false);
             baseline.add_caller(&name, &module(&name, "0"));
             baseline.add_caller("f", &module(&name, "0"));
+            baseline.add_opening(&name, &module(&name, "0"));
+            baseline.add_opening("/plugin.so", &module(&name, "0"));
             baseline.add_variable(&name);
             baseline.add_helper(&name);
         }
         assert_eq!(baseline.libraries.len(), LIBRARIES_MAX);
         assert_eq!(baseline.callers.len(), NAMES_MAX);
         assert!(baseline.environment.len() <= NAMES_MAX && baseline.helpers.len() <= NAMES_MAX);
+        assert_eq!(baseline.openings.askers.len(), LIBRARIES_MAX);
+        assert!(baseline.openings.askers.values().all(|askers| askers.len() <= ASKERS_MAX));
         assert!(serde_json::to_vec(&baseline).unwrap().len() < 200_000);
+    }
+
+    #[test]
+    fn a_baseline_from_before_openings_were_watched_is_read_and_has_yet_to_learn_them() {
+        let mut old = Baseline::default();
+        for _ in 0..50 {
+            old.add_start(Timestamp::UNIX_EPOCH, None);
+        }
+        let mut json = serde_json::to_value(&old).unwrap();
+        json.as_object_mut().unwrap().remove("openings").unwrap();
+        let read: Baseline = serde_json::from_value(json).unwrap();
+        assert!(read.settled(20, true) && !read.openings.settled(20));
     }
 }

@@ -23,6 +23,8 @@ pub struct CheckReport {
     pub gaps: Vec<String>,
     /// rtld-audit, where it is active and was found not to have been asked for.
     pub audit: Option<UnrequestedAudit>,
+    /// Namespaces beside the program's own (`dlmopen`), where no audit library accounts for them.
+    pub namespaces: Vec<Namespace>,
     /// Code that is not its file's.
     pub changes: Vec<CodeChange>,
     /// Places in code files that were written to and hold what they should again, our own probes'
@@ -30,6 +32,15 @@ pub struct CheckReport {
     pub restored: Vec<Place>,
     /// Modules and mappings that contradict each other, and executable memory of no module.
     pub strays: Vec<StrayCode>,
+}
+
+/// Modules that the loader keeps apart from the program's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `Lmid_t`; the program's own is 0.
+    pub number: u32,
+    /// In load order: what was asked for comes first.
+    pub modules: Vec<ModuleId>,
 }
 
 /// Code that is not what its file says.
@@ -99,7 +110,7 @@ pub struct Mismatch {
     pub module: ModuleId,
     /// Its address in that module's file.
     pub slot: u64,
-    /// Relocation: `JUMP_SLOT`, `GLOB_DAT`, `IRELATIVE`.
+    /// What fills it: `JUMP_SLOT`, `RELATIVE`, `INIT_ARRAY` and so on.
     pub kind: String,
     /// What kind of deviation.
     pub category: Category,

@@ -1,4 +1,4 @@
-//! `got_redirected`: an import slot leads elsewhere than the loader would have written.
+//! `got_redirected`: an address that the loader wrote leads elsewhere.
 //!
 //! Needs no baseline: it speaks from the first start on. Blind to what the check does not cover,
 //! which its gaps name.

@@ -2,7 +2,9 @@
 //! that nothing is ever both reported and learned.
 
 use super::World;
-use crate::host::{Called, Library, Located, ModuleId, Observation, Preloaded, Variable};
+use crate::host::{
+    Asked, Called, Library, Located, ModuleId, Observation, Opening, Preloaded, Variable,
+};
 
 /// A judgement on something seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub(crate) enum Judged {
     Learning,
     /// Not in a settled baseline.
     Unexpected,
+    /// The file could not be read, and one of its path is known: teaches nothing, accuses nobody.
+    Undecided,
 }
 
 /// A library mapped by a program.
@@ -22,8 +26,15 @@ pub(crate) enum Judged {
 /// authenticates: while one of the methods tried is new, so may the library be. What the loader
 /// maps before the program runs cannot depend on the client.
 pub(crate) fn library(seen: &Observation, library: &Library, world: &World<'_>) -> Judged {
+    if library.module.is_unread() && world.own.has_path(&library.module.path) {
+        return Judged::Undecided;
+    }
     if world.own.has_library(&library.module) {
         return Judged::Known;
+    }
+    // The first time that its build-id is read.
+    if world.own.was_unread(&library.module, &library.file) {
+        return Judged::Learning;
     }
     if !settled(seen, world) || (!library.during_link && new_method(seen, world)) {
         return Judged::Learning;
@@ -47,6 +58,9 @@ pub(crate) fn caller(
     if !is_file(module) {
         return Judged::Unexpected;
     }
+    if module.is_unread() && may_be_known(seen, call, module, world) {
+        return Judged::Undecided;
+    }
     // The program itself, and the library that defines the function, need no baseline.
     if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
         return Judged::Learning;
@@ -59,6 +73,62 @@ pub(crate) fn caller(
         return Judged::Learning;
     }
     Judged::Unexpected
+}
+
+/// A library opened after the start. What nobody was seen to ask for is judged as a library only.
+pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) -> Judged {
+    let Some(asked) = &opening.asked else { return Judged::Known };
+    if homeless(seen, asked, world) {
+        return Judged::Unexpected;
+    }
+    let module = asked.place.module.before_deletion();
+    let library = &opening.module;
+    let has_library = world.own.has_library(library);
+    let openings = &world.own.openings;
+    // Which of its functions libc is asked first that need a library depends on the day.
+    let known = openings.knows(&library.path, &module)
+        || (asked.through_libc && belongs(seen, &module, world));
+    if known && has_library {
+        return Judged::Known;
+    }
+    let same_asker = openings.askers(&library.path).any(|known| known.path == module.path);
+    if (library.is_unread() && world.own.has_path(&library.path))
+        || (module.is_unread() && same_asker)
+    {
+        return Judged::Undecided;
+    }
+    let watched = openings.settled(world.learning.observations);
+    if !settled(seen, world) || !watched || new_method(seen, world) {
+        return Judged::Learning;
+    }
+    Judged::Unexpected
+}
+
+/// Code that nobody can look at on a disk: anonymous memory, a memfd, a file that was deleted; but
+/// for what an upgrade has replaced under a process that runs.
+pub(crate) fn homeless(seen: &Observation, asked: &Asked, world: &World<'_>) -> bool {
+    let module = &asked.place.module;
+    if module.is_mapped_file() {
+        return false;
+    }
+    let was_file = is_file(module) && !module.path.starts_with("/memfd:");
+    !(was_file && belongs(seen, &module.before_deletion(), world))
+}
+
+/// The program itself or a library of its baseline.
+pub(crate) fn belongs(seen: &Observation, module: &ModuleId, world: &World<'_>) -> bool {
+    seen.process.program.module.same_file(module) || world.own.has_library(module)
+}
+
+/// What calls could not be read, and is in a place from which calls are known, or may become so.
+fn may_be_known(seen: &Observation, call: &Called, module: &ModuleId, world: &World<'_>) -> bool {
+    let callers = world.own.callers.get(&call.function);
+    let mut known = callers.into_iter().flat_map(|callers| &callers.modules);
+    let library = call.library.as_ref();
+    !settled(seen, world)
+        || module.path == seen.process.program.module.path
+        || library.is_some_and(|library| library.path == module.path)
+        || known.any(|known| known.path == module.path)
 }
 
 /// A loader variable: by its name, but for one that loads code, where each library counts.

@@ -83,7 +83,7 @@ fn judged(
     }
     let (severity, confidence) = match (judge::library(seen, &traced.library, world), guarded) {
         // What was there while learning is how this host is.
-        (Judged::Known | Judged::Learning, _) => (Severity::Info, 0.2),
+        (Judged::Known | Judged::Learning | Judged::Undecided, _) => (Severity::Info, 0.2),
         (Judged::Unexpected, true) => (Severity::High, 0.7),
         (Judged::Unexpected, false) => (Severity::Low, 0.3),
     };

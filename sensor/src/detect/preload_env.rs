@@ -124,6 +124,8 @@ fn judged(seen: &Observation, variable: &Variable) -> (Severity, f64, Option<Str
         (true, true) => (Severity::High, 0.8),
         (false, true) => match benign::explain(variable) {
             Some(reason) => return (Severity::Info, 0.1, Some(reason)),
+            // What is then mapped is told with its file.
+            None if benign::is_unseen(variable) => (Severity::Low, 0.3),
             None => (Severity::Medium, 0.5),
         },
         (true, false) => (Severity::Medium, 0.5),

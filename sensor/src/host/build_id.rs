@@ -1,7 +1,9 @@
 //! The GNU build-id of a file: a few bounded reads, never a mapping, and nothing is believed.
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 const PT_NOTE: u32 = 4;
@@ -15,7 +17,16 @@ const MAX_ID: usize = 64;
 
 /// Hex build-id; `None` for anything but a little-endian ELF file that has one.
 pub(crate) fn read(file: &File) -> Option<String> {
-    find(&|offset, buffer| file.read_at(buffer, offset).ok())
+    try_read(file).ok().flatten()
+}
+
+/// The same, with what kept it from being read.
+pub(crate) fn try_read(file: &File) -> io::Result<Option<String>> {
+    let failure = Cell::new(None);
+    let found = find(&|offset, buffer| {
+        file.read_at(buffer, offset).map_err(|error| failure.set(Some(error))).ok()
+    });
+    failure.into_inner().map_or(Ok(found), Err)
 }
 
 type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> Option<usize>;

@@ -6,11 +6,12 @@
 //! where linking or constructors take long: then the process is sampled until it enters its program.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
 
-use super::directive::Directive;
-use super::observe::{Body, Constructed, Located, ModuleId, Observation, ProcessId};
+use super::directive::{Directive, Watch};
+use super::module::ModuleId;
+use super::observe::{Body, Constructed, Located, Observation, ProcessId};
 use super::pipeline::{At, Pipeline};
+use super::watched::{Wanted, inode};
 use crate::event::{Caller, Exec, InodeKey, Link, Sample, SealAt, Usage};
 
 /// Constructors that are still at work after this time are looked at, ns. Usual ones take less than
@@ -133,17 +134,30 @@ impl Pipeline {
         self.constructors.await_start(inode, start.due_ns, id);
         proc.start = Some(Box::new(start));
         let path = program.module.path.clone().into();
-        self.constructors_watch(at.tgid, path, inode);
+        self.constructors_watch(Wanted {
+            tgid: at.tgid,
+            exe: exec.exe,
+            path,
+            file: exec.exe,
+            fs_magic: exec.fs_magic,
+        });
     }
 
     /// Asks for the entry of a guarded program, once per file.
-    pub(super) fn constructors_watch(&mut self, tgid: u32, path: PathBuf, inode: InodeKey) {
+    pub(super) fn constructors_watch(&mut self, wanted: Wanted) {
+        let inode = inode(&wanted.file);
         let asked = &mut self.constructors.asked;
         if asked.len() >= PROGRAMS_MAX || asked.contains_key(&inode) {
             return;
         }
-        asked.insert(inode, self.outside.entry(tgid, &path, inode));
-        self.directives.push(Directive::AttachEntry { tgid, path, inode });
+        asked.insert(inode, self.outside.entry(wanted.tgid, &wanted.path, inode));
+        self.watch(wanted, Watch::Entry);
+    }
+
+    /// Its probes are gone: the next start asks for them again.
+    pub(super) fn constructors_forget(&mut self, inode: InodeKey) {
+        self.constructors.asked.remove(&inode);
+        self.constructors.entered.remove(&inode);
     }
 
     /// Its libraries are linked: constructors come next. Gives the modules that were found at work
@@ -204,7 +218,7 @@ impl Pipeline {
             Some(function) => {
                 let named = function.symbol.as_ref();
                 let named = named.filter(|(_, distance)| *distance == 0);
-                program.module.same_file(&function.module)
+                program.module.may_be(&function.module)
                     && named.is_none_or(|(name, _)| !self.guards.is_function(name))
             }
             // Gone already: loading moves code by whole pages.

@@ -7,8 +7,10 @@ use std::os::unix::fs::FileExt;
 
 use super::build_id::{bytes, long, short, word};
 
-/// `ET_DYN`, `PT_DYNAMIC`, `PT_INTERP`, `DT_NULL`, `DT_FLAGS_1` and `DF_1_PIE` of glibc's elf.h.
+/// `ET_DYN`, `EM_386`, `PT_DYNAMIC`, `PT_INTERP`, `DT_NULL`, `DT_FLAGS_1` and `DF_1_PIE` of glibc's
+/// elf.h.
 const ET_DYN: u16 = 3;
+const EM_386: u16 = 3;
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
 const DT_NULL: u64 = 0;
@@ -24,8 +26,11 @@ const MAX_DYNAMIC: u64 = 4096;
 pub enum Uncovered {
     /// No loader is at work in it.
     Static,
-    /// The loader's state and the slots are laid out otherwise than the check reads them.
+    /// For x86: its slots are compared; no probe is put into it, and what audits it and where its
+    /// loader looked is read of 64-bit loaders only.
     ThirtyTwoBit,
+    /// For another machine (ARM, x32): its slots and its loader's state are not read either.
+    ForeignThirtyTwoBit,
 }
 
 // === impl Uncovered ===
@@ -45,7 +50,12 @@ impl fmt::Display for Uncovered {
                  slots to check"
             }
             Self::ThirtyTwoBit => {
-                "a 32-bit program: its slots, its loader's state and its link times are not checked"
+                "a 32-bit program: its link times, who audits it and why its loader found a library \
+                 are not seen"
+            }
+            Self::ForeignThirtyTwoBit => {
+                "a 32-bit program, and not for x86: its slots, its loader's state and its link times \
+                 are not checked"
             }
         })
     }
@@ -59,7 +69,8 @@ fn find(read_at: ReadAt<'_>) -> Option<Uncovered> {
         return None;
     }
     match *head.get(4)? {
-        1 => return Some(Uncovered::ThirtyTwoBit),
+        1 if short(&head, 18) == Some(EM_386) => return Some(Uncovered::ThirtyTwoBit),
+        1 => return Some(Uncovered::ForeignThirtyTwoBit),
         2 => {}
         _ => return None,
     }
@@ -142,7 +153,14 @@ mod tests {
 
     #[test]
     fn a_32_bit_program_is_told_and_a_script_is_none_of_ours() {
-        assert_eq!(of(b"\x7fELF\x01\x01"), Some(Uncovered::ThirtyTwoBit));
+        let narrow = |machine: u8| {
+            let mut image = vec![0; 64];
+            image[..6].copy_from_slice(b"\x7fELF\x01\x01");
+            image[18] = machine;
+            of(&image)
+        };
+        assert_eq!(narrow(3), Some(Uncovered::ThirtyTwoBit));
+        assert_eq!(narrow(62), Some(Uncovered::ForeignThirtyTwoBit), "x32");
         assert_eq!(of(b"#!/bin/sh\n"), None);
         assert_eq!(of(b""), None);
     }

@@ -35,14 +35,26 @@ pub enum Directive {
         /// Wall less run-queue delay from exec to the last seal, ns.
         limit_ns: u64,
     },
-    /// Tell when this guarded program is entered, its constructors having run.
-    AttachEntry {
-        /// A process that runs it.
+    /// Put probes on a file.
+    Attach {
+        /// A process that has it mapped: `/proc/TGID/map_files` or `/proc/TGID/root` leads to it.
         tgid: u32,
         /// Its path as the host sees it.
         path: PathBuf,
+        /// The program that maps it: asked for again where the file is not to be had.
+        exe: FileKey,
         /// What the path must lead to.
+        file: FileKey,
+        /// Where on it.
+        what: Watch,
+    },
+    /// Take them off again.
+    Release {
+        /// The file.
         inode: InodeKey,
+        /// Where it may be seen as well, below another overlay: by which process, where, as which
+        /// file. The probes stay for those.
+        heirs: Vec<(u32, PathBuf, InodeKey)>,
     },
     /// Sample where this process is busy.
     SampleProcess {
@@ -54,28 +66,30 @@ pub enum Directive {
         /// The process.
         tgid: u32,
     },
-    /// Watch the callers of functions in this library.
-    AttachFunctions {
-        /// A process that has it mapped: `/proc/TGID/map_files` or `/proc/TGID/root` leads to it.
-        tgid: u32,
-        /// Its path as the host sees it.
-        path: PathBuf,
-        /// What the path must lead to.
-        inode: InodeKey,
-        /// Symbols it may export.
-        symbols: Vec<String>,
-    },
+}
+
+/// What is to be told of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// When this program is entered, its constructors having run.
+    Entry,
+    /// Who calls these functions, of those that it exports.
+    Functions(Vec<String>),
 }
 
 // === impl Directive ===
 
 impl Directive {
-    /// It can be carried out only once the probes are loaded.
+    /// It concerns the probes, not the maps: it can be carried out only once they are loaded, and may
+    /// wait for a file.
     #[must_use]
     pub fn needs_probes(&self) -> bool {
         matches!(
             self,
-            Self::AttachFunctions { .. } | Self::AttachEntry { .. } | Self::SampleProcess { .. }
+            Self::Attach { .. }
+                | Self::Release { .. }
+                | Self::SampleProcess { .. }
+                | Self::StopSampling { .. }
         )
     }
 }

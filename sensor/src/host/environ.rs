@@ -199,12 +199,15 @@ fn libraries(
     let paths: Vec<&str> =
         proc.variables.iter().filter_map(|text| text.strip_prefix("LD_LIBRARY_PATH=")).collect();
     preload::split(name, value)
-        .map(|library| Preloaded {
-            name: library.to_owned(),
-            file: preload::places(library, &paths, exe)
-                .iter()
-                .find_map(|path| outside.look_inside(holder, on_host, path)),
-            owner: Ownership::Unknown,
+        .map(|library| {
+            let mut unseen = false;
+            let file = preload::places(library, &paths, exe).iter().find_map(|path| {
+                let looked = outside.look_inside(holder, on_host, path);
+                unseen |= looked.is_err();
+                looked.ok().flatten()
+            });
+            let unseen = unseen && file.is_none();
+            Preloaded { name: library.to_owned(), file, unseen, owner: Ownership::Unknown }
         })
         .collect()
 }

@@ -1,6 +1,7 @@
 //! From the seals of a start to each module's part in it.
 
-use super::observe::{LinkTiming, ModuleId, ModuleShare};
+use super::module::ModuleId;
+use super::observe::{LinkTiming, ModuleShare};
 use crate::event::{Link, SealAt};
 
 /// CPU time is wall time less run-queue delay only while the task did not sleep (its voluntary

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::container::Container;
-use super::observe::{Body, Lineage, ModuleId, Observation, Process, ProcessId, Program};
+use super::module::ModuleId;
+use super::observe::{Body, Lineage, Observation, Process, ProcessId, Program};
 use super::pipeline::Pipeline;
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::coverage::Uncovered;
+use super::module::ModuleId;
+use super::opened::Opening;
 use super::place::Placed;
 use super::variable::Variable;
 use crate::event::{FileKey, Role};
@@ -35,16 +37,6 @@ pub enum Lineage {
     Program(String),
 }
 
-/// Identity of a mapped file: what a baseline remembers a library by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ModuleId {
-    /// Path as the host sees it.
-    pub path: String,
-    /// GNU build-id, hex; where the file has none or could not be read, `inode:` and numbers that
-    /// tell this file from any other.
-    pub build: String,
-}
-
 /// A program as a baseline knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -54,7 +46,7 @@ pub struct Program {
     pub module: ModuleId,
     /// What it means to the sensor, by configuration.
     pub role: Role,
-    /// Key of its baseline: path, a blank, build-id.
+    /// Key of its baseline: path, a blank, build-id; in a container also which image it is from.
     pub subject: String,
     /// What of its linking is not seen.
     pub uncovered: Option<Uncovered>,
@@ -161,6 +153,9 @@ pub enum Body {
     CheckDue(CheckReason),
     /// The check of a [`Body::CheckDue`]; made by the analysis, never by the host station.
     Checked(Arc<crate::detect::CheckReport>),
+    /// A guarded program opened a library after its start: told each time, after the
+    /// [`Body::Library`] of one that is new to it.
+    Opened(Opening),
     /// A guarded function was called.
     Called(Called),
     /// A loader variable stood in the environment of the program started.
@@ -303,51 +298,6 @@ pub struct Verdict {
     pub earlier: u32,
 }
 
-// === impl ModuleId ===
-
-impl ModuleId {
-    /// Last component of the path.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or(&self.path)
-    }
-
-    /// The build-id, where `build` is one.
-    #[must_use]
-    pub fn build_id(&self) -> Option<&str> {
-        (!self.build.starts_with("inode:")).then_some(self.build.as_str())
-    }
-
-    /// The same file as far as can be told: where there is no build-id, path and inode decide, as
-    /// not everyone who saw the file knows its times.
-    #[must_use]
-    pub fn same_file(&self, other: &Self) -> bool {
-        let inode = |module: &Self| {
-            let numbers = module.build.strip_prefix("inode:")?;
-            let end = numbers.match_indices(':').nth(2).map_or(numbers.len(), |(at, _)| at);
-            numbers.get(..end).map(str::to_owned)
-        };
-        self.path == other.path
-            && (self.build == other.build
-                || inode(self).is_some_and(|own| inode(other) == Some(own)))
-    }
-
-    /// From a path, and a build-id if the file has one.
-    #[must_use]
-    pub fn new(path: String, build_id: Option<String>, file: &FileKey) -> Self {
-        let build = build_id.unwrap_or_else(|| {
-            format!("inode:{}:{}:{}", inode_text(file), file.ctime_s, file.size)
-        });
-        Self { path, build }
-    }
-}
-
-/// `major:minor:inode`, as evidence shows it.
-#[must_use]
-pub fn inode_text(file: &FileKey) -> String {
-    format!("{}:{}:{}", file.dev >> 20, file.dev & 0xf_ffff, file.ino)
-}
-
 // === impl Program ===
 
 impl Program {
@@ -408,22 +358,4 @@ pub fn seconds(ns: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
     let micros = (ns / 1000) as f64;
     micros / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_without_build_id_are_the_same_by_path_and_inode() {
-        let full = FileKey { ino: 7, dev: (254 << 20) | 1, generation: 3, ctime_s: 9, size: 10 };
-        let seen = |path: &str, file: &FileKey| ModuleId::new(path.to_owned(), None, file);
-        let bare = FileKey { ino: 7, dev: full.dev, ..FileKey::default() };
-        assert!(seen("/a", &full).same_file(&seen("/a", &bare)));
-        assert!(!seen("/a", &full).same_file(&seen("/b", &full)));
-        assert!(!seen("/a", &full).same_file(&seen("/a", &FileKey { ino: 71, ..full })));
-        let built = |id: &str| ModuleId::new("/a".to_owned(), Some(id.to_owned()), &full);
-        assert!(built("aa").same_file(&built("aa")) && !built("aa").same_file(&built("ab")));
-        assert!(!built("aa").same_file(&seen("/a", &full)));
-    }
 }

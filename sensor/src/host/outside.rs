@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::coverage::Uncovered;
 use super::observe::Located;
+use super::opened::Asked;
 use super::variable::FoundLibrary;
-use crate::event::{FileKey, InodeKey};
+use crate::event::{FileKey, InodeKey, Stack};
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,36 @@ pub struct Stat {
     pub uid: u32,
     /// Effective user id.
     pub euid: u32,
+}
+
+/// Nobody could look: the answer did not come in time, or the process was gone with its root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered;
+
+/// What a file says of its build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildId {
+    /// Its GNU build-id, hex.
+    Id(String),
+    /// It has none.
+    None,
+    /// It could not be read, or has not been yet.
+    Unread,
+}
+
+/// The root directory of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootView {
+    /// That of this host's init.
+    Host,
+    /// A directory of its parent's view: paths of its files show it.
+    Chroot,
+    /// A mount tree of its own.
+    Own {
+        /// What containers of one image have in common: a digest of the layers, hex; `None` where it
+        /// does not consist of layers.
+        image: Option<String>,
+    },
 }
 
 /// What `/proc` and the files of this host tell. Every answer may be missing: processes end.
@@ -44,8 +75,12 @@ pub trait Outside {
     fn entry(&self, _tgid: u32, _path: &Path, _inode: InodeKey) -> Option<u64> {
         None
     }
-    /// GNU build-id, hex, of the file with this identity, looked for at `path` and in the process.
-    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String>;
+    /// Build-id of the file with this identity, looked for at `path` and in the process.
+    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> BuildId;
+    /// The same without waiting: [`BuildId::Unread`] at first, and the answer when asked again.
+    fn build_id_later(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> BuildId {
+        BuildId::Unread
+    }
     /// What of the linking of the executable with this identity is not seen, looked for as the
     /// build-id is.
     fn uncovered(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<Uncovered> {
@@ -57,8 +92,25 @@ pub trait Outside {
     }
     /// The regular file at an absolute path below the process's root, or, `on_host` where the
     /// process is gone, below this host's.
-    fn look_inside(&self, _tgid: u32, _on_host: bool, _path: &str) -> Option<FoundLibrary> {
+    fn look_inside(
+        &self,
+        _tgid: u32,
+        _on_host: bool,
+        _path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
+        Err(Unanswered)
+    }
+    /// Devices (kernel form) of the file systems that this host itself runs from.
+    fn host_devices(&self) -> Vec<u32> {
+        Vec::new()
+    }
+    /// The root directory; `None` once the process is gone.
+    fn root(&self, _tgid: u32) -> Option<RootView> {
         None
+    }
+    /// Questions that were given up because no answer came.
+    fn given_up(&self) -> u64 {
+        0
     }
 }
 
@@ -67,6 +119,11 @@ pub trait Locate {
     /// One answer per address, in the same order; `None` where nothing is mapped there, or the
     /// process is gone.
     fn locate(&mut self, tgid: u32, addresses: &[u64]) -> Vec<Option<Located>>;
+    /// The first code outside the loader and libc that this stack leads to. Nothing of the stack may
+    /// be kept.
+    fn asker(&mut self, _tgid: u32, _stack: &Stack) -> Option<Asked> {
+        None
+    }
 }
 
 /// Finds nothing: for replays, where the processes are long gone.
@@ -114,7 +171,7 @@ impl Outside for Nowhere {
         false
     }
 
-    fn build_id(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<String> {
-        None
+    fn build_id(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> BuildId {
+        BuildId::Unread
     }
 }

@@ -5,14 +5,18 @@ use super::constructors::Constructors;
 use super::directive::Directive;
 use super::environ::Reads;
 use super::guard::Guards;
+use super::home::Homes;
 use super::link;
 use super::observe::{Body, Called, Library, LinkTiming, Observation, ProcessId};
+use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
 use super::place::Placed;
-use super::programs::{Programs, walked};
+use super::programs;
+use super::programs::{Found, Programs, walked};
 use super::schedule::Schedule;
 use super::table::{Proc, Table};
 use super::tracker::Tracker;
+use super::watched::Watched;
 use crate::config::Config;
 use crate::event::{Caller, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal};
 
@@ -31,6 +35,12 @@ pub struct Tally {
     pub strangers: u64,
     /// Callers that could not be found in the process's maps.
     pub callers_unknown: u64,
+    /// Libraries opened after the start that could not be named.
+    pub openings_unnamed: u64,
+    /// Files that carry no probes for want of room, or because they may hang.
+    pub unwatched: u64,
+    /// Questions to files and processes that were given up because no answer came.
+    pub given_up: u64,
 }
 
 /// The host station.
@@ -42,9 +52,12 @@ pub struct Pipeline {
     gross_ns: u64,
     pub(super) table: Table,
     pub(super) programs: Programs,
+    pub(super) homes: Homes,
+    pub(super) watched: Watched,
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
     pub(super) constructors: Constructors,
+    pub(super) openings: Openings,
     pub(super) directives: Vec<Directive>,
     pub(super) strangers: u64,
     callers_unknown: u64,
@@ -70,9 +83,12 @@ impl Pipeline {
             gross_ns: nanos(config.detect.link_gross_excess),
             table: Table::new(config.limits.processes),
             programs: Programs::default(),
+            homes: Homes::default(),
+            watched: Watched::default(),
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
             constructors: Constructors::default(),
+            openings: Openings::default(),
             directives: Vec::new(),
             strangers: 0,
             callers_unknown: 0,
@@ -84,25 +100,29 @@ impl Pipeline {
     /// whose fork is still in the other ring is understood.
     pub fn on_event(&mut self, event: Event, out: &mut impl FnMut(Observation)) {
         self.tick(event.ktime_ns, out);
-        let Event { ktime_ns, tgid, role, body, .. } = event;
-        let at = At { ktime_ns, tgid, role };
+        let Event { ktime_ns, tgid, tid, role, body, .. } = event;
+        let at = At { ktime_ns, tgid, tid, role };
         match body {
             EventBody::Fork(fork) => self.on_fork(at, &fork, out),
             EventBody::Exec(exec) => self.on_exec(at, &exec, out),
             EventBody::Exit(exit) => self.on_exit(at, &exit, out),
             EventBody::Map(map) => self.on_map(at, &map, out),
             EventBody::Link(link) => self.on_link(at, &link, out),
-            EventBody::Seal(seal) => self.on_seal(at, &seal),
+            EventBody::Seal(seal) => self.on_seal(at, &seal, out),
             EventBody::Frame(frame) => self.on_frame(at, &frame, out),
             EventBody::Caller(caller) => self.on_caller(at, &caller, out),
             EventBody::Env(env) => self.on_env(at, &env, out),
             EventBody::Sample(sample) => self.on_sample(at, sample),
+            EventBody::Opened(opened) => self.on_opened(at, &opened, out),
+            EventBody::Modules(modules) => self.on_modules(at, &modules),
         }
     }
 
     /// Tells the time: emits the checks that are due.
     pub fn tick(&mut self, now_ktime_ns: u64, out: &mut impl FnMut(Observation)) {
         self.constructors_tick(now_ktime_ns);
+        self.openings_tick(now_ktime_ns, out);
+        self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
             if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
@@ -113,12 +133,14 @@ impl Pipeline {
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.schedule.next_due().into_iter().chain(self.constructors.next_due()).min()
+        let due = [self.constructors.next_due(), self.openings.next_due(), self.watched.next_due()];
+        self.schedule.next_due().into_iter().chain(due.into_iter().flatten()).min()
     }
 
     /// Records were lost before the next event.
     pub fn on_loss(&mut self) {
         self.tracker.lost_records();
+        self.watched.lost_records();
     }
 
     /// What the kernel side is asked for since the last call.
@@ -136,6 +158,9 @@ impl Pipeline {
             checks_dropped: self.schedule.dropped(),
             strangers: self.strangers,
             callers_unknown: self.callers_unknown,
+            openings_unnamed: self.openings.unnamed(),
+            unwatched: self.watched.refused(),
+            given_up: self.outside.given_up(),
         }
     }
 
@@ -168,19 +193,25 @@ impl Pipeline {
             self.tracker.forked(&mut self.table, id, at.ktime_ns);
         }
         self.constructors_over(id);
+        self.openings_over(id, out);
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
-        let program = self.programs.program(&*self.outside, at.tgid, &path, &exec.exe, role);
+        let home = self.home(id, exec);
+        let far = programs::is_far(exec.fs_magic);
+        let found = Found { tgid: at.tgid, path: &path, file: &exec.exe, far };
+        let program = self.programs.program(&*self.outside, &found, role, &home);
         let Some(proc) = self.table.get_mut(id) else { return };
-        proc.program = Some(program);
+        (proc.program, proc.home, proc.root) = (Some(program), home, exec.root);
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
+        proc.placed = std::sync::Arc::default();
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
             self.learn_details(id);
         }
         self.constructors_start(id, at, exec);
+        self.watch_start(id, at);
         let serves = self.serves(id, exec);
         let executed = self.tracker.executed(&mut self.table, id, exec, serves);
         self.correct_role(id, at, exec, role, executed.left);
@@ -230,6 +261,7 @@ impl Pipeline {
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let told = proc.guarded() || proc.connection.is_some();
         self.constructors_over(id);
+        self.openings_over(id, out);
         self.schedule.forget(id);
         if told {
             self.emit(id, now_ns, Body::Ended, out);
@@ -255,17 +287,20 @@ impl Pipeline {
             return;
         }
         let path = walked(&map.path);
-        let module = self.programs.module(&*self.outside, at.tgid, &path, &map.file);
+        let far = programs::is_far(map.facts.fs_magic);
+        let found = Found { tgid: at.tgid, path: &path, file: &map.file, far };
+        let module = self.programs.module(&*self.outside, &found);
         self.learn_details(id);
         let Some(proc) = self.table.get(id) else { return };
         let during_link = proc.linking;
         if proc.guarded() {
-            let inode = InodeKey { ino: map.file.ino, dev: map.file.dev, reserved: 0 };
-            self.attach(at.tgid, path, inode);
+            self.watch_library(at.tgid, map.exe, path, map.file, map.facts.fs_magic);
         }
         let placed = Placed::of(map, &module.path);
-        let library = Library { module, file: map.file, during_link, placed, asked: false };
+        let library =
+            Library { module: module.clone(), file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
+        self.opening_named(id, &map.file, &module, out);
     }
 
     fn on_link(&mut self, at: At, link: &crate::event::Link, out: &mut impl FnMut(Observation)) {
@@ -273,11 +308,15 @@ impl Pipeline {
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking = false;
         let guarded = proc.guarded();
+        let placed = std::sync::Arc::clone(&proc.placed);
         let modules = if guarded || link::cpu_ns(link) >= self.gross_ns {
             self.learn_details(id);
             let addresses: Vec<u64> = link.seals.iter().map(|seal| seal.addr).collect();
             let located = self.locate.locate(at.tgid, &addresses);
-            located.into_iter().map(|found| found.map(|located| located.module)).collect()
+            let found = located.into_iter().map(|found| found.map(|located| located.module));
+            // A process that is gone cannot be asked; where its code lay was told before.
+            let told = |addr: &u64| opened::owner(&placed, *addr).cloned();
+            found.zip(&addresses).map(|(found, addr)| found.or_else(|| told(addr))).collect()
         } else {
             Vec::new()
         };
@@ -286,12 +325,15 @@ impl Pipeline {
         self.emit(id, at.ktime_ns, Body::Linked(timing), out);
     }
 
-    fn on_seal(&mut self, at: At, seal: &Seal) {
+    fn on_seal(&mut self, at: At, seal: &Seal, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking &= !seal.after_link;
         if proc.guarded() {
             self.schedule.sealed(id, at.ktime_ns);
+        }
+        if seal.after_link {
+            self.opening_sealed(id, at, seal, out);
         }
     }
 
@@ -333,13 +375,6 @@ impl Pipeline {
         let call = Called { function: name, library: Some(function.module), caller: returns };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
     }
-
-    pub(super) fn attach(&mut self, tgid: u32, path: std::path::PathBuf, inode: InodeKey) {
-        let symbols = self.guards.symbols(&path);
-        if !symbols.is_empty() {
-            self.directives.push(Directive::AttachFunctions { tgid, path, inode, symbols });
-        }
-    }
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -353,6 +388,7 @@ impl std::fmt::Debug for Pipeline {
 pub(super) struct At {
     pub(super) ktime_ns: u64,
     pub(super) tgid: u32,
+    pub(super) tid: u32,
     pub(super) role: Role,
 }
 

@@ -6,10 +6,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, major, minor, open, openat2};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, major, minor, open,
+    openat2, statx,
+};
 
 use super::coverage::Uncovered;
-use super::outside::{Outside, Stat};
+use super::mounts::{self, RootMount};
+use super::outside::{BuildId, Outside, RootView, Stat, Unanswered};
 use super::variable::FoundLibrary;
 use super::{build_id, root};
 use crate::event::{FileKey, InodeKey};
@@ -17,8 +21,10 @@ use crate::symbol::find_entry;
 
 /// Bytes of one small `/proc` file.
 const SMALL: u64 = 4096;
-/// Bytes of one `maps` file: about 10,000 mappings.
+/// Bytes of one `maps` or `mountinfo` file: about 10,000 mappings.
 const MAPS: u64 = 1 << 20;
+/// Whose root is the host's.
+const INIT: u32 = 1;
 /// Bytes of one environment: no exec takes more (fs/exec.c `_STK_LIM / 4 * 3`).
 const ENVIRON: u64 = 6 << 20;
 /// Arguments shown, and bytes of all of them together.
@@ -45,8 +51,7 @@ impl Outside for Procfs {
     fn exe(&self, tgid: u32) -> Option<(PathBuf, FileKey)> {
         let link = format!("/proc/{tgid}/exe");
         let path = fs::read_link(&link).ok()?;
-        let key = file_key(&fs::metadata(&link).ok()?)?;
-        Some((without_deleted(path), key))
+        Some((without_deleted(path), look_at(Path::new(&link))?))
     }
 
     fn cmdline(&self, tgid: u32) -> Vec<String> {
@@ -70,10 +75,8 @@ impl Outside for Procfs {
                 continue;
             }
             // The handle leads to the file that is mapped, whatever its path leads to now.
-            let key = fs::metadata(format!("/proc/{tgid}/map_files/{range}"))
-                .or_else(|_| fs::metadata(&path))
-                .ok();
-            if let Some(key) = key.as_ref().and_then(file_key) {
+            let mapped = format!("/proc/{tgid}/map_files/{range}");
+            if let Some(key) = look_at(Path::new(&mapped)).or_else(|| look_at(&path)) {
                 found.push((path, key));
             }
         }
@@ -105,8 +108,13 @@ impl Outside for Procfs {
         find_entry(&handle).ok()
     }
 
-    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<String> {
-        build_id::read(&meant(tgid, path, file)?)
+    fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> BuildId {
+        let Some(handle) = meant(tgid, path, file) else { return BuildId::Unread };
+        match build_id::try_read(&handle) {
+            Ok(Some(id)) => BuildId::Id(id),
+            Ok(None) => BuildId::None,
+            Err(_) => BuildId::Unread,
+        }
     }
 
     fn uncovered(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<Uncovered> {
@@ -117,9 +125,51 @@ impl Outside for Procfs {
         read_bounded(format!("/proc/{tgid}/environ"), ENVIRON)
     }
 
-    fn look_inside(&self, tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+    fn look_inside(
+        &self,
+        tgid: u32,
+        on_host: bool,
+        path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
         root::look(tgid, on_host, path)
     }
+
+    fn host_devices(&self) -> Vec<u32> {
+        let mountinfo = mountinfo(INIT).unwrap_or_default();
+        mounts::devices(&mountinfo, &["/", "/usr"])
+    }
+
+    fn root(&self, tgid: u32) -> Option<RootView> {
+        let (link, host) = (format!("/proc/{tgid}/root"), format!("/proc/{INIT}/root"));
+        let directory = |path: &str| {
+            let stat = stat_at(Path::new(path))?;
+            Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+        };
+        let own = directory(&link)?;
+        // What shares the sensor's own root is at home as well, wherever that is.
+        if [host.as_str(), "/proc/self/root"].iter().any(|home| directory(home) == Some(own)) {
+            return Some(RootView::Host);
+        }
+        if fs::read_link(&link).ok()? != Path::new("/") {
+            return Some(RootView::Chroot);
+        }
+        let (own, of_host) = (mountinfo(tgid)?, mountinfo(INIT).unwrap_or_default());
+        let Some(root) = RootMount::parse(&own) else { return Some(RootView::Own { image: None }) };
+        if RootMount::parse(&of_host).is_some_and(|host| host.same(&root)) {
+            return Some(RootView::Host);
+        }
+        // What Docker puts there tells its own layer from those of the image.
+        let is_init = |layer: &str| {
+            let layer = layer.strip_prefix('/').unwrap_or(layer);
+            fs::symlink_metadata(Path::new(&host).join(layer).join(".dockerenv")).is_ok()
+        };
+        Some(RootView::Own { image: root.image(is_init) })
+    }
+}
+
+fn mountinfo(tgid: u32) -> Option<String> {
+    let bytes = read_bounded(format!("/proc/{tgid}/mountinfo"), MAPS)?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The file with this identity at the path as the host sees it, as the process sees it, or among
@@ -163,6 +213,24 @@ fn open_regular(path: &Path) -> Option<(File, FileKey)> {
     let handle = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
     let key = file_key(&handle.metadata().ok()?)?;
     Some((handle, key))
+}
+
+/// What a link leads to, as far as this machine knows it: nobody else is asked.
+fn stat_at(path: &Path) -> Option<Statx> {
+    statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).ok()
+}
+
+/// The same, if it is a file.
+fn look_at(path: &Path) -> Option<FileKey> {
+    let stat = stat_at(path)?;
+    let regular = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile;
+    regular.then(|| FileKey {
+        ino: stat.stx_ino,
+        dev: (stat.stx_dev_major << 20) | (stat.stx_dev_minor & 0xf_ffff),
+        generation: 0,
+        ctime_s: u64::try_from(stat.stx_ctime.tv_sec).unwrap_or(0),
+        size: stat.stx_size,
+    })
 }
 
 fn file_key(metadata: &fs::Metadata) -> Option<FileKey> {
@@ -243,7 +311,7 @@ mod tests {
         assert_eq!(Procfs.file(&path), Some(key));
         assert_eq!(Procfs.cmdline(own)[0], std::env::args().next().unwrap());
         assert!(Procfs.processes().contains(&own));
-        assert!(Procfs.build_id(own, &path, &key).is_some());
+        assert!(matches!(Procfs.build_id(own, &path, &key), BuildId::Id(_)));
         let libraries = Procfs.libraries(own);
         assert!(libraries.iter().any(|(path, _)| path.to_string_lossy().contains("libc.so")));
     }
@@ -274,7 +342,7 @@ mod tests {
         let own = std::process::id();
         let (path, key) = Procfs.exe(own).unwrap();
         let other = FileKey { ino: key.ino + 1, ..key };
-        assert_eq!(Procfs.build_id(own, &path, &other), None);
+        assert_eq!(Procfs.build_id(own, &path, &other), BuildId::Unread);
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
 
+use super::outside::Unanswered;
 use super::variable::FoundLibrary;
 use crate::filesystem;
 
@@ -19,13 +20,16 @@ const SET_UID: u32 = 0o4000;
 
 /// The regular file at a path as the process sees it, with what tells whether only root decides
 /// about it. `on_host`: where the process is gone, this host's root is as good.
-pub(super) fn look(tgid: u32, on_host: bool, path: &str) -> Option<FoundLibrary> {
+pub(super) fn look(
+    tgid: u32,
+    on_host: bool,
+    path: &str,
+) -> Result<Option<FoundLibrary>, Unanswered> {
     let open = |root: &str| {
         openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
     };
-    let root =
-        open(&format!("/proc/{tgid}/root")).or_else(|| on_host.then(|| open("/")).flatten())?;
-    look_below(root.as_fd(), path)
+    let root = open(&format!("/proc/{tgid}/root")).or_else(|| on_host.then(|| open("/")).flatten());
+    Ok(look_below(root.ok_or(Unanswered)?.as_fd(), path))
 }
 
 fn look_below(root: BorrowedFd<'_>, path: &str) -> Option<FoundLibrary> {
@@ -94,7 +98,7 @@ mod tests {
     fn own(path: &Path) -> Option<FoundLibrary> {
         // On another mount than the root's only what the kernel has in its cache is found.
         let _ = std::fs::metadata(path);
-        look(std::process::id(), true, path.to_str().unwrap())
+        look(std::process::id(), true, path.to_str().unwrap()).unwrap()
     }
 
     #[test]
@@ -103,6 +107,12 @@ mod tests {
         let found = own(Path::new("/bin/sh")).unwrap();
         assert_eq!(Path::new(&found.path), real);
         assert!(found.protected && !found.set_uid, "{found:?}");
+    }
+
+    #[test]
+    fn what_nobody_can_look_at_is_not_called_absent() {
+        assert_eq!(look(u32::MAX, false, "/bin/sh"), Err(Unanswered));
+        assert!(look(u32::MAX, true, "/bin/sh").is_ok());
     }
 
     #[test]

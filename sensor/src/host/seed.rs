@@ -4,22 +4,28 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::directive::Directive;
+use super::home::Home;
 use super::observe::ProcessId;
 use super::outside::Stat;
 use super::pipeline::Pipeline;
+use super::programs::Found;
 use super::table::Proc;
-use crate::event::{FileKey, InodeKey, Role};
+use super::watched::{Wanted, inode};
+use crate::event::Role;
 
 impl Pipeline {
     /// Learns what runs now, and asks the kernel side to guard what is configured. Guarded
     /// processes are checked like new ones: a redirected slot shows whenever it was made.
     pub fn start(&mut self, now_ktime_ns: u64) {
+        self.watched.stay(self.outside.host_devices());
         let guarded: Vec<(PathBuf, Role)> =
             self.guards.paths().map(|(path, role)| (path.to_owned(), role)).collect();
         for (path, role) in guarded {
             if let Some(file) = self.outside.file(&path) {
                 self.directives.push(Directive::Guard { inode: inode(&file), role });
-                self.constructors_watch(std::process::id(), path, inode(&file));
+                self.watched.stay([file.dev]);
+                let tgid = std::process::id();
+                self.constructors_watch(Wanted { tgid, exe: file, path, file, fs_magic: None });
             }
         }
         let mut found: BTreeMap<(u64, u32), Stat> = BTreeMap::new();
@@ -56,8 +62,10 @@ impl Pipeline {
         let mut proc = Proc::new(id, now_ktime_ns);
         proc.parent = self.table.current(stat.parent_tgid);
         (proc.uid, proc.euid) = (stat.uid, stat.euid);
+        proc.home = self.outside.root(tgid).map_or(Home::Host, |root| Home::of(root, &Home::Host));
         let role = self.guards.role(&path);
-        proc.program = Some(self.programs.program(&*self.outside, tgid, &path, &file, role));
+        let found = Found { tgid, path: &path, file: &file, far: false };
+        proc.program = Some(self.programs.program(&*self.outside, &found, role, &proc.home));
         self.table.insert(proc);
         Some(id)
     }
@@ -73,12 +81,8 @@ impl Pipeline {
         self.directives.push(Directive::Guard { inode: inode(&program.file), role: program.role });
         self.directives.push(Directive::SetRole { tgid: id.tgid, role: program.role });
         for (path, file) in self.outside.libraries(id.tgid) {
-            self.attach(id.tgid, path, inode(&file));
+            self.watch_library(id.tgid, program.file, path, file, None);
         }
         self.schedule.late(id, now_ktime_ns);
     }
-}
-
-fn inode(file: &FileKey) -> InodeKey {
-    InodeKey { ino: file.ino, dev: file.dev, reserved: 0 }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use super::constructors::Start;
 use super::container::Container;
+use super::home::Home;
 use super::observe::{ConnectionId, Process, ProcessId, Program};
+use super::opened::Placed;
+use crate::event::InodeKey;
 
 /// Ended processes remembered for late records and as ancestors.
 const ENDED_MAX: usize = 1024;
@@ -19,6 +22,9 @@ pub(super) struct Proc {
     pub(super) id: ProcessId,
     pub(super) parent: Option<ProcessId>,
     pub(super) program: Option<Arc<Program>>,
+    /// Root directory as of the last exec, where the kernel tells it, and whose it is.
+    pub(super) root: Option<InodeKey>,
+    pub(super) home: Home,
     pub(super) uid: u32,
     pub(super) euid: u32,
     /// Its program runs with more rights than who started it.
@@ -38,6 +44,8 @@ pub(super) struct Proc {
     pub(super) linking: bool,
     /// A guarded program's start until its entry.
     pub(super) start: Option<Box<Start>>,
+    /// Where a guarded program has its code.
+    pub(super) placed: Arc<[Placed]>,
     pub(super) ended: bool,
     /// What observations share; dropped when something in it changes.
     pub(super) shown: Option<Arc<Process>>,
@@ -70,6 +78,8 @@ impl Proc {
             id,
             parent: None,
             program: None,
+            root: None,
+            home: Home::Host,
             uid: 0,
             euid: 0,
             secure: false,
@@ -82,6 +92,7 @@ impl Proc {
             inherited: Arc::default(),
             linking: false,
             start: None,
+            placed: Arc::default(),
             ended: false,
             shown: None,
         }
@@ -167,6 +178,11 @@ impl Table {
         entry.proc.shown = None;
         self.ended += 1;
         self.order.insert((false, self.uses, id));
+    }
+
+    /// Processes that run.
+    pub(super) fn alive(&self) -> impl Iterator<Item = &Proc> {
+        self.by_id.values().map(|entry| &entry.proc).filter(|proc| !proc.ended)
     }
 
     /// Executables of the ancestors, parent first.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use self::fake::{Fake, build};
 use super::Clock;
 use super::outside::Stat;
+use super::watched::inode;
 use crate::event::{
-    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, Link, Map, Role,
-    Seal, SealAt, Usage, WalkedPath,
+    Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, InodeKey, Link,
+    Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -32,7 +33,7 @@ pub(crate) struct World {
     pub(crate) events: Vec<Event>,
     next_tgid: u32,
     /// Pairs that the kernel side has reported.
-    mapped: Vec<(u64, u64)>,
+    mapped: Vec<(InodeKey, InodeKey)>,
     random: u64,
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Login {
     pub(crate) libraries: Vec<(PathBuf, u64)>,
     /// Libraries opened while authenticating.
     pub(crate) opened: Vec<PathBuf>,
+    /// Who asks for them: a file, or [`NOWHERE`].
+    pub(crate) asker: PathBuf,
     /// Who calls `RSA_public_decrypt`.
     pub(crate) caller: PathBuf,
     /// The whole machine's speed, percent of the usual time.
@@ -65,6 +68,8 @@ pub(crate) const SESSION_PATH: &str = "/usr/lib/openssh/sshd-session";
 pub(crate) const AUTH_PATH: &str = "/usr/lib/openssh/sshd-auth";
 pub(crate) const LZMA: &str = "/usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1";
 pub(crate) const EVIL: &str = "/opt/lab/liblzma.so.5.4.1";
+/// Code that lies in no file.
+pub(crate) const NOWHERE: &str = "anonymous rwx";
 pub(crate) const CRYPTO: &str = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
 
 impl Login {
@@ -82,6 +87,7 @@ impl Login {
             succeeds: true,
             libraries,
             opened: vec![lib("security/pam_unix.so"), lib("libnss_systemd.so.2")],
+            asker: PathBuf::from(SSHD_PATH),
             caller: PathBuf::from(SSHD_PATH),
             slow_percent: 100,
             helper: None,
@@ -207,6 +213,8 @@ impl World {
             uid,
             euid: uid,
             secure: false,
+            root: self.fake.with(|shared| shared.root_keys.get(&tgid).copied()),
+            fs_magic: None,
             peer,
             local_port: peer.map(|_| 22),
         };
@@ -234,10 +242,11 @@ impl World {
         (mode, uid, facts): (u32, u32, FileFacts),
     ) {
         let (exe, file) = self.fake.with(|shared| (shared.file(Path::new(exe)), shared.file(path)));
-        if self.mapped.contains(&(exe.ino, file.ino)) {
+        let pair = (inode(&exe), inode(&file));
+        if self.mapped.contains(&pair) {
             return;
         }
-        self.mapped.push((exe.ino, file.ino));
+        self.mapped.push(pair);
         let map = Map {
             exe,
             file,
@@ -253,9 +262,29 @@ impl World {
         self.push(tgid, role, EventBody::Map(Box::new(map)));
     }
 
+    /// A library opened after the start; the pair is reported once, the opening each time.
+    pub(crate) fn open(&mut self, tgid: u32, exe: &str, path: &Path, asker: &Path) {
+        let (file, inode) = self.fake.with(|shared| (shared.file(path), shared.inode(asker)));
+        let from = if asker == Path::new(NOWHERE) { u64::MAX } else { inode * MODULE_SIZE + 7 };
+        let words = Box::from([0, from]);
+        let stack = Stack { ip: 1, sp: 8, fp: 0, lr: 0, words };
+        let addr = file.ino * MODULE_SIZE;
+        let opened = Opened { file, addr, len: 4096, stack };
+        self.push(tgid, BELOW, EventBody::Opened(Box::new(opened)));
+        self.map(tgid, exe, path, BELOW);
+    }
+
+    /// Data of a library that was opened is sealed.
+    pub(crate) fn seal(&mut self, tgid: u32, path: &Path) {
+        let inode = self.fake.with(|shared| shared.inode(path));
+        let at = SealAt { addr: inode * MODULE_SIZE + 0x1000, ..SealAt::default() };
+        let seal = Seal { at, len: 4096, prot: 1, after_link: true };
+        self.push(tgid, BELOW, EventBody::Seal(seal));
+    }
+
     /// What the app does with a directive.
     pub(crate) fn forget(&mut self, exe: FileKey, file: FileKey) {
-        self.mapped.retain(|pair| *pair != (exe.ino, file.ino));
+        self.mapped.retain(|pair| *pair != (inode(&exe), inode(&file)));
     }
 
     pub(crate) fn env(&mut self, tgid: u32, role: Role, text: &str) {
@@ -350,7 +379,7 @@ impl World {
         }
         self.frame(child, 8, None, 4 * MS);
         for path in &login.opened {
-            self.map(monitor, exe, path, BELOW);
+            self.open(monitor, exe, path, &login.asker);
         }
         if let Some(helper) = &login.helper {
             let helper = helper.to_string_lossy().into_owned();

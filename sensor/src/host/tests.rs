@@ -1,5 +1,7 @@
 //! The station as a whole, driven by events.
 
+mod openings;
+
 use std::path::{Path, PathBuf};
 
 use super::testing::{
@@ -263,7 +265,7 @@ fn start_guards_what_runs_and_checks_it() {
     let attached: Vec<&PathBuf> = directives
         .iter()
         .filter_map(|one| match one {
-            Directive::AttachFunctions { path, .. } => Some(path),
+            Directive::Attach { path, what: Watch::Functions(_), .. } => Some(path),
             _ => None,
         })
         .collect();
@@ -305,7 +307,8 @@ fn a_hard_link_does_not_take_the_guard_off_a_file() {
     assert!(seen.last().unwrap().process.program.guarded());
     // Its role is known: only its entry, by its inode, is asked for if it is new.
     let asked = station.directives();
-    assert!(asked.iter().all(|one| matches!(one, Directive::AttachEntry { .. })), "{asked:?}");
+    let entry = |one: &Directive| matches!(one, Directive::Attach { what: Watch::Entry, .. });
+    assert!(asked.iter().all(entry), "{asked:?}");
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Preloaded {
     pub name: String,
     /// The file, as far as it was found.
     pub file: Option<FoundLibrary>,
+    /// Nobody could look for it everywhere: it may be there.
+    pub unseen: bool,
     /// Who owns that file.
     pub owner: Ownership,
 }

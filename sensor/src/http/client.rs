@@ -96,7 +96,10 @@ fn exchange(stream: &mut TcpStream, path: &str, deadline: Instant) -> io::Result
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        let read = stream.read(&mut part)?;
+        let read = match stream.read(&mut part) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if read == 0 {
             return Ok(answer);
         }

@@ -48,7 +48,7 @@ pub(super) fn recommendation(findings: &[Finding]) -> String {
 }
 
 /// What a detector asks for beyond the evidence that all share.
-const DETECTORS: [(&str, &str); 9] = [
+const DETECTORS: [(&str, &str); 10] = [
     (
         "preload_env",
         "Find who set the variable: /proc/PID/environ of the parents, the unit file and its \
@@ -59,6 +59,11 @@ const DETECTORS: [(&str, &str); 9] = [
         "Compare /etc/ld.so.preload, /etc/ld.so.conf.d and the loader's package with a known host; \
          look with a statically linked program (busybox, `halfsecond scan`), as a preloaded library \
          sits in every other one.",
+    ),
+    (
+        "dlopen_unexpected",
+        "Keep the module that asked as well as the library: the one says how code got in, the other \
+         what it was to do.",
     ),
     (
         "link_time_shift",
@@ -145,6 +150,11 @@ fn decide(worst: &Finding) -> &'static str {
             "Confirmed if no package and nobody responsible put the entry there; refuted if a \
              configuration management run or an installation explains it."
         }
+        "dlopen_unexpected" => {
+            "Confirmed if the module that asked differs from its package, or has no reason in its \
+             source or configuration (PAM, NSS, engines) to open the library; refuted if a change of \
+             that configuration explains it."
+        }
         "preload_env" => {
             "Confirmed if nobody responsible set the variable; refuted if a unit file or a known \
              tool did."
@@ -164,6 +174,13 @@ fn suspect(evidence: &Evidence) -> Option<&str> {
         Evidence::Caller { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
         Evidence::Audit { callback_module, .. } => callback_module,
+        Evidence::Opened { caller_module, library, .. } => {
+            if caller_module.starts_with('/') {
+                caller_module
+            } else {
+                library
+            }
+        }
         Evidence::Timing { module, .. } => module.as_ref()?,
         _ => return None,
     };

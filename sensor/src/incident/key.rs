@@ -64,6 +64,10 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::Library { path, build_id, .. } => {
             ["library", build_id.as_deref().unwrap_or(path), "", ""]
         }
+        Evidence::Opened { library, caller_module, namespace, .. } => {
+            let apart = if namespace.is_some() { "apart" } else { "" };
+            ["opened", library, caller_module, apart]
+        }
         Evidence::Timing { metric, module, .. } => {
             ["timing", metric, module.as_deref().unwrap_or_default(), ""]
         }

@@ -155,6 +155,24 @@ fn trim_code(evidence: &mut Evidence, room: &mut usize) {
     }
 }
 
+fn trim_opened(evidence: &mut Evidence, room: &mut usize) {
+    if let Evidence::Opened {
+        library,
+        caller_module,
+        caller_build_id,
+        caller,
+        known,
+        seconds,
+        ..
+    } = evidence
+    {
+        known.truncate(MAX_PIECES);
+        let texts = [library, caller_module, caller].into_iter().chain(caller_build_id);
+        texts.chain(known).for_each(|text| shorten(text, room));
+        *seconds = seconds.map(tidy);
+    }
+}
+
 fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
     match evidence {
         Evidence::Slot {
@@ -175,6 +193,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let texts = [function, caller_module, caller].into_iter().chain(known);
             texts.for_each(|text| shorten(text, room));
         }
+        Evidence::Opened { .. } => trim_opened(evidence, room),
         Evidence::Library { path, build_id, inode } => {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, loader_files};
+use super::{code, dlopen, loader_files};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -148,6 +148,7 @@ fn sentence(
             let how = mapped(finding)?;
             format!("{subject} mapped {}, {how}", modules.library(file))
         }
+        Evidence::Opened { .. } => dlopen::sentence(evidence, subject, &when, modules)?,
         Evidence::Timing { .. } => timing(evidence, method(finding), who, modules)?,
         Evidence::Environment { name: variable, value } => {
             format!("{} was set to {} in {subject}'s environment", name(variable), path(value))
@@ -236,7 +237,6 @@ pub(super) fn mapped(finding: &Finding) -> Option<&'static str> {
         "library_unowned" => "which no package owns as it is",
         "library_writable_path" => placed.unwrap_or("which others can write to"),
         "module_unlinked" => "which the loader does not know of",
-        "dlopen_unexpected" => "which was not loaded at run time while learning",
         _ => return None,
     })
 }
@@ -286,6 +286,9 @@ impl Modules {
                     (actual_module, id)
                 }
                 Evidence::Library { path, build_id: Some(id), .. } => (path, id),
+                Evidence::Opened { caller_module, caller_build_id: Some(id), .. } => {
+                    (caller_module, id)
+                }
                 Evidence::Mapping { module, build_id: Some(id), .. } => (module, id),
                 Evidence::Audit { callback_module, callback_build_id: Some(id), .. } => {
                     (callback_module, id)
@@ -298,7 +301,7 @@ impl Modules {
     }
 
     /// File name, with path and build-id the first time.
-    fn library(&mut self, module: &str) -> String {
+    pub(super) fn library(&mut self, module: &str) -> String {
         match self.introduce(module) {
             Some(more) => format!("{} ({more})", name(base(module))),
             None => name(base(module)),
@@ -306,7 +309,7 @@ impl Modules {
     }
 
     /// What to add to the file name of `module` the first time it is named.
-    fn introduce(&mut self, module: &str) -> Option<String> {
+    pub(super) fn introduce(&mut self, module: &str) -> Option<String> {
         if module.is_empty() || !self.introduced.insert(base(module).to_owned()) {
             return None;
         }

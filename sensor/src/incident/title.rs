@@ -38,7 +38,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } | Evidence::Code { .. } => 0,
         Evidence::Audit { .. } | Evidence::Caller { .. } | Evidence::Mapping { .. } => 1,
-        Evidence::Exec { .. } | Evidence::LoaderConfig { .. } => 2,
+        Evidence::Exec { .. } | Evidence::LoaderConfig { .. } | Evidence::Opened { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
         Evidence::Environment { .. } => 5,
@@ -74,6 +74,13 @@ fn headline(finding: &Finding) -> String {
         Evidence::Audit { .. } => {
             let owner = owner(evidence).unwrap_or_default();
             format!("{} is called back by {exe}'s loader, unrequested", name(owner))
+        }
+        Evidence::Opened { library, caller_module, namespace, .. } => {
+            let apart = if namespace.is_some() { " in a namespace of its own" } else { "" };
+            match caller_module.as_str() {
+                "" => format!("{exe} opened {}{apart}", path(library)),
+                asker => format!("{} made {exe} open {}{apart}", name(base(asker)), path(library)),
+            }
         }
         Evidence::Exec { path: file, .. } if finding.detector == "preauth_exec" => {
             format!("{exe} executed {} before authentication", path(file))

@@ -1,7 +1,7 @@
 //! What the kernel says of this process's BPF descriptors: memory and run statistics.
 
 use std::fs;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use super::report::{BpfMemory, ProgramStats};
 
@@ -25,8 +25,25 @@ pub(super) fn memory() -> BpfMemory {
     total
 }
 
+/// Loaded programs, to be asked how they do. They stay loaded as long as this.
+#[derive(Debug)]
+pub struct ProgramHandles(Vec<(String, OwnedFd)>);
+
+impl ProgramHandles {
+    pub(super) fn new(programs: impl Iterator<Item = (String, OwnedFd)>) -> Self {
+        let mut programs: Vec<_> = programs.collect();
+        programs.sort_by(|a, b| a.0.cmp(&b.0));
+        Self(programs)
+    }
+
+    /// Size and run statistics of every program, by name.
+    pub fn stats(&self) -> Vec<ProgramStats> {
+        self.0.iter().filter_map(|(name, fd)| program(name, fd.as_fd())).collect()
+    }
+}
+
 /// Statistics of one program.
-pub(super) fn program(name: &str, fd: BorrowedFd<'_>) -> Option<ProgramStats> {
+fn program(name: &str, fd: BorrowedFd<'_>) -> Option<ProgramStats> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     Some(parse_program(name, &text))
 }

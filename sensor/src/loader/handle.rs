@@ -3,29 +3,25 @@
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf};
+use aya::Ebpf;
+use aya::maps::{Array, Map, MapData, MapError, ProgramArray, RingBuf};
 use aya::programs::Program;
-use aya::{Ebpf, Pod};
-use sensor_common::counters::COUNTERS;
+use sensor_common::Role;
 use sensor_common::record::{FileKey, InodeKey, SelfCheck};
-use sensor_common::{Counter, Ring, Role};
-use serde::{Serialize, Serializer};
-use thiserror::Error;
 
 use super::attach::{Attacher, Policy, unmet};
+use super::fdinfo::ProgramHandles;
 use super::functions::Libraries;
 use super::probes::{ENVIRONMENT, PROBES};
 use super::report::{BpfMemory, ProbeReport, ProgramStats};
 use super::sampling::Sampled;
 use super::selfcheck::{self, Answer};
+use super::tables::{Counters, MapWriteError, Tables};
 use super::{LoadError, LoaderConfig, fdinfo};
 use crate::kernel::btf::KernelFunction;
 use crate::source::Rings;
 use crate::trouble::chain;
 use crate::verify::OwnProbes;
-
-type InodeBytes = [u8; size_of::<InodeKey>()];
-type PairBytes = [u8; 2 * size_of::<FileKey>()];
 
 /// The loaded kernel side. Dropped, everything is detached.
 pub struct Sensor {
@@ -34,11 +30,7 @@ pub struct Sensor {
     policy: Policy,
     report: Vec<ProbeReport>,
     rings: Option<Rings>,
-    counters: PerCpuArray<MapData, u64>,
-    guarded: HashMap<MapData, InodeBytes, u32>,
-    procs: HashMap<MapData, u32, u32>,
-    known: HashMap<MapData, PairBytes, u8>,
-    limits: HashMap<MapData, InodeBytes, u64>,
+    tables: Tables,
     check: Array<MapData, Answer>,
     /// Held open: the kernel empties it with its last holder.
     next: ProgramArray<MapData>,
@@ -46,68 +38,6 @@ pub struct Sensor {
     /// Outlives the probes: the pages they stood on stay private.
     own_probes: OwnProbes,
     sampled: Sampled,
-}
-
-/// The kernel refused a map operation.
-#[derive(Debug, Error)]
-#[error("cannot {action} in the kernel's map {map}")]
-pub struct MapWriteError {
-    /// Which map.
-    pub map: &'static str,
-    /// What was tried.
-    pub action: &'static str,
-    /// Why not.
-    #[source]
-    pub source: MapError,
-}
-
-/// The kernel side's counters, summed over CPUs. See [`Counter`].
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    values: [u64; COUNTERS as usize],
-}
-
-impl Counters {
-    /// The value of one.
-    pub fn get(&self, counter: Counter) -> u64 {
-        usize::try_from(counter as u32)
-            .ok()
-            .and_then(|at| self.values.get(at))
-            .copied()
-            .unwrap_or(0)
-    }
-
-    /// All of them, indexed by [`Counter`].
-    pub fn all(&self) -> [u64; COUNTERS as usize] {
-        self.values
-    }
-
-    /// Each with its name.
-    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> {
-        Counter::ALL.into_iter().zip(self.values)
-    }
-
-    /// Records that tried to enter a ring.
-    pub fn emitted(&self, ring: Ring) -> u64 {
-        self.get(ring.emitted())
-    }
-
-    /// Those of them that found it full.
-    pub fn lost(&self, ring: Ring) -> u64 {
-        self.get(ring.lost())
-    }
-}
-
-impl fmt::Debug for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(counter, value)| (counter.name(), value))).finish()
-    }
-}
-
-impl Serialize for Counters {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(self.iter().map(|(counter, value)| (counter.name(), value)))
-    }
 }
 
 impl fmt::Debug for Sensor {
@@ -126,11 +56,7 @@ impl Sensor {
         let priority: RingBuf<MapData> = take(&mut object, "PRIORITY")?;
         Ok(Self {
             rings: Some(Rings::new(bulk, priority)),
-            counters: take(&mut object, "COUNTERS")?,
-            guarded: take(&mut object, "GUARDED")?,
-            procs: take(&mut object, "PROCS")?,
-            known: take(&mut object, "KNOWN")?,
-            limits: take(&mut object, "LINK_LIMITS")?,
+            tables: Tables::take(&mut object)?,
             check: take(&mut object, "CHECK")?,
             next: take(&mut object, "NEXT")?,
             object,
@@ -232,62 +158,53 @@ impl Sensor {
         }
     }
 
-    /// Gives every later process of this executable a role; no bits: none.
-    pub fn guard_inode(&mut self, file: InodeKey, role: Role) -> Result<(), MapWriteError> {
-        let key: InodeBytes = zerocopy::transmute!(file);
-        set(&mut self.guarded, "GUARDED", key, (!role.is_none()).then_some(role.0))
+    /// The maps, to be told and asked while the programs are being attached.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
-    /// Gives a running process a role.
-    pub fn set_process_role(&mut self, tgid: u32, role: Role) -> Result<(), MapWriteError> {
-        set(&mut self.procs, "PROCS", tgid, (!role.is_none()).then_some(role.0))
+    /// See [`Tables::guard_inode`].
+    pub fn guard_inode(&self, file: InodeKey, role: Role) -> Result<(), MapWriteError> {
+        self.tables.guard_inode(file, role)
     }
 
-    /// Takes a running process's role away: its children get none either.
-    pub fn clear_process_role(&mut self, tgid: u32) -> Result<(), MapWriteError> {
-        set(&mut self.procs, "PROCS", tgid, None)
+    /// See [`Tables::set_process_role`].
+    pub fn set_process_role(&self, tgid: u32, role: Role) -> Result<(), MapWriteError> {
+        self.tables.set_process_role(tgid, role)
     }
 
-    /// The kernel side's view of a process's role.
+    /// See [`Tables::clear_process_role`].
+    pub fn clear_process_role(&self, tgid: u32) -> Result<(), MapWriteError> {
+        self.tables.clear_process_role(tgid)
+    }
+
+    /// See [`Tables::process_role`].
     pub fn process_role(&self, tgid: u32) -> Role {
-        // Absent means none; a failing look-up of an open map does not happen.
-        Role(self.procs.get(&tgid, 0).unwrap_or(0))
+        self.tables.process_role(tgid)
     }
 
-    /// Lets the next mapping of `file` by a process of `exe` be told again.
-    pub fn forget_mapping(&mut self, exe: FileKey, file: FileKey) -> Result<(), MapWriteError> {
-        let key: PairBytes = zerocopy::transmute!([exe, file]);
-        set(&mut self.known, "KNOWN", key, None)
+    /// See [`Tables::forget_mapping`].
+    pub fn forget_mapping(&self, exe: FileKey, file: FileKey) -> Result<(), MapWriteError> {
+        self.tables.forget_mapping(exe, file)
     }
 
-    /// Lets every mapping be told again.
-    pub fn forget_mappings(&mut self) -> Result<(), MapWriteError> {
-        let keys: Vec<PairBytes> = self.known.keys().filter_map(Result::ok).collect();
-        keys.into_iter().try_for_each(|key| set(&mut self.known, "KNOWN", key, None))
+    /// See [`Tables::forget_mappings`].
+    pub fn forget_mappings(&self) -> Result<(), MapWriteError> {
+        self.tables.forget_mappings()
     }
 
-    /// Link CPU time of an executable above which every start is told, ns; `None`: no such limit.
+    /// See [`Tables::set_link_limit`].
     pub fn set_link_limit(
-        &mut self,
+        &self,
         exe: InodeKey,
         limit_ns: Option<u64>,
     ) -> Result<(), MapWriteError> {
-        let key: InodeBytes = zerocopy::transmute!(exe);
-        set(&mut self.limits, "LINK_LIMITS", key, limit_ns)
+        self.tables.set_link_limit(exe, limit_ns)
     }
 
-    /// The counters, summed over CPUs.
+    /// See [`Tables::counters`].
     pub fn counters(&self) -> Result<Counters, MapWriteError> {
-        let mut counters = Counters::default();
-        for (index, value) in (0..).zip(&mut counters.values) {
-            let cpus = self.counters.get(&index, 0).map_err(|source| MapWriteError {
-                map: "COUNTERS",
-                action: "read",
-                source,
-            })?;
-            *value = cpus.iter().fold(0, |sum, cpu| sum.wrapping_add(*cpu));
-        }
-        Ok(counters)
+        self.tables.counters()
     }
 
     /// Kernel memory of all maps and programs of this process.
@@ -297,49 +214,22 @@ impl Sensor {
 
     /// Size and run statistics of every loaded program, by name.
     pub fn program_stats(&self) -> Vec<ProgramStats> {
-        let mut stats: Vec<ProgramStats> = self
-            .object
-            .programs()
-            .filter_map(|(name, program)| {
-                let fd = program.fd().ok()?;
-                fdinfo::program(name, fd.as_fd())
-            })
-            .collect();
-        stats.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
+        self.program_handles().stats()
+    }
+
+    /// The same for as long as they are asked, whatever becomes of this.
+    pub fn program_handles(&self) -> ProgramHandles {
+        let handle = |(name, program): (&str, &Program)| {
+            Some((name.to_owned(), program.fd().ok()?.as_fd().try_clone_to_owned().ok()?))
+        };
+        ProgramHandles::new(self.object.programs().filter_map(handle))
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     object: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, LoadError> {
     let map = object.take_map(name).ok_or(LoadError::Missing { name })?;
     T::try_from(map).map_err(|source| LoadError::Map { name, source })
-}
-
-/// Inserts, or removes what may be absent.
-fn set<K: Pod, V: Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    name: &'static str,
-    key: K,
-    value: Option<V>,
-) -> Result<(), MapWriteError> {
-    match value {
-        Some(value) => map.insert(key, value, 0).map_err(|source| MapWriteError {
-            map: name,
-            action: "insert",
-            source,
-        }),
-        None => match map.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) if is_absent(&source) => Ok(()),
-            Err(source) => Err(MapWriteError { map: name, action: "remove", source }),
-        },
-    }
-}
-
-fn is_absent(error: &MapError) -> bool {
-    const ENOENT: i32 = 2;
-    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(ENOENT))
 }

@@ -181,7 +181,7 @@ pub const PROBES: &[Probe] = &[
         hook: Hook::Memory,
         need: Need::Optional,
         rungs: MEMORY,
-        unseen: "libraries as they are mapped, link time, RELRO seals",
+        unseen: "libraries as they are mapped, who opens them later, link time, RELRO seals",
     },
     Probe {
         hook: Hook::Frames,

@@ -27,6 +27,13 @@ fn every_metric_is_set_somewhere() {
     read_sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut text);
     // The helpers of this module count as use only where they are called.
     for (helper, field) in [
+        (".tell_host(", "processes"),
+        (".tell_host(", "files_unprobed"),
+        (".tell_host(", "reads_given_up"),
+        (".tell_probes(", "probed_files"),
+        (".tell_probes(", "function_probes"),
+        (".tell_probes(", "function_probes_attached"),
+        (".tell_probes(", "function_probes_released"),
         (".count_finding(", "findings"),
         (".count_event(", "events"),
         (".count_incident(", "incidents"),

@@ -44,7 +44,12 @@ fn preloading(paths: &[&Path]) -> Observation {
         let inode = fs::metadata(path).expect("stat").ino();
         let path = path.to_str().unwrap().to_owned();
         let file = FoundLibrary { path, inode, set_uid: false, protected: true };
-        Preloaded { name: "x".to_owned(), file: Some(file), owner: Ownership::Unknown }
+        Preloaded {
+            name: "x".to_owned(),
+            file: Some(file),
+            unseen: false,
+            owner: Ownership::Unknown,
+        }
     };
     let variable = Variable {
         name: "LD_PRELOAD".to_owned(),

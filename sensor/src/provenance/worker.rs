@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -14,7 +14,7 @@ use super::place::{self, Place};
 use super::variables::{Slot, Variables};
 use super::{Counts, Found};
 use crate::event::FileKey;
-use crate::host::{Body, Library, Observation, Traced};
+use crate::host::{Aside, Body, Library, Observation, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
 use crate::search::{Explained, FileId, Gatherer, Question, Remains, Unexplained};
@@ -37,6 +37,8 @@ pub(super) enum Message {
 
 pub(super) struct Worker {
     host: Arc<Root>,
+    /// Finds them: a path may lead to a mount that hangs.
+    files: Aside<()>,
     packages: Packages,
     hasher: Hasher,
     /// By the tag of the job.
@@ -79,6 +81,7 @@ impl Worker {
         };
         let mut worker = Self {
             host: Arc::new(Root::host()?),
+            files: Aside::new("traced-files", || ()),
             packages: Packages::new(Bounds::default()),
             hasher: Hasher::start(Limits::default(), answer)?,
             hashing: HashMap::new(),
@@ -110,8 +113,10 @@ impl Worker {
         match &seen.body {
             Body::Library(library) => {
                 let tgid = seen.process.id.tgid;
-                let (path, file) = (Path::new(&library.module.path), library.file);
-                let place = place::find(&self.host, tgid, path, &file);
+                let (path, file) = (PathBuf::from(&library.module.path), library.file);
+                let host = Arc::clone(&self.host);
+                let find = move |(): &mut ()| place::find(&host, tgid, &path, &file);
+                let place = self.files.ask(find).flatten();
                 let way = self.way(&seen, library);
                 self.trace(place.map(|place| (place, file)), Asker::Library { seen, way });
             }
@@ -119,7 +124,11 @@ impl Worker {
                 for slot in self.variables.hold(*seen) {
                     let place = self.variables.get(slot).and_then(|(seen, library)| {
                         let on_host = seen.process.shown.container.is_none();
-                        place::of_library(&self.host, seen.process.id.tgid, on_host, library)
+                        let (host, tgid) = (Arc::clone(&self.host), seen.process.id.tgid);
+                        let library = library.clone();
+                        let find =
+                            move |(): &mut ()| place::of_library(&host, tgid, on_host, &library);
+                        self.files.ask(find).flatten()
                     });
                     self.trace(place, Asker::Variable(slot));
                 }
@@ -153,7 +162,7 @@ impl Worker {
 
     fn trace(&mut self, place: Option<(Place, FileKey)>, asker: Asker) {
         let Some((place, file)) = place else {
-            let reason = "the file is not at its path any more".to_owned();
+            let reason = "the file is not at its path any more, or cannot be had".to_owned();
             return self.answer(asker, &Arc::new(Origin::unknown(reason)));
         };
         let key = (file, place.root.key());

@@ -18,6 +18,7 @@ use crate::verify::cache::Lru;
 use crate::verify::elf;
 use crate::verify::maps::Vma;
 use crate::verify::process::{FileKey, Process};
+use crate::verify::width::Width;
 
 /// Files of one process looked at; chromium has about 200.
 const MODULES_MAX: usize = 1024;
@@ -193,8 +194,8 @@ impl Gatherer {
         let gone = |error: &dyn std::error::Error| Unexplained::Process(error.to_string());
         let process = Process::open(pid).map_err(|error| gone(&error))?;
         let auxv = match &process.auxv {
-            Ok(auxv) => *auxv,
-            Err(_) => return Err(Unexplained::Unknown("a 32-bit program")),
+            Ok(auxv) if auxv.width == Width::Eight => *auxv,
+            _ => return Err(Unexplained::Unknown("a 32-bit program")),
         };
         let below = Below::of(pid).map_err(|error| gone(&error))?;
         let mounts = bounded(&format!("/proc/{pid}/mountinfo"), MOUNTINFO_MAX).unwrap_or_default();

@@ -15,9 +15,9 @@ use super::target;
 /// Interfaces followed; glibc itself stops at 16 (`DL_NNS`).
 const INTERFACES_MAX: usize = 16;
 /// Places in `struct audit_ifaces` (sysdeps/generic/ldsodefs.h): seven callbacks, then
-/// `objclose`, then the next interface.
-const SYMBIND: u64 = 4 * 8;
-const NEXT: u64 = 8 * 8;
+/// `objclose`, then the next interface; pointers all.
+const SYMBIND: u64 = 4;
+const NEXT: u64 = 8;
 /// Bytes of an environment looked through.
 const ENVIRON_MAX: u64 = 2 << 20;
 
@@ -29,7 +29,7 @@ pub(super) fn look(
     layout: &Layout,
 ) -> Result<Option<Audit>, VerifyError> {
     let Some(vaddr) = linked.loader.elf.audit_count else { return Ok(None) };
-    let at = linked.base.wrapping_add(vaddr);
+    let at = layout.width.add(linked.base, vaddr);
     let gone = |_| VerifyError::Gone { pid: process.pid };
     let mut word = [0; 4];
     process.read(at, &mut word).map_err(gone)?;
@@ -38,17 +38,19 @@ pub(super) fn look(
         return Ok(None);
     }
     // The list may be anything, even if the count was set by the loader.
-    let mut interface = process.read_u64(at.wrapping_sub(8)).unwrap_or(0);
+    let width = layout.width;
+    let word = |addr| process.read_word(addr, width).unwrap_or(0);
+    let mut interface = word(at.wrapping_sub(width.bytes()));
     let mut callbacks = Vec::new();
     for _ in 0..INTERFACES_MAX {
         if interface == 0 {
             break;
         }
-        let symbind = process.read_u64(interface.wrapping_add(SYMBIND)).unwrap_or(0);
+        let symbind = word(interface.wrapping_add(SYMBIND * width.bytes()));
         if symbind != 0 {
             callbacks.push(target::name(process, layout, symbind));
         }
-        interface = process.read_u64(interface.wrapping_add(NEXT)).unwrap_or(0);
+        interface = word(interface.wrapping_add(NEXT * width.bytes()));
     }
     Ok(Some(Audit { count, callbacks, requested: requested(process, layout) }))
 }

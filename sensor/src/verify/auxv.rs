@@ -1,12 +1,13 @@
 //! The auxiliary vector: where the kernel put the loader, the program and the vDSO.
 
-use super::bytes::u64_at;
+use super::width::Width;
 
 const AT_NULL: u64 = 0;
 const AT_PHDR: u64 = 3;
 const AT_PAGESZ: u64 = 6;
 const AT_BASE: u64 = 7;
 const AT_SECURE: u64 = 23;
+const AT_SYSINFO: u64 = 32;
 const AT_SYSINFO_EHDR: u64 = 33;
 
 /// The entries of `/proc/PID/auxv` that matter here (kernel: `fs/binfmt_elf.c`,
@@ -21,14 +22,15 @@ pub(crate) struct Auxv {
     pub(crate) vdso: u64,
     /// The program runs with more rights than who started it (`AT_SECURE`).
     pub(crate) secure: bool,
+    /// How a 32-bit x86 process enters the kernel: a function of the vDSO (`AT_SYSINFO`).
+    pub(crate) sysinfo: u64,
+    /// Entries of a 32-bit process are half as wide.
+    pub(crate) width: Width,
 }
 
 /// Why an auxiliary vector was not understood.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum AuxvError {
-    /// 4-byte entries: the process runs a 32-bit program.
-    #[error("the process is 32-bit")]
-    ThirtyTwoBit,
     /// Neither layout fits.
     #[error("no page size entry in the auxiliary vector")]
     Malformed,
@@ -38,32 +40,31 @@ pub(crate) enum AuxvError {
 }
 
 impl Auxv {
-    /// Reads native 64-bit entries. A plausible `AT_PAGESZ` tells the entry width.
+    /// Reads entries of either width. A plausible `AT_PAGESZ` tells which.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, AuxvError> {
         if bytes.is_empty() {
             return Err(AuxvError::Empty);
         }
-        let wide = bytes.as_chunks::<16>().0.iter();
-        let wide = wide.filter_map(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)));
-        let (mut found, mut page) = (Self::default(), 0);
-        for (tag, value) in wide.take_while(|(tag, _)| *tag != AT_NULL) {
-            match tag {
+        let mut widths = [Width::Eight, Width::Four].into_iter();
+        widths.find_map(|width| Self::parse_as(bytes, width)).ok_or(AuxvError::Malformed)
+    }
+
+    fn parse_as(bytes: &[u8], width: Width) -> Option<Self> {
+        let (mut found, mut page) = (Self { width, ..Self::default() }, 0);
+        for entry in bytes.chunks_exact(width.len() * 2) {
+            let value = width.word_at(entry, width.len())?;
+            match width.word_at(entry, 0)? {
+                AT_NULL => break,
                 AT_PHDR => found.phdr = value,
                 AT_PAGESZ => page = value,
                 AT_BASE => found.base = value,
                 AT_SECURE => found.secure = value != 0,
+                AT_SYSINFO => found.sysinfo = value,
                 AT_SYSINFO_EHDR => found.vdso = value,
                 _ => {}
             }
         }
-        if is_page_size(page) {
-            return Ok(found);
-        }
-        let narrow = bytes.as_chunks::<8>().0.iter().any(|entry| {
-            let entry = u64::from_le_bytes(*entry);
-            entry & 0xffff_ffff == AT_PAGESZ && is_page_size(entry >> 32)
-        });
-        Err(if narrow { AuxvError::ThirtyTwoBit } else { AuxvError::Malformed })
+        is_page_size(page).then_some(found)
     }
 }
 
@@ -88,10 +89,8 @@ mod tests {
     #[test]
     fn the_loader_base_is_found() {
         let bytes = wide(&[(33, 0x7ffe), (6, 4096), (3, 0x40), (7, 0x7f00), (0, 0), (7, 1)]);
-        assert_eq!(
-            Auxv::parse(&bytes),
-            Ok(Auxv { base: 0x7f00, phdr: 0x40, vdso: 0x7ffe, secure: false })
-        );
+        let found = Auxv { base: 0x7f00, phdr: 0x40, vdso: 0x7ffe, ..Auxv::default() };
+        assert_eq!(Auxv::parse(&bytes), Ok(found));
     }
 
     #[test]
@@ -100,7 +99,8 @@ mod tests {
             .iter()
             .flat_map(|v| v.to_le_bytes())
             .collect();
-        assert_eq!(Auxv::parse(&narrow), Err(AuxvError::ThirtyTwoBit));
+        let found = Auxv { base: 0xf7e0, sysinfo: 0xf7f0, width: Width::Four, ..Auxv::default() };
+        assert_eq!(Auxv::parse(&narrow), Ok(found));
         assert_eq!(Auxv::parse(&[1; 64]), Err(AuxvError::Malformed));
         assert_eq!(Auxv::parse(&[]), Err(AuxvError::Empty));
     }

@@ -3,12 +3,12 @@
 use std::time::SystemTime;
 
 use super::budget::Budget;
-use super::bytes::{index, u64_at};
-use super::elf::{Slot, SlotKind};
+use super::bytes::index;
+use super::elf::{Relative, Skipped, Slot, SlotCounts, SlotKind};
 use super::error::VerifyError;
 use super::explain::{Explainer, Verdict};
 use super::ifunc::{self, Seen, Vdso};
-use super::layout::Layout;
+use super::layout::{Layout, Module};
 use super::plan::{ModulePlan, Plan, Read};
 use super::process::Process;
 use super::report::{Category, Gap, SlotMismatch};
@@ -17,7 +17,10 @@ use super::resolve::{Resolver, Want};
 /// What one comparison saw.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
-    pub(crate) checked: u64,
+    /// Slots compared.
+    pub(crate) checked: SlotCounts,
+    /// Relocations left out by rule.
+    pub(crate) skipped: Skipped,
     pub(crate) lenient: u64,
     pub(crate) ifunc: u64,
     pub(crate) mismatches: Vec<SlotMismatch>,
@@ -38,13 +41,23 @@ pub(crate) struct Comparer<'a> {
     ifuncs: Vec<Seen>,
     buffer: Vec<u8>,
     budget: Budget,
+    /// Of the module at hand.
+    missed: Missed,
+}
+
+/// Slots of one module that say nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missed {
+    unread: u64,
+    unverifiable: u64,
+    uncertain: u64,
 }
 
 /// A slot with where it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At<'a> {
     pub(crate) module: usize,
-    pub(crate) base: u64,
+    pub(crate) place: &'a Module,
     pub(crate) slot: &'a Slot,
 }
 
@@ -60,7 +73,8 @@ impl<'a> Comparer<'a> {
         let resolver = Resolver { layout, scopes: &plan.scopes };
         let explainer = Explainer::new(process, resolver, vdso);
         let (outcome, ifuncs, buffer) = (Comparison::default(), Vec::new(), Vec::new());
-        Self { process, layout, plan, explainer, gaps, outcome, ifuncs, buffer, budget }
+        let missed = Missed::default();
+        Self { process, layout, plan, explainer, gaps, outcome, ifuncs, buffer, budget, missed }
     }
 
     pub(crate) fn run(mut self) -> Result<Comparison, VerifyError> {
@@ -83,53 +97,122 @@ impl<'a> Comparer<'a> {
         let Some(module) = layout.modules.get(plan.module) else { return Ok(()) };
         let Some(object) = module.object() else { return Ok(()) };
         self.budget.check()?;
-        let (mut unread, mut unverifiable) = (0, 0);
+        self.missed = Missed::default();
+        let relocations = &object.elf.relocations;
+        self.outcome.skipped.merge(&relocations.skipped);
         for read in &plan.reads {
-            if !self.fill(module.base, read) {
-                unread += read.slots.len() as u64;
-                continue;
-            }
-            for number in read.slots.clone() {
-                let (Some(slot), Some(want)) =
-                    (object.elf.slots.get(number), plan.wants.get(number))
-                else {
-                    continue;
-                };
-                let Some(actual) = u64_at(&self.buffer, index(slot.vaddr - read.vaddr)) else {
-                    continue;
-                };
-                self.outcome.checked += 1;
-                let at = At { module: plan.module, base: module.base, slot };
-                if !self.holds(*want, &at, number, actual) {
-                    self.budget.check()?;
-                    unverifiable += u64::from(self.explain(&at, *want, actual));
-                }
+            self.check_slots(plan, module, read)?;
+        }
+        let own = [
+            (&plan.relative, &relocations.relative, SlotKind::Relative),
+            (&plan.relr, &relocations.relr, SlotKind::Relr),
+        ];
+        for (reads, words, kind) in own {
+            for read in reads {
+                let words = words.get(read.slots.clone()).unwrap_or(&[]);
+                self.check_relative(plan.module, module, read, words, kind)?;
             }
         }
         let path = || module.path.to_string();
+        let Missed { unread, unverifiable, uncertain } = self.missed;
         if unread > 0 {
             self.gaps.push(Gap::SlotsUnread { path: path(), slots: unread });
         }
         if unverifiable > 0 {
             self.gaps.push(Gap::Unverifiable { path: path(), slots: unverifiable });
         }
+        if uncertain > 0 {
+            self.gaps.push(Gap::Uncertain { path: path(), slots: uncertain });
+        }
         Ok(())
     }
 
-    fn fill(&mut self, base: u64, read: &Read) -> bool {
-        self.buffer.resize(read.bytes, 0);
-        self.process.read(base.wrapping_add(read.vaddr), &mut self.buffer).is_ok()
+    fn check_slots(
+        &mut self,
+        plan: &ModulePlan,
+        module: &'a Module,
+        read: &Read,
+    ) -> Result<(), VerifyError> {
+        let Some(object) = module.object() else { return Ok(()) };
+        if !self.fill(module, read) {
+            return Ok(());
+        }
+        for check in plan.checks.get(read.slots.clone()).unwrap_or(&[]) {
+            let number = index(check.slot);
+            let Some(slot) = plan.slot(&object.elf, number) else { continue };
+            let into = index(slot.vaddr - read.vaddr);
+            let Some(actual) = module.width.word_at(&self.buffer, into) else { continue };
+            let at = At { module: plan.module, place: module, slot };
+            self.outcome.checked.add(slot.kind, 1);
+            if !self.holds(check.want, &at, number, actual) {
+                self.budget.check()?;
+                self.explain(&at, check.want, actual);
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses of the file itself: nine tenths of all slots.
+    fn check_relative(
+        &mut self,
+        number: usize,
+        module: &'a Module,
+        read: &Read,
+        words: &[Relative],
+        kind: SlotKind,
+    ) -> Result<(), VerifyError> {
+        if !self.fill(module, read) {
+            return Ok(());
+        }
+        self.outcome.checked.add(kind, words.len() as u64);
+        let differs = |word: &&Relative| {
+            let into = index(u64::from(word.vaddr) - read.vaddr);
+            let actual = module.width.word_at(&self.buffer, into);
+            actual.is_some_and(|actual| actual != module.addr(word.addend.into()))
+        };
+        let odd: Vec<Relative> = words.iter().filter(differs).copied().collect();
+        for word in odd {
+            let (vaddr, addend) = (u64::from(word.vaddr), u64::from(word.addend));
+            let actual = module.width.word_at(&self.buffer, index(vaddr - read.vaddr));
+            let Some(actual) = actual else { continue };
+            self.budget.check()?;
+            let slot = Slot { vaddr, addend, file_word: addend, symbol: 0, kind };
+            let at = At { module: number, place: module, slot: &slot };
+            let own = u32::try_from(number).unwrap_or(u32::MAX);
+            self.explain(&at, Want::Address { module: own, vaddr: addend }, actual);
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, module: &Module, read: &Read) -> bool {
+        // It only grows: what is behind a shorter read is not looked at.
+        if self.buffer.len() < read.bytes {
+            self.buffer.resize(read.bytes, 0);
+        }
+        let addr = module.addr(read.vaddr);
+        let buffer = self.buffer.get_mut(..read.bytes);
+        let filled = buffer.is_some_and(|buffer| self.process.read(addr, buffer).is_ok());
+        if !filled {
+            self.missed.unread += read.slots.len() as u64;
+        }
+        filled
     }
 
     /// Whether the slot holds exactly what is wanted; notes IFUNC answers.
     fn holds(&mut self, want: Want, at: &At<'_>, number: usize, actual: u64) -> bool {
         match want {
             Want::Address { module, vaddr } => {
-                let base = self.layout.modules.get(index(module)).map_or(0, |module| module.base);
-                actual == base.wrapping_add(vaddr)
+                let module = self.layout.modules.get(index(module));
+                module.is_some_and(|module| actual == module.addr(vaddr))
             }
             Want::Fixed(value) => actual == value,
-            Want::Unknown => false,
+            Want::LinkMap => actual == at.place.link_map || actual == at.slot.file_word,
+            Want::Table(value) => actual == value || actual == at.place.addr(value),
+            Want::Resolver => {
+                actual == at.slot.file_word || self.explainer.is_entry_point(at, actual)
+            }
+            Want::TlsDesc => self.explainer.is_entry_point(at, actual),
+            Want::Unknown | Want::Uncertain => false,
             Want::Ifunc { module: definer, resolver } => {
                 let pending =
                     at.slot.kind == SlotKind::JumpSlot && self.explainer.is_lazy(at, actual);
@@ -151,29 +234,32 @@ impl<'a> Comparer<'a> {
         }
     }
 
-    /// Judges a slot that does not hold what is wanted; true if nothing can be said about it.
-    fn explain(&mut self, at: &At<'_>, want: Want, actual: u64) -> bool {
+    /// Judges a slot that does not hold what is wanted.
+    fn explain(&mut self, at: &At<'_>, want: Want, actual: u64) {
         match self.explainer.judge(at, want, actual) {
             Verdict::Lazy => {}
             Verdict::Lenient => self.outcome.lenient += 1,
             Verdict::Unrelocated => self.outcome.unrelocated = true,
-            Verdict::Unverifiable => return true,
+            Verdict::Unverifiable => self.missed.unverifiable += 1,
+            Verdict::Uncertain => self.missed.uncertain += 1,
             Verdict::Wrong => {
                 let mismatch = self.explainer.describe(at, want, actual, None);
                 self.outcome.mismatches.extend(mismatch);
             }
         }
-        false
     }
 
     fn check_agreement(&mut self) -> Result<(), VerifyError> {
         let layout = self.layout;
         for (odd, other) in ifunc::disagreeing(std::mem::take(&mut self.ifuncs)) {
             self.budget.check()?;
-            let Some(module) = layout.modules.get(odd.module) else { continue };
-            let slot = module.object().and_then(|object| object.elf.slots.get(odd.slot));
+            let Some(place) = layout.modules.get(odd.module) else { continue };
+            let slot = place.object().and_then(|object| {
+                // Copied slots have no IFUNCs, so these are the file's own.
+                object.elf.relocations.slots.get(odd.slot)
+            });
             let Some(slot) = slot else { continue };
-            let at = At { module: odd.module, base: module.base, slot };
+            let at = At { module: odd.module, place, slot };
             let want = Want::Ifunc { module: odd.definer, resolver: odd.resolver };
             let mismatch = self.explainer.describe(&at, want, odd.actual, Some(other));
             self.outcome.mismatches.extend(mismatch);

@@ -107,7 +107,7 @@ impl VerifyError {
     pub(crate) fn auxv(pid: u32, error: AuxvError) -> Self {
         match error {
             AuxvError::Empty => Self::NoMemory { pid },
-            _ => Self::Malformed { pid, what: "auxiliary vector" },
+            AuxvError::Malformed => Self::Malformed { pid, what: "auxiliary vector" },
         }
     }
 }

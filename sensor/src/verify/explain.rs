@@ -11,6 +11,7 @@ use super::process::Process;
 use super::report::{Category, Linkage, SlotMismatch, Target};
 use super::resolve::{Resolver, Want, want_of};
 use super::target;
+use super::width::Width;
 
 /// What is to be made of a slot that does not hold what was planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) enum Verdict {
     Unrelocated,
     /// Leads into a module that could not be read and that may define the symbol.
     Unverifiable,
+    /// What it should hold cannot be told, and nothing contradicts what it does hold.
+    Uncertain,
     /// None of these.
     Wrong,
 }
@@ -60,21 +63,65 @@ impl<'a> Explainer<'a> {
             let object = self.resolver.layout.object(at.module);
             object.is_some_and(|object| object.elf.headers.is_text(word))
         };
-        at.slot.kind == SlotKind::JumpSlot && actual == at.base.wrapping_add(word) && text(word)
+        at.slot.kind == SlotKind::JumpSlot && actual == at.place.addr(word) && text(word)
     }
 
     pub(crate) fn judge(&self, at: &At<'_>, want: Want, actual: u64) -> Verdict {
-        if self.is_lazy(at, actual) {
+        if want == Want::Uncertain {
+            Verdict::Uncertain
+        } else if self.is_lazy(at, actual) {
             Verdict::Lazy
-        } else if self.is_elsewhere_legitimately(at, want, actual) {
+        } else if self.is_elsewhere_legitimately(at, want, actual)
+            || self.is_kernel_entry(at, actual)
+        {
             Verdict::Lenient
         } else if self.is_unrelocated(at, actual) {
             Verdict::Unrelocated
         } else if self.is_in_unreadable(at, actual) {
             Verdict::Unverifiable
+        } else if self.is_unknown_entry_point(at, actual) {
+            Verdict::Uncertain
         } else {
             Verdict::Wrong
         }
+    }
+
+    /// Whether the loader's own function is one that such a slot leads to.
+    pub(crate) fn is_entry_point(&self, at: &At<'_>, actual: u64) -> bool {
+        let Some((points, vaddr)) = self.in_loader(at, actual) else { return false };
+        points.is_some_and(|points| points.contains(&vaddr))
+    }
+
+    /// A loader whose functions are not known: anything in its code may be right.
+    fn is_unknown_entry_point(&self, at: &At<'_>, actual: u64) -> bool {
+        matches!(self.in_loader(at, actual), Some((None, _)))
+    }
+
+    /// The functions of the loader that a slot may lead to, and where in the loader it leads;
+    /// `None` if it leads elsewhere, or is not such a slot.
+    fn in_loader(&self, at: &At<'_>, actual: u64) -> Option<(Option<&[u64]>, u64)> {
+        let layout = self.resolver.layout;
+        let loader = layout.modules.get(layout.loader?)?;
+        let elf = &loader.object()?.elf;
+        let points = match at.slot.kind {
+            SlotKind::Resolver => &elf.entry_points.resolvers,
+            SlotKind::TlsDesc => &elf.entry_points.tlsdesc,
+            _ => return None,
+        };
+        let vaddr = layout.width.sub(actual, loader.base);
+        elf.headers.is_text(vaddr).then_some((points.as_deref(), vaddr))
+    }
+
+    /// glibc's loader for 32-bit x86 keeps how to enter the kernel in read-only data of its own
+    /// (`GLRO(dl_sysinfo)`): a function of the vDSO, which the kernel told it.
+    fn is_kernel_entry(&self, at: &At<'_>, actual: u64) -> bool {
+        let told = self.process.auxv.map_or(0, |auxv| auxv.sysinfo);
+        let layout = self.resolver.layout;
+        Some(at.module) == layout.loader
+            && layout.width == Width::Four
+            && actual != 0
+            && actual == told
+            && self.process.maps.find(actual).is_some_and(|vma| &*vma.path == "[vdso]")
     }
 
     /// The cases in which the first definition in the planned order is not the one used.
@@ -169,10 +216,10 @@ impl<'a> Explainer<'a> {
         match want {
             Want::Address { module, vaddr } => {
                 let module = self.resolver.layout.modules.get(index(module))?;
-                Some(module.base.wrapping_add(vaddr))
+                Some(module.addr(vaddr))
             }
             Want::Fixed(value) => Some(value),
-            Want::Ifunc { .. } | Want::Unknown => None,
+            _ => None,
         }
     }
 
@@ -181,10 +228,12 @@ impl<'a> Explainer<'a> {
     fn is_unrelocated(&self, at: &At<'_>, actual: u64) -> bool {
         let Some(object) = self.resolver.layout.object(at.module) else { return false };
         let sealed = object.elf.headers.relro.is_some_and(|(relro, _)| {
-            let vma = self.process.maps.find(at.base.wrapping_add(relro));
+            let vma = self.process.maps.find(at.place.addr(relro));
             vma.is_none_or(|vma| !vma.write)
         });
-        !sealed && actual == at.slot.file_word
+        // Whether a linker leaves the addend in the file too is its own choice.
+        let own = matches!(at.slot.kind, SlotKind::Relative | SlotKind::Relr) && actual == 0;
+        !sealed && (actual == at.slot.file_word || own)
     }
 
     fn is_in_unreadable(&self, at: &At<'_>, actual: u64) -> bool {
@@ -215,12 +264,15 @@ impl<'a> Explainer<'a> {
             (None, Want::Ifunc { module, resolver }) => {
                 self.resolver_target(index(module), resolver)
             }
+            (None, Want::LinkMap) => self.target(at.place.link_map),
+            (None, Want::Table(value)) => self.target(at.place.addr(value)),
+            (None, Want::Resolver | Want::TlsDesc) => self.loader_target(at),
             _ => self.address_of(want).map_or_else(|| Target::bare(0), |addr| self.target(addr)),
         };
         Some(SlotMismatch {
             module: module.module_ref()?,
             slot_vaddr: at.slot.vaddr,
-            slot_addr: at.base.wrapping_add(at.slot.vaddr),
+            slot_addr: at.place.addr(at.slot.vaddr),
             kind: at.slot.kind,
             category: self.category(at, want, actual),
             symbol: reference.map(|(name, _)| printable(name.bytes)),
@@ -245,8 +297,25 @@ impl<'a> Explainer<'a> {
 
     /// Names an address; an IFUNC's expectation is named by its resolver.
     fn resolver_target(&self, definer: usize, resolver: u64) -> Target {
-        let base = self.resolver.layout.modules.get(definer).map_or(0, |module| module.base);
-        self.target(base.wrapping_add(resolver))
+        let definer = self.resolver.layout.modules.get(definer);
+        self.target(definer.map_or(0, |module| module.addr(resolver)))
+    }
+
+    /// The loader's function that such a slot usually leads to, or what the file holds.
+    fn loader_target(&self, at: &At<'_>) -> Target {
+        let layout = self.resolver.layout;
+        let loader = layout.loader.and_then(|loader| layout.modules.get(loader));
+        let addr = loader.map_or(0, |loader| {
+            let points = loader.object().map(|object| &object.elf.entry_points);
+            let points = points.and_then(|points| match at.slot.kind {
+                SlotKind::Resolver => points.resolvers.as_deref(),
+                _ => points.tlsdesc.as_deref(),
+            });
+            points
+                .and_then(|points| points.first())
+                .map_or(at.slot.file_word, |point| loader.addr(*point))
+        });
+        self.target(addr)
     }
 
     fn target(&self, addr: u64) -> Target {

@@ -5,20 +5,25 @@
 //! module's ordinary exported functions, and must be the same for all slots of one resolver.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::auxv::Auxv;
 use super::elf::ElfFile;
 use super::layout::{Layout, Loaded};
-use super::maps::Maps;
+use super::maps::{Maps, Vma};
 use super::process::Process;
+use super::width::Width;
 
 /// The vDSO is two pages of code on both machines; more is not read.
 const MAX_VDSO: usize = 64 << 10;
 
-/// Offsets of the functions the kernel exports in its vDSO, the same in all 64-bit processes.
+/// Offsets of the functions the kernel exports in its vDSO, the same in all processes of our own
+/// width. The other width's is read from the process itself: who could change it could change its
+/// code as well, which is for the comparison of text to find.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Vdso {
+    width: Width,
     functions: Vec<u64>,
 }
 
@@ -41,18 +46,32 @@ impl Vdso {
     fn read_own() -> Option<Self> {
         let auxv = Auxv::parse(&std::fs::read("/proc/self/auxv").ok()?).ok()?;
         let maps = Maps::parse(&std::fs::read("/proc/self/maps").ok()?).ok()?;
-        let vma = maps.find(auxv.vdso)?;
+        let memory = File::open("/proc/self/mem").ok()?;
+        Self::read(auxv.width, maps.find(auxv.vdso)?, |image, at| memory.read_exact_at(image, at))
+    }
+
+    fn read(
+        width: Width,
+        vma: &Vma,
+        read: impl FnOnce(&mut [u8], u64) -> io::Result<()>,
+    ) -> Option<Self> {
         let bytes = usize::try_from(vma.end - vma.start).ok()?.min(MAX_VDSO);
         let mut image = vec![0; bytes];
-        File::open("/proc/self/mem").ok()?.read_exact_at(&mut image, vma.start).ok()?;
+        read(&mut image, vma.start).ok()?;
         let elf = ElfFile::read(image.as_slice()).ok()?;
         let functions = elf.symbols.iter().filter(|(_, sym)| sym.is_defined());
-        Some(Self { functions: functions.map(|(_, sym)| sym.value).collect() })
+        Some(Self { width, functions: functions.map(|(_, sym)| sym.value).collect() })
     }
 
     fn is_function(&self, process: &Process, addr: u64) -> bool {
         let area = process.maps.find(addr).filter(|vma| &*vma.path == "[vdso]");
-        area.is_some_and(|vma| self.functions.contains(&(addr - vma.start)))
+        let Some(vma) = area else { return false };
+        let width = process.width();
+        if width == self.width {
+            return self.functions.contains(&(addr - vma.start));
+        }
+        let theirs = Self::read(width, vma, |image, at| process.read(at, image));
+        theirs.is_some_and(|theirs| theirs.functions.contains(&(addr - vma.start)))
     }
 }
 
@@ -66,7 +85,8 @@ pub(crate) fn is_plausible(
 ) -> bool {
     let Some(module) = layout.modules.get(definer) else { return false };
     let Some(loaded) = module.object() else { return false };
-    starts_function(loaded, actual.wrapping_sub(module.base)) || vdso.is_function(process, actual)
+    starts_function(loaded, module.width.sub(actual, module.base))
+        || vdso.is_function(process, actual)
 }
 
 fn starts_function(loaded: &Loaded, vaddr: u64) -> bool {

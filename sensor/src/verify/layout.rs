@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use super::budget::Budget;
 use super::bytes::printable;
 use super::cache::Lru;
-use super::elf::{ElfError, ElfFile, Segment};
+use super::elf::{Depth, ElfError, ElfFile, Segment};
 use super::error::VerifyError;
 use super::link_map::{Entry, LinkMaps};
 use super::maps::Vma;
 use super::process::{FileKey, Process};
-use super::report::{Gap, Linkage, ModuleRef};
+use super::report::{Gap, Linkage, ModuleRef, Namespace};
+use super::width::Width;
 use crate::trouble::chain;
 
 /// A file that was read, with the identity it had then.
@@ -30,6 +31,8 @@ pub(crate) struct Loaded {
 #[derive(Debug)]
 pub(crate) struct Files {
     cache: Lru<FileKey, Arc<Loaded>>,
+    /// To which depth files are read; those known to a greater one are good as well.
+    depth: Depth,
 }
 
 /// Why a mapped file is not available.
@@ -58,6 +61,7 @@ pub(crate) struct Module {
     /// Address of the loader's entry.
     pub(crate) link_map: u64,
     pub(crate) base: u64,
+    pub(crate) width: Width,
     /// Address of the dynamic section, which names the mapping.
     pub(crate) dynamic: u64,
     pub(crate) namespace: usize,
@@ -72,7 +76,10 @@ pub(crate) struct Module {
 pub(crate) struct Layout {
     pub(crate) modules: Vec<Module>,
     pub(crate) namespaces: Vec<Range<usize>>,
+    /// Their numbers.
+    pub(crate) numbers: Vec<usize>,
     pub(crate) linkage: Linkage,
+    pub(crate) width: Width,
     /// The loader's own entry.
     pub(crate) loader: Option<usize>,
 }
@@ -98,20 +105,20 @@ impl Loaded {
 // === impl Files ===
 
 impl Files {
-    pub(crate) fn new(entries: usize, bytes: usize) -> Self {
-        Self { cache: Lru::new(entries, bytes) }
+    pub(crate) fn new(entries: usize, bytes: usize, depth: Depth) -> Self {
+        Self { cache: Lru::new(entries, bytes), depth }
     }
 
     /// The file an area maps, from the cache where its identity is known.
     pub(crate) fn load(&mut self, process: &Process, vma: &Vma) -> Result<Arc<Loaded>, FileError> {
         let key = FileKey::of(&process.stat_file(vma)?);
-        if let Some(known) = self.cache.get(&key) {
+        if let Some(known) = self.cache.get(&key).filter(|known| known.elf.depth >= self.depth) {
             return Ok(known);
         }
         let file = process.open_file(vma)?;
         // The identity of what was opened counts: the file may have been written since the stat.
         let metadata = file.metadata()?;
-        let elf = ElfFile::read(&file)?;
+        let elf = ElfFile::read_to(&file, self.depth)?;
         let bytes = elf.bytes();
         let key = FileKey::of(&metadata);
         let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
@@ -137,9 +144,14 @@ impl Module {
         }
     }
 
+    /// Address in the process of an address in the file.
+    pub(crate) fn addr(&self, vaddr: u64) -> u64 {
+        self.width.add(self.base, vaddr)
+    }
+
     /// Address in the module's file, if `addr` lies in its segments.
     pub(crate) fn offset_of(&self, addr: u64) -> Option<u64> {
-        let vaddr = addr.wrapping_sub(self.base);
+        let vaddr = self.width.sub(addr, self.base);
         let (start, end) = self.object()?.elf.headers.span()?;
         (start <= vaddr && vaddr < end).then_some(vaddr)
     }
@@ -157,6 +169,16 @@ impl Module {
 // === impl Layout ===
 
 impl Layout {
+    /// All but the program's own, without what stands in for the loader there.
+    pub(crate) fn other_namespaces(&self) -> Vec<Namespace> {
+        let all = self.numbers.iter().zip(&self.namespaces).skip(1);
+        let files = |range: &Range<usize>| {
+            let modules = self.modules.get(range.clone()).unwrap_or_default();
+            modules.iter().filter_map(Module::module_ref).collect()
+        };
+        all.map(|(number, range)| Namespace { number: *number, modules: files(range) }).collect()
+    }
+
     pub(crate) fn build(
         process: &Process,
         maps: LinkMaps,
@@ -166,8 +188,15 @@ impl Layout {
         budget: Budget,
         gaps: &mut Vec<Gap>,
     ) -> Result<Self, VerifyError> {
-        let mut layout =
-            Self { modules: Vec::new(), namespaces: Vec::new(), linkage, loader: None };
+        let width = loader.0.elf.headers.width;
+        let mut layout = Self {
+            modules: Vec::new(),
+            namespaces: Vec::new(),
+            numbers: maps.numbers,
+            linkage,
+            width,
+            loader: None,
+        };
         if let Some(what) = maps.truncated {
             gaps.push(Gap::Truncated { what });
         }
@@ -201,7 +230,7 @@ impl Layout {
         let kind = match (vma, twin) {
             (_, Some(real)) => Kind::Proxy(real),
             (Some(vma), _) if &*vma.path == "[vdso]" => Kind::Vdso,
-            (Some(vma), _) if vma.is_file() => load(process, vma, &entry, files, gaps),
+            (Some(vma), _) if vma.is_file() => load(process, vma, &entry, self.width, files, gaps),
             _ => {
                 let reason = "its dynamic section is not in a file mapping".to_owned();
                 gaps.push(Gap::Module { path: printable(&entry.name), reason });
@@ -209,7 +238,7 @@ impl Layout {
             }
         };
         let Entry { link_map, base, dynamic, name } = entry;
-        Module { kind, link_map, base, dynamic, namespace, path, name }
+        Module { kind, link_map, base, width: self.width, dynamic, namespace, path, name }
     }
 
     /// The module whose segments hold `addr`.
@@ -249,6 +278,7 @@ fn load(
     process: &Process,
     vma: &Vma,
     entry: &Entry,
+    width: Width,
     files: &mut Files,
     gaps: &mut Vec<Gap>,
 ) -> Kind {
@@ -261,16 +291,22 @@ fn load(
         }
     };
     let headers = &loaded.elf.headers;
+    if headers.width != width {
+        gaps.push(Gap::Layout { path: path(), detail: "its addresses have another width" });
+        return Kind::Unreadable;
+    }
     let Some((vaddr, offset, _)) = headers.dynamic else {
         gaps.push(Gap::Layout { path: path(), detail: "the file has no dynamic section" });
         return Kind::Unreadable;
     };
     let mapped = vma.offset.wrapping_add(entry.dynamic - vma.start);
-    if entry.base.wrapping_add(vaddr) != entry.dynamic || mapped != offset {
+    if width.add(entry.base, vaddr) != entry.dynamic || mapped != offset {
         gaps.push(Gap::Layout { path: path(), detail: "its address contradicts the file" });
         return Kind::Unreadable;
     }
-    let text_moved = |load: &&Segment| load.exec && !is_mapped(process, vma, entry.base, load);
+    let text_moved = |load: &&Segment| {
+        load.exec && !is_mapped(process, vma, width.add(entry.base, load.vaddr), load)
+    };
     if headers.loads.iter().any(|load| text_moved(&load)) {
         gaps.push(Gap::Layout { path: path(), detail: "its text is not mapped from the file" });
     }
@@ -278,8 +314,7 @@ fn load(
 }
 
 /// Whether the start of a segment is mapped from the same file at the right offset.
-fn is_mapped(process: &Process, own: &Vma, base: u64, load: &Segment) -> bool {
-    let addr = base.wrapping_add(load.vaddr);
+fn is_mapped(process: &Process, own: &Vma, addr: u64, load: &Segment) -> bool {
     process.maps.find(addr).is_some_and(|vma| {
         vma.same_file(own) && vma.offset.wrapping_add(addr - vma.start) == load.offset
     })

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::bytes::u64_at;
 use super::error::VerifyError;
 use super::process::Process;
+use super::width::Width;
 
 /// `RT_CONSISTENT` of `<link.h>`.
 const RT_CONSISTENT: u64 = 0;
@@ -27,6 +27,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkMaps {
     pub(crate) namespaces: Vec<Vec<Entry>>,
+    /// Their numbers (`Lmid_t`): glibc appends each to the chain when it first uses it.
+    pub(crate) numbers: Vec<usize>,
     /// The limit that cut the walk, if one did.
     pub(crate) truncated: Option<&'static str>,
 }
@@ -43,6 +45,8 @@ pub(crate) trait Memory {
     fn read(&self, addr: u64, buf: &mut [u8]) -> io::Result<()>;
     fn read_name(&self, addr: u64) -> Vec<u8>;
     fn pid(&self) -> u32;
+    /// Width of its addresses.
+    fn width(&self) -> Width;
 }
 
 impl Memory for Process {
@@ -57,10 +61,14 @@ impl Memory for Process {
     fn pid(&self) -> u32 {
         self.pid
     }
+
+    fn width(&self) -> Width {
+        self.width()
+    }
 }
 
 /// Walks `struct r_debug_extended` (glibc `elf/link.h` since 2.35, musl's `struct debug` without
-/// the last word): version u32, map, brk, state u32, ldbase, next.
+/// the last word): version u32, map, brk, state u32, ldbase, next, each as wide as an address.
 pub(crate) fn read_link_maps<M: Memory>(
     memory: &M,
     debug: u64,
@@ -92,14 +100,17 @@ pub(crate) fn read_link_maps<M: Memory>(
             let entries = walk(memory, map, &mut seen, bounds.modules - modules)?;
             modules += entries.len();
             found.namespaces.push(entries);
+            found.numbers.push(looked - 1);
         }
         if modules >= bounds.modules {
             found.truncated = Some("modules");
             break;
         }
-        at = match version {
-            1 => 0,
-            _ => read_words::<1, M>(memory, at.wrapping_add(40)).map_err(unsettled)?[0],
+        at = if version == 1 {
+            0
+        } else {
+            let next = at.wrapping_add(5 * memory.width().bytes());
+            read_words::<1, M>(memory, next).map_err(unsettled)?[0]
         };
     }
     Ok(found)
@@ -134,9 +145,10 @@ fn walk<M: Memory>(
 
 fn read_words<const N: usize, M: Memory>(memory: &M, addr: u64) -> io::Result<[u64; N]> {
     let mut bytes = [0; 64];
-    let bytes = bytes.get_mut(..N * 8).ok_or(io::ErrorKind::InvalidInput)?;
+    let width = memory.width();
+    let bytes = bytes.get_mut(..N * width.len()).ok_or(io::ErrorKind::InvalidInput)?;
     memory.read(addr, bytes)?;
-    Ok(std::array::from_fn(|at| u64_at(bytes, at * 8).unwrap_or(0)))
+    Ok(std::array::from_fn(|at| width.word_at(bytes, at * width.len()).unwrap_or(0)))
 }
 
 #[cfg(test)]
@@ -149,6 +161,7 @@ mod tests {
     struct Fake {
         start: u64,
         bytes: Vec<u8>,
+        width: Width,
     }
 
     impl Memory for Fake {
@@ -164,6 +177,10 @@ mod tests {
 
         fn pid(&self) -> u32 {
             1
+        }
+
+        fn width(&self) -> Width {
+            self.width
         }
     }
 
@@ -181,7 +198,21 @@ mod tests {
     }
 
     fn fake(words: &[u64]) -> Fake {
-        Fake { start: START, bytes: words.iter().flat_map(|word| word.to_le_bytes()).collect() }
+        let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        Fake { start: START, bytes, width: Width::Eight }
+    }
+
+    #[test]
+    fn the_list_of_a_32_bit_process_is_read() {
+        let head = START + 0x20;
+        let words = [1, head, 0, 0, 0x7f00, 0, 0, 0, 0x5500, START + 0x34, 0x5600, 0, 0];
+        let name = u64::from(u32::from_le_bytes(*b"lib\0"));
+        let words = words.into_iter().chain([name]).map(|word| u32::try_from(word).unwrap());
+        let bytes = words.flat_map(u32::to_le_bytes).collect();
+        let memory = Fake { start: START, bytes, width: Width::Four };
+        let maps = read_link_maps(&memory, START, BOUNDS).unwrap();
+        let entry = &maps.namespaces[0][0];
+        assert_eq!((entry.base, entry.dynamic, &entry.name[..]), (0x5500, 0x5600, &b"lib"[..]));
     }
 
     #[test]
@@ -201,7 +232,8 @@ mod tests {
         words[0] = 2;
         words.extend([2, START + 0x100, 0, 0, 0, 0]);
         words.extend([0x9900, 0, 0x9a00, 0, 0]);
-        assert_eq!(read_link_maps(&fake(&words), START, BOUNDS).unwrap().namespaces.len(), 2);
+        let both = read_link_maps(&fake(&words), START, BOUNDS).unwrap();
+        assert_eq!((both.namespaces.len(), both.numbers), (2, vec![0, 1]));
     }
 
     #[test]
@@ -252,7 +284,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_memory_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = read_link_maps(&Fake { start: START, bytes }, START, BOUNDS);
+            for width in [Width::Four, Width::Eight] {
+                let bytes = bytes.clone();
+                let _ = read_link_maps(&Fake { start: START, bytes, width }, START, BOUNDS);
+            }
         }
 
         #[test]

@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 
-use super::bytes::{index, u64_at};
+use super::bytes::index;
 use super::layout::{Layout, Module};
 use super::process::Process;
 use super::scope::Scopes;
+use super::width::Width;
 
-/// Bytes of a `struct link_map` that are searched; it has 1160 in glibc 2.41.
-const LINK_MAP: u64 = 2048;
+/// Words of a `struct link_map` that are searched; it has 145 in glibc 2.41.
+const LINK_MAP: u64 = 256;
 /// Modules whose link map is searched for the word.
 const SAMPLES: usize = 8;
 /// Scopes per module and modules per scope that are followed.
@@ -37,7 +38,9 @@ impl<'a> LiveScopes<'a> {
     /// Finds the word; `None` where the loader is not glibc's or looks different.
     pub(crate) fn find(process: &'a Process, layout: &'a Layout) -> Option<Self> {
         let sample = layout.modules.iter().filter(|module| module.object().is_some());
-        let mut offsets = sample.take(SAMPLES).filter_map(|module| scope_offset(process, module));
+        let width = layout.width;
+        let mut offsets =
+            sample.take(SAMPLES).filter_map(|module| scope_offset(process, module, width));
         let offset = offsets.next().filter(|first| offsets.all(|other| other == *first))?;
         let modules = layout.modules.iter().enumerate();
         let by_address = modules.map(|(number, module)| (module.link_map, number)).collect();
@@ -48,10 +51,11 @@ impl<'a> LiveScopes<'a> {
     /// that is no module, or are not what the files' needs give.
     pub(crate) fn lists(&self, scopes: &Scopes, module: usize) -> Option<Vec<Vec<usize>>> {
         let link_map = self.layout.modules.get(module)?.link_map;
-        let mut at = self.process.read_u64(link_map.wrapping_add(self.offset)).ok()?;
+        let width = self.layout.width;
+        let mut at = self.process.read_word(link_map.wrapping_add(self.offset), width).ok()?;
         let mut lists = Vec::new();
         for _ in 0..MAX_SCOPES {
-            let scope = self.process.read_u64(at).ok()?;
+            let scope = self.process.read_word(at, width).ok()?;
             if scope == 0 {
                 return Some(lists);
             }
@@ -60,18 +64,21 @@ impl<'a> LiveScopes<'a> {
                 return None;
             }
             lists.push(list);
-            at = at.wrapping_add(8);
+            at = at.wrapping_add(width.bytes());
         }
         None
     }
 
     /// `struct r_scope_elem`: pointer to an array of link maps, and their number.
     fn read_list(&self, scope: u64) -> Option<Vec<usize>> {
-        let array = self.process.read_u64(scope).ok()?;
-        let count = self.process.read_u64(scope.wrapping_add(8)).ok()? & 0xffff_ffff;
-        let mut bytes = vec![0; index(count.min(MAX_LIST) * 8)];
+        let width = self.layout.width;
+        let array = self.process.read_word(scope, width).ok()?;
+        let count = self.process.read_word(scope.wrapping_add(width.bytes()), width).ok()?;
+        let count = (count & 0xffff_ffff).min(MAX_LIST);
+        let mut bytes = vec![0; index(count * width.bytes())];
         self.process.read(array, &mut bytes).ok()?;
-        let pointers = (0..bytes.len()).step_by(8).filter_map(|at| u64_at(&bytes, at));
+        let places = (0..bytes.len()).step_by(width.len());
+        let pointers = places.filter_map(|at| width.word_at(&bytes, at));
         pointers.map(|pointer| self.by_address.get(&pointer).copied()).collect()
     }
 }
@@ -79,19 +86,20 @@ impl<'a> LiveScopes<'a> {
 /// Looks for `l_scope` in one link map: the word that points to the five words before itself, after
 /// the number 4 and before a pointer into the same link map. A module with more scopes than fit
 /// inline has none.
-fn scope_offset(process: &Process, module: &Module) -> Option<u64> {
+fn scope_offset(process: &Process, module: &Module, width: Width) -> Option<u64> {
     let start = module.link_map;
     let vma = process.maps.find(start)?;
-    let mut bytes = vec![0; index(LINK_MAP.min(vma.end - start))];
+    let size = LINK_MAP * width.bytes();
+    let mut bytes = vec![0; index(size.min(vma.end - start))];
     process.read(start, &mut bytes).ok()?;
-    (5 * 8..bytes.len()).step_by(8).find_map(|at| {
+    (5 * width.len()..bytes.len()).step_by(width.len()).find_map(|at| {
         let offset = u64::try_from(at).ok()?;
-        let inline = start.wrapping_add(offset) - (INLINE_SCOPES + 1) * 8;
-        let local = u64_at(&bytes, at + 8)?;
-        let found = u64_at(&bytes, at)? == inline
-            && u64_at(&bytes, at - 8)? == INLINE_SCOPES
+        let inline = start.wrapping_add(offset) - (INLINE_SCOPES + 1) * width.bytes();
+        let local = width.word_at(&bytes, at + width.len())?;
+        let found = width.word_at(&bytes, at)? == inline
+            && width.word_at(&bytes, at - width.len())? == INLINE_SCOPES
             && start <= local
-            && local < start.wrapping_add(LINK_MAP);
+            && local < start.wrapping_add(size);
         found.then_some(offset)
     })
 }

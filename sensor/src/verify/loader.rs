@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::auxv::AuxvError;
+use super::elf::ElfError;
 use super::error::VerifyError;
 use super::layout::{FileError, Files, Loaded};
 use super::maps::Vma;
 use super::process::Process;
 use super::report::{Gap, Linkage};
+use super::width::Width;
 
 /// How a program came to run.
 #[derive(Debug)]
@@ -47,17 +48,23 @@ pub(crate) fn find(
     gaps: &mut Vec<Gap>,
 ) -> Result<Program, VerifyError> {
     let pid = process.pid;
-    let auxv = match process.auxv {
-        Err(AuxvError::ThirtyTwoBit) => {
-            gaps.push(Gap::ThirtyTwoBit);
-            return Ok(Program::ThirtyTwoBit);
-        }
-        other => other.map_err(|error| VerifyError::auxv(pid, error))?,
-    };
+    let auxv = process.auxv.map_err(|error| VerifyError::auxv(pid, error))?;
     let (addr, kernel_loaded) = if auxv.base == 0 { (auxv.phdr, false) } else { (auxv.base, true) };
     let vma = process.maps.find(addr).filter(|vma| vma.is_file());
     let vma = vma.ok_or(VerifyError::Malformed { pid, what: "address of the loader" })?;
-    let loader = load(process, vma, files)?;
+    let loader = match load(process, vma, files) {
+        // Of the 32-bit machines, only x86 is known.
+        Err(VerifyError::Elf { source: ElfError::Unsupported(_), .. })
+            if auxv.width == Width::Four =>
+        {
+            gaps.push(Gap::ThirtyTwoBit);
+            return Ok(Program::ThirtyTwoBit);
+        }
+        other => other?,
+    };
+    if loader.elf.headers.width != auxv.width {
+        return Err(VerifyError::Malformed { pid, what: "width of the loader" });
+    }
     let base = if kernel_loaded { auxv.base } else { load_base(&loader, vma) };
     match debug_symbol(process, &loader, base)? {
         Some((linkage, debug)) => Ok(Program::Linked(Linked { linkage, loader, base, debug })),
@@ -84,7 +91,7 @@ fn load_base(loaded: &Loaded, vma: &Vma) -> u64 {
         let into = load.vaddr & 0xfff;
         (load.offset.wrapping_sub(into) == vma.offset).then_some(load.vaddr - into)
     });
-    vma.start.wrapping_sub(vaddr.unwrap_or(0))
+    loaded.elf.headers.width.sub(vma.start, vaddr.unwrap_or(0))
 }
 
 /// glibc exports the structure, musl a pointer to it. The address comes from the loader's file,
@@ -96,14 +103,15 @@ fn debug_symbol(
 ) -> Result<Option<(Linkage, u64)>, VerifyError> {
     let pid = process.pid;
     let elf = &loader.elf;
+    let width = elf.headers.width;
     let find = |name| elf.symbols.default_definition(&elf.dynamic, name);
     if let Some(sym) = find("_r_debug") {
-        return Ok(Some((Linkage::Glibc, base.wrapping_add(sym.value))));
+        return Ok(Some((Linkage::Glibc, width.add(base, sym.value))));
     }
     let Some(sym) = find("_dl_debug_addr") else { return Ok(None) };
     let unsettled = |_| VerifyError::NotSettled { pid };
-    let debug = process.read_u64(base.wrapping_add(sym.value)).map_err(unsettled)?;
-    let vaddr = debug.wrapping_sub(base);
+    let debug = process.read_word(width.add(base, sym.value), width).map_err(unsettled)?;
+    let vaddr = width.sub(debug, base);
     let inside = elf.headers.span().is_some_and(|(start, end)| start <= vaddr && vaddr < end);
     match (debug, inside) {
         // Before musl relocated itself.

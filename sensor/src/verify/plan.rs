@@ -4,16 +4,22 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::budget::Budget;
+use super::bytes::index;
 use super::cache::Lru;
+use super::copied;
+use super::elf::{Depth, ElfFile, Relative, Slot, SlotKind};
 use super::error::VerifyError;
 use super::layout::{Kind, Layout};
 use super::process::FileKey;
 use super::report::Linkage;
 use super::resolve::{Resolver, Want};
 use super::scope::Scopes;
+use super::width::Width;
 
 /// Slots at most this far apart are read together, bytes.
 const READ_GAP: u64 = 2048;
+/// Slots between two looks at the clock.
+const BUDGET_STEP: u32 = 64;
 /// One read of slots is at most this long, bytes.
 const READ_MAX: u64 = 256 << 10;
 
@@ -28,9 +34,23 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct ModulePlan {
     pub(crate) module: usize,
-    /// In the order of the file's slots, which ascend by address.
-    pub(crate) wants: Vec<Want>,
+    /// Ascending by address.
+    pub(crate) checks: Vec<Check>,
+    /// Slots that no relocation of this file names: words copied from a library.
+    copied: Vec<Slot>,
     pub(crate) reads: Vec<Read>,
+    /// For the addresses of the file itself: `RELATIVE` and `DT_RELR`. What they hold follows from
+    /// the file alone.
+    pub(crate) relative: Vec<Read>,
+    pub(crate) relr: Vec<Read>,
+}
+
+/// What one slot should hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Check {
+    /// Position among the file's slots, and behind them among the copied ones.
+    pub(crate) slot: u32,
+    pub(crate) want: Want,
 }
 
 /// One stretch of memory with slots in it.
@@ -50,6 +70,7 @@ pub(crate) struct Plans {
 /// Everything a plan depends on: the files, their order, names and namespaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PlanKey {
+    depth: Depth,
     musl: bool,
     loader: Option<usize>,
     modules: Vec<(ModuleKey, usize, Box<[u8]>)>,
@@ -73,13 +94,14 @@ impl Plans {
     pub(crate) fn get(
         &mut self,
         layout: &Layout,
+        depth: Depth,
         budget: Budget,
     ) -> Result<Arc<Plan>, VerifyError> {
-        let key = PlanKey::of(layout);
+        let key = PlanKey::of(layout, depth);
         if let Some(plan) = self.cache.get(&key) {
             return Ok(plan);
         }
-        let plan = Arc::new(Plan::build(layout, budget)?);
+        let plan = Arc::new(Plan::build(layout, depth, budget)?);
         self.cache.insert(key, Arc::clone(&plan), plan.bytes());
         Ok(plan)
     }
@@ -91,7 +113,7 @@ impl Plans {
 }
 
 impl PlanKey {
-    fn of(layout: &Layout) -> Self {
+    fn of(layout: &Layout, depth: Depth) -> Self {
         let modules = layout.modules.iter().map(|module| {
             let kind = match &module.kind {
                 Kind::Object(loaded) => ModuleKey::Object(loaded.key),
@@ -102,51 +124,116 @@ impl PlanKey {
             (kind, module.namespace, module.name.as_slice().into())
         });
         let musl = layout.linkage == Linkage::Musl;
-        Self { musl, loader: layout.loader, modules: modules.collect() }
+        Self { depth, musl, loader: layout.loader, modules: modules.collect() }
     }
 }
 
 // === impl Plan ===
 
 impl Plan {
-    fn build(layout: &Layout, budget: Budget) -> Result<Self, VerifyError> {
+    fn build(layout: &Layout, depth: Depth, budget: Budget) -> Result<Self, VerifyError> {
         let scopes = Scopes::build(layout);
         let resolver = Resolver { layout, scopes: &scopes };
         let objects = (0..layout.modules.len()).filter(|at| layout.object(*at).is_some());
-        let plans = objects.map(|at| ModulePlan::build(&resolver, at, budget));
+        let plans = objects.map(|at| ModulePlan::build(&resolver, at, depth, budget));
         let modules = plans.collect::<Result<_, _>>()?;
         Ok(Self { scopes, modules })
     }
 
     fn bytes(&self) -> usize {
         let module = |plan: &ModulePlan| {
-            plan.wants.len() * size_of::<Want>() + plan.reads.len() * size_of::<Read>()
+            let reads = plan.reads.len() + plan.relative.len() + plan.relr.len();
+            plan.checks.len() * size_of::<Check>()
+                + plan.copied.len() * size_of::<Slot>()
+                + reads * size_of::<Read>()
         };
         size_of::<Self>() + self.modules.iter().map(module).sum::<usize>()
     }
 }
 
 impl ModulePlan {
-    fn build(resolver: &Resolver<'_>, module: usize, budget: Budget) -> Result<Self, VerifyError> {
-        let object = resolver.layout.object(module);
-        let slots = object.map_or(&[][..], |object| &object.elf.slots);
-        let want = |slot| budget.check().map(|()| resolver.want(module, slot));
-        let wants = slots.iter().map(want).collect::<Result<_, _>>()?;
-        let mut reads: Vec<Read> = Vec::new();
-        for (at, slot) in slots.iter().enumerate() {
-            let fits = |read: &&mut Read| {
-                let end = read.vaddr.saturating_add(read.bytes as u64);
-                slot.vaddr.saturating_sub(end) <= READ_GAP && slot.vaddr - read.vaddr < READ_MAX
-            };
-            match reads.last_mut().filter(fits) {
-                Some(read) => {
-                    let end = (slot.vaddr - read.vaddr).saturating_add(8);
-                    read.bytes = usize::try_from(end).unwrap_or(read.bytes).max(read.bytes);
-                    read.slots.end = at + 1;
+    fn build(
+        resolver: &Resolver<'_>,
+        module: usize,
+        depth: Depth,
+        budget: Budget,
+    ) -> Result<Self, VerifyError> {
+        let mut plan = Self {
+            module,
+            checks: Vec::new(),
+            copied: Vec::new(),
+            reads: Vec::new(),
+            relative: Vec::new(),
+            relr: Vec::new(),
+        };
+        let Some(object) = resolver.layout.object(module) else { return Ok(plan) };
+        let (elf, width) = (&object.elf, object.elf.headers.width);
+        plan.add_checks(resolver, &elf.relocations.slots, depth, budget)?;
+        let place = |check: &Check| plan.slot(elf, index(check.slot)).map_or(0, |slot| slot.vaddr);
+        let mut checks = plan.checks.clone();
+        checks.sort_by_key(place);
+        plan.reads = group(checks.iter().map(place), width);
+        plan.checks = checks;
+        if depth == Depth::Full {
+            let places =
+                |list: &[Relative]| group(list.iter().map(|word| word.vaddr.into()), width);
+            plan.relative = places(&elf.relocations.relative);
+            plan.relr = places(&elf.relocations.relr);
+        }
+        Ok(plan)
+    }
+
+    /// The file's own slots in its order, then the copied ones.
+    fn add_checks(
+        &mut self,
+        resolver: &Resolver<'_>,
+        slots: &[Slot],
+        depth: Depth,
+        budget: Budget,
+    ) -> Result<(), VerifyError> {
+        let mut wants = Vec::new();
+        for (number, slot) in (0_u32..).zip(slots) {
+            // Asking for the time costs as much as a search.
+            if number.is_multiple_of(BUDGET_STEP) {
+                budget.check()?;
+            }
+            if slot.kind == SlotKind::Copy {
+                for (copied, want) in copied::wants(resolver, self.module, slot) {
+                    self.copied.push(copied);
+                    wants.push(want);
                 }
-                None => reads.push(Read { vaddr: slot.vaddr, bytes: 8, slots: at..at + 1 }),
+            } else if slot.kind.depth() <= depth {
+                self.checks.push(Check { slot: number, want: resolver.want(self.module, slot) });
             }
         }
-        Ok(Self { module, wants, reads })
+        let first = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        self.checks.extend((first..).zip(wants).map(|(slot, want)| Check { slot, want }));
+        Ok(())
     }
+
+    /// The slot of a check.
+    pub(crate) fn slot<'a>(&'a self, elf: &'a ElfFile, number: usize) -> Option<&'a Slot> {
+        let slots = &elf.relocations.slots;
+        slots.get(number).or_else(|| self.copied.get(number.checked_sub(slots.len())?))
+    }
+}
+
+/// Puts words at ascending addresses together into reads.
+fn group(places: impl Iterator<Item = u64>, width: Width) -> Vec<Read> {
+    let mut reads: Vec<Read> = Vec::new();
+    for (at, vaddr) in places.enumerate() {
+        let fits = |read: &&mut Read| {
+            let end = read.vaddr.saturating_add(read.bytes as u64);
+            vaddr.saturating_sub(end) <= READ_GAP && vaddr - read.vaddr < READ_MAX
+        };
+        match reads.last_mut().filter(fits) {
+            Some(read) => {
+                let end = index((vaddr - read.vaddr).saturating_add(width.bytes()));
+                read.bytes = end.max(read.bytes);
+                read.slots.end = at + 1;
+            }
+            None => reads.push(Read { vaddr, bytes: width.len(), slots: at..at + 1 }),
+        }
+    }
+    reads
 }

@@ -12,6 +12,7 @@ use super::bytes::index;
 use super::error::VerifyError;
 use super::maps::{Maps, Vma};
 use super::reach::Reaches;
+use super::width::Width;
 
 /// A maps text longer than this is refused (200 000 areas; the kernel's default limit is 65 530).
 const MAX_MAPS: u64 = 32 << 20;
@@ -91,6 +92,11 @@ impl Process {
         self.start_ticks
     }
 
+    /// Width of its addresses, as the kernel set them up.
+    pub(crate) fn width(&self) -> Width {
+        self.auxv.map_or(Width::Eight, |auxv| auxv.width)
+    }
+
     /// Whether the PID still means the process that was opened.
     pub(crate) fn is_same(&self) -> bool {
         start_ticks(self.pid).is_ok_and(|now| now == self.start_ticks)
@@ -101,9 +107,11 @@ impl Process {
         self.mem.read_exact_at(buf, addr)
     }
 
-    pub(crate) fn read_u64(&self, addr: u64) -> io::Result<u64> {
+    /// One address.
+    pub(crate) fn read_word(&self, addr: u64, width: Width) -> io::Result<u64> {
         let mut word = [0; 8];
-        self.read(addr, &mut word)?;
+        let buf = word.get_mut(..width.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        self.read(addr, buf)?;
         Ok(u64::from_le_bytes(word))
     }
 
@@ -249,7 +257,9 @@ mod tests {
         let text = b"a name\0".to_vec();
         let addr = text.as_ptr().addr() as u64;
         assert_eq!(process.read_name(addr), b"a name");
-        assert!(process.read_u64(8).is_err());
+        assert!(process.read_word(8, Width::Eight).is_err());
+        let word = process.read_word(addr, Width::Four).unwrap();
+        assert_eq!(word, u64::from(u32::from_le_bytes(*b"a na")));
         assert!(process.is_same());
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use super::elf::SlotKind;
+pub use super::elf::{Skipped, SlotCounts, SlotKind};
 use super::text::Text;
 
 /// The result of checking one process.
@@ -16,6 +16,10 @@ pub struct Report {
     pub start_ticks: u64,
     /// Slots compared.
     pub slots_checked: u64,
+    /// The same by kind.
+    pub slots: SlotCounts,
+    /// Relocations that are not compared, by rule.
+    pub skipped: Skipped,
     /// Of these, slots accepted although the search order that the files prove names another
     /// definition: modules opened at run time (their order is read from the loader's memory, or any
     /// definition is accepted and [`Gap::SearchOrder`] says so), unique symbols, late binding.
@@ -38,8 +42,20 @@ pub struct Report {
     pub preloads: Vec<ModuleRef>,
     /// rtld-audit, where it is active and the loader shows it (glibc 2.35 and later).
     pub audit: Option<Audit>,
+    /// Namespaces beside the program's own: of `dlmopen`, and of audit libraries (glibc 2.35 and
+    /// later).
+    pub namespaces: Vec<Namespace>,
     /// The code, compared with the files.
     pub text: Text,
+}
+
+/// Modules that the loader keeps apart from the program's own.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// `Lmid_t`; the program's own is 0.
+    pub number: usize,
+    /// In load order: what was asked for comes first.
+    pub modules: Vec<ModuleRef>,
 }
 
 /// rtld-audit in a process: somebody is called back for what its loader does.
@@ -75,7 +91,7 @@ pub enum Linkage {
     Static,
     /// A loader whose structures are not known.
     UnknownLoader,
-    /// A 32-bit program.
+    /// A 32-bit program of another machine than x86.
     ThirtyTwoBit,
 }
 
@@ -105,7 +121,7 @@ pub struct SlotMismatch {
     pub kind: SlotKind,
     /// What kind of deviation it is.
     pub category: Category,
-    /// Symbol the slot stands for; none for `IRELATIVE`.
+    /// Symbol the slot stands for; none for those that no symbol names.
     pub symbol: Option<String>,
     /// Version of the reference.
     pub version: Option<String>,
@@ -152,7 +168,7 @@ pub struct Target {
 #[derive(Serialize, Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "gap", rename_all = "snake_case")]
 pub enum Gap {
-    /// 32-bit programs are not covered.
+    /// Of the 32-bit programs only those for x86 are covered.
     ThirtyTwoBit,
     /// The loader is neither glibc's nor musl's.
     UnknownLoader {
@@ -182,6 +198,14 @@ pub enum Gap {
     },
     /// Slots that lead into a module that could not be read and that may define the symbol.
     Unverifiable {
+        /// Path of the module whose slots these are.
+        path: String,
+        /// How many.
+        slots: u64,
+    },
+    /// Slots whose content cannot be told for certain: the loader's own functions are not known, or
+    /// loaders differ.
+    Uncertain {
         /// Path of the module whose slots these are.
         path: String,
         /// How many.
@@ -260,16 +284,6 @@ impl Target {
 
 // === impl Display ===
 
-impl fmt::Display for SlotKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::JumpSlot => "JUMP_SLOT",
-            Self::GlobDat => "GLOB_DAT",
-            Self::Irelative => "IRELATIVE",
-        })
-    }
-}
-
 /// `sshd+0x134218 JUMP_SLOT RSA_public_decrypt@OPENSSL_3.0.0: expected libcrypto.so.3+0x277490,
 /// actual liblzma.so.5+0x120f`
 impl fmt::Display for SlotMismatch {
@@ -300,13 +314,16 @@ impl fmt::Display for Target {
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ThirtyTwoBit => f.write_str("not covered: 32-bit"),
+            Self::ThirtyTwoBit => f.write_str("not covered: 32-bit, not x86"),
             Self::UnknownLoader { path } => write!(f, "not covered: loader {path}"),
             Self::Module { path, reason } => write!(f, "{path}: not read: {reason}"),
             Self::Layout { path, detail } => write!(f, "{path}: not checked: {detail}"),
             Self::SlotsUnread { path, slots } => write!(f, "{path}: {slots} slots not readable"),
             Self::Unverifiable { path, slots } => {
                 write!(f, "{path}: {slots} slots lead into a module that was not read")
+            }
+            Self::Uncertain { path, slots } => {
+                write!(f, "{path}: {slots} slots have no certain content")
             }
             Self::Unlisted { path } => write!(f, "{path}: executable mapping in no link map"),
             Self::SearchOrder => f.write_str("the loader's search lists are not usable"),

@@ -14,8 +14,18 @@ pub(crate) enum Want {
     Fixed(u64),
     /// Whatever the resolver at this address of the module answered.
     Ifunc { module: u32, resolver: u64 },
+    /// The module's own entry in the loader's list, where binding is lazy.
+    LinkMap,
+    /// One of the loader's entries for lazy binding, where binding is lazy.
+    Resolver,
+    /// One of the loader's functions for TLS descriptors.
+    TlsDesc,
+    /// What the dynamic section of the file says; some loaders add the load address in place.
+    Table(u64),
     /// No definition was found although one is needed.
     Unknown,
+    /// The rules of loaders differ, or leave it open.
+    Uncertain,
 }
 
 /// A definition: module, symbol number, symbol.
@@ -40,8 +50,21 @@ impl<'a> Resolver<'a> {
     /// What `module`'s slot should hold.
     pub(crate) fn want(&self, module: usize, slot: &Slot) -> Want {
         let Ok(number) = u32::try_from(module) else { return Want::Unknown };
-        if slot.kind == SlotKind::Irelative {
-            return Want::Ifunc { module: number, resolver: slot.addend };
+        match slot.kind {
+            SlotKind::Irelative => return Want::Ifunc { module: number, resolver: slot.addend },
+            SlotKind::LinkMap => return Want::LinkMap,
+            SlotKind::Resolver => return Want::Resolver,
+            SlotKind::TlsDesc => return Want::TlsDesc,
+            SlotKind::Dynamic if slot.addend == 0 => return Want::Fixed(slot.file_word),
+            SlotKind::Dynamic => return Want::Table(slot.addend),
+            SlotKind::Relative | SlotKind::Relr | SlotKind::InitArray | SlotKind::FiniArray
+                if slot.symbol == 0 =>
+            {
+                return Want::Address { module: number, vaddr: slot.addend };
+            }
+            // glibc takes the load address, musl 0.
+            SlotKind::Absolute if slot.symbol == 0 => return Want::Uncertain,
+            _ => {}
         }
         let Some((_, reference)) = self.reference(module, slot) else { return Want::Unknown };
         match self.search(module, slot).definition {
@@ -82,6 +105,25 @@ impl<'a> Resolver<'a> {
             strict.is_some_and(|(definer, ..)| definer != module)
         };
         if elsewhere { Found { definition: own, behind: None } } else { found }
+    }
+
+    /// The data that a `COPY` slot of `module` stands for: its module, address and size. The
+    /// program itself is left out of the search (`ELF_RTYPE_CLASS_COPY`).
+    pub(crate) fn copied_from(&self, module: usize, slot: &Slot) -> Option<(usize, u64, u64)> {
+        let (name, reference) = self.reference(module, slot)?;
+        let order = self.scopes.search_order(self.layout, module);
+        for candidate in order.filter(|candidate| *candidate != module) {
+            let place = self.layout.modules.get(candidate).map(|module| &module.kind);
+            if matches!(place, Some(Kind::Unreadable)) {
+                return None;
+            }
+            if let Some((definer, _, sym)) =
+                self.find_in(candidate, module, &name, slot.symbol, false)
+            {
+                return Some((definer, sym.value, sym.size.min(reference.size)));
+            }
+        }
+        None
     }
 
     fn search_name(&self, module: usize, name: &SymbolName<'_>, symbol: u32, plt: bool) -> Found {
@@ -129,6 +171,8 @@ pub(crate) fn want_of((module, _, sym): &Definition, addend: u64) -> Want {
     let Ok(module) = u32::try_from(*module) else { return Want::Unknown };
     if sym.is_absolute() {
         Want::Fixed(sym.value.wrapping_add(addend))
+    } else if sym.is_ifunc() && addend != 0 {
+        Want::Uncertain
     } else if sym.is_ifunc() {
         Want::Ifunc { module, resolver: sym.value }
     } else {

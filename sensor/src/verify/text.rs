@@ -32,6 +32,7 @@ use super::layout::{Files, Layout, Loaded};
 use super::maps::Vma;
 use super::process::{FileKey, Process};
 use super::report::{Gap, Linkage, ModuleRef};
+use super::width::Width;
 
 pub use self::owners::OwnProbes;
 pub(crate) use self::report::shown;
@@ -98,7 +99,9 @@ impl TextChecker {
         let nothing = Layout {
             modules: Vec::new(),
             namespaces: Vec::new(),
+            numbers: Vec::new(),
             linkage: Linkage::Static,
+            width: process.width(),
             loader: None,
         };
         let pagemap = Pagemap::open(process.pid, LOOKED_MAX)
@@ -197,7 +200,7 @@ impl<'a> Look<'a> {
     }
 
     fn compare_vdso(&mut self, own: &OwnVdso) {
-        if self.process.auxv.is_err() {
+        if self.process.width() == Width::Four {
             self.gaps.push(Gap::Vdso { reason: "it is the 32-bit one" });
             return;
         }

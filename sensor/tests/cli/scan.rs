@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
 use crate::patience::patient;
 
-const SUMMARY: [&str; 27] = [
+const SUMMARY: [&str; 29] = [
     "anonymous_code_bytes",
     "audit_unrequested",
     "checked",
@@ -28,7 +28,9 @@ const SUMMARY: [&str; 27] = [
     "needed_capabilities",
     "not_covered",
     "processes",
+    "slots_by_kind",
     "slots_checked",
+    "slots_skipped",
     "with_anonymous_code",
     "with_findings",
     "with_gaps",
@@ -142,6 +144,7 @@ fn a_redirected_slot_exits_1_and_names_the_symbol() {
             "pid",
             "preloads",
             "settled",
+            "slots_by_kind",
             "slots_checked",
             "uid"
         ]

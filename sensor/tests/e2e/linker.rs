@@ -30,6 +30,8 @@ mod mapping;
 mod programs;
 mod search;
 
+mod dlopen;
+
 use std::{
     fmt, fs,
     path::{Path, PathBuf},

@@ -13,6 +13,7 @@ mod incident;
 mod learned;
 mod linker;
 mod metrics;
+mod release;
 mod robust;
 mod running;
 mod victim;

@@ -12,7 +12,7 @@ use sensor::loader::probes::Hook;
 use crate::harness::{Bench, inode_of, same, skip};
 
 /// The C library of `/bin/true`, which every start of a program calls into.
-fn libc() -> Option<PathBuf> {
+pub fn libc() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
     let own = maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5));
     let candidates = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"];
@@ -26,7 +26,7 @@ fn libc() -> Option<PathBuf> {
     found.and_then(|path| std::fs::canonicalize(path).ok())
 }
 
-fn file_offset(library: &Path, symbol: &str) -> u64 {
+pub fn file_offset(library: &Path, symbol: &str) -> u64 {
     let bytes = std::fs::read(library).expect("read");
     let elf = object::File::parse(&*bytes).expect("ELF");
     let address = elf
@@ -114,71 +114,4 @@ fn an_offset_beyond_the_file_is_refused_with_a_reason() {
     let results = bench.sensor.attach_functions(&file, &[site]).expect("identify");
     let Some(Err(error)) = results.first() else { panic!("attached: {results:?}") };
     assert!(error.to_string().contains("nowhere"), "{error}");
-}
-
-/// An overlay of a directory, unmounted when dropped.
-struct Overlay(tempfile::TempDir);
-
-impl Overlay {
-    /// `None`, with the reason printed, where the kernel or the file system refuses.
-    fn of(lower: &Path) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a directory");
-        for name in ["upper", "work", "merged"] {
-            std::fs::create_dir(dir.path().join(name)).expect("mkdir");
-        }
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", lower.display(), at("upper"), at("work"));
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "overlay", "-o", &options, "none", &at("merged")]);
-        match mount.output() {
-            Ok(done) if done.status.success() => Some(Self(dir)),
-            Ok(done) => {
-                skip(&format!("no overlay: {}", String::from_utf8_lossy(&done.stderr)));
-                None
-            }
-            Err(error) => {
-                skip(&format!("no mount: {error}"));
-                None
-            }
-        }
-    }
-
-    fn merged(&self) -> PathBuf {
-        self.0.path().join("merged")
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let done = Command::new("umount").arg(self.merged()).status();
-        assert!(done.is_ok_and(|status| status.success()), "{} stays", self.merged().display());
-    }
-}
-
-#[test]
-fn containers_of_one_image_cost_one_attachment() {
-    let Some(mut bench) = Bench::start() else { return };
-    if !bench.serves(Hook::Functions) {
-        return;
-    }
-    let Some(path) = libc() else { return };
-    let image = tempfile::tempdir().expect("a directory");
-    std::fs::copy(&path, image.path().join("libc.so.6")).expect("copy");
-    let site = FunctionSite { symbol: "getppid".to_owned(), offset: file_offset(&path, "getppid") };
-    let mut overlays = Vec::new();
-    for _ in 0..3 {
-        let Some(overlay) = Overlay::of(image.path()) else { return };
-        let library = File::open(overlay.merged().join("libc.so.6")).expect("open");
-        let results = bench.sensor.attach_functions(&library, std::slice::from_ref(&site));
-        assert!(matches!(results.expect("identify")[..], [Ok(_)]));
-        drop(library);
-        overlays.push(overlay);
-    }
-    let probed = bench.sensor.probed_functions();
-    same("watched libraries", probed.len(), 1);
-    let (key, functions) = &probed[0];
-    same("watched functions", functions.len(), 1);
-    let inode = sensor::event::InodeKey { ino: key.ino, dev: key.dev, reserved: 0 };
-    assert!(bench.sensor.detach_functions(inode));
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use sensor::event::EventBody;
 
-use crate::harness::{Bench, kernel_dev, same};
+use crate::harness::{Bench, kernel_dev, same, skip};
 
 fn program() -> PathBuf {
     std::fs::canonicalize("/bin/true").expect("/bin/true")
@@ -50,6 +50,39 @@ fn an_exec_tells_program_user_parent_and_time() {
     same("secure", exec.secure, false);
     same("peer", exec.peer, None);
     assert!(exec.start_ns.is_some_and(|start| start > 0), "no start time");
+    let kind = rustix::fs::statfs(&program).expect("statfs").f_type;
+    same("kind of file system", exec.fs_magic.map(i64::from), Some(kind));
+}
+
+#[test]
+fn an_exec_tells_its_root_directory() {
+    let Some(mut bench) = Bench::start() else { return };
+    let mut exec_in = |script: &str| {
+        let mut child = Command::new("/bin/sh").args(["-c", script]).spawn().expect("spawn");
+        child.wait().expect("wait");
+        let events = bench.until_exit(child.id());
+        let roots = events.iter().filter_map(|event| match &event.body {
+            EventBody::Exec(exec) => Some(exec.root.expect("a root")),
+            _ => None,
+        });
+        roots.collect::<Vec<_>>().pop().expect("an exec")
+    };
+    let own = exec_in("exec /bin/true");
+    same("inode", own.ino, std::fs::metadata("/").expect("stat").ino());
+    same("device", own.dev, kernel_dev(Path::new("/")));
+    // Its own root below a copy of the same mounts.
+    let other = tempfile::tempdir().expect("a directory");
+    let at = other.path().display();
+    let script = format!(
+        "unshare -m sh -c 'mount --rbind / {at} && mount -t tmpfs none {at}/mnt && \
+         mkdir {at}/mnt/usr && mount --bind /usr {at}/mnt/usr && ln -s usr/lib usr/lib64 usr/bin \
+         {at}/mnt && exec chroot {at}/mnt /bin/true'"
+    );
+    if !Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success()) {
+        return skip("no mount namespaces here");
+    }
+    let apart = exec_in(&format!("exec {script}"));
+    assert!(apart != own, "{apart:?}");
 }
 
 #[test]

@@ -160,6 +160,24 @@ pub(crate) fn have(program: &str) -> bool {
     found
 }
 
+/// Whether 32-bit programs for x86 can be built and run; prints why what needs them is left out if
+/// not.
+pub(crate) fn have_32_bit() -> bool {
+    if !cfg!(target_arch = "x86_64") {
+        println!("32-bit programs are only tested on x86_64");
+        return false;
+    }
+    let shop = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verify/c/victim.c");
+    let mut cc = Command::new("cc");
+    let cc = cc.arg("-m32").arg(source).arg("-o").arg(shop.path().join("probe"));
+    let built = cc.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !built {
+        println!("cc -m32 does not work here (gcc-multilib): 32-bit programs are not tested");
+    }
+    built
+}
+
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env(MARK, "verify");

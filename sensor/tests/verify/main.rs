@@ -20,4 +20,5 @@ mod mutation;
 #[path = "../lab/patience.rs"]
 mod patience;
 mod servers;
+mod slots;
 mod text;

@@ -1,7 +1,7 @@
 //! PID 1 of a test guest: mounts what the tests expect, runs them, reports, powers off.
 //!
-//! `/tests/NAME.args` beside `/tests/NAME` holds its arguments, one a line. It talks to the host over the console only, in lines that start with `HALFSECOND-VM`;
-//! xtask/src/vm/console.rs reads them.
+//! `/tests/NAME.args` beside `/tests/NAME` holds its arguments, one a line. It talks to the host over
+//! the console only, in lines that start with `HALFSECOND-VM`; xtask/src/vm/console.rs reads them.
 
 #![expect(clippy::print_stdout, reason = "stdout is the console, the only way out of the guest")]
 
@@ -9,6 +9,7 @@ mod net;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -17,12 +18,11 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
 
 /// Type and place of each file system, in the order they are mounted.
-const MOUNTS: [(&str, &str); 11] = [
+const MOUNTS: [(&str, &str); 10] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
     ("devpts", "/dev/pts"),
-    ("tmpfs", "/tmp"),
     ("tmpfs", "/run"),
     ("debugfs", "/sys/kernel/debug"),
     ("tracefs", "/sys/kernel/tracing"),
@@ -30,6 +30,13 @@ const MOUNTS: [(&str, &str); 11] = [
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
 ];
+
+const PATH: &str = "/usr/sbin:/usr/bin";
+
+/// The disk's image, in memory and mostly holes, and where it is mounted.
+const DISK: (&str, &str) = ("/disk", "/tmp");
+/// Bytes.
+const DISK_SIZE: u64 = 1 << 30;
 
 fn main() -> ExitCode {
     // It ends with the machine switched off: not something to do by mistake.
@@ -57,6 +64,9 @@ fn prepare() {
         }
     }
     load_modules();
+    if let Err(error) = disk() {
+        println!("vm-init: no file system for {}: {error}", DISK.1);
+    }
     // What every system has done: the loader then reads its cache, and unmaps it.
     match Command::new("/usr/sbin/ldconfig").status() {
         Ok(status) if status.success() => {}
@@ -78,6 +88,22 @@ fn load_modules() {
             println!("vm-init: no {}: {error}", entry.path().display());
         }
     }
+}
+
+/// Puts a file system as disks have it below the tests: the one in memory that a guest starts from
+/// has neither identity nor file handles in older kernels.
+fn disk() -> io::Result<()> {
+    let (image, place) = DISK;
+    fs::File::create(image)?.set_len(DISK_SIZE)?;
+    let make = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", image];
+    for command in [&make[..], &["mount", image, place]] {
+        let (program, args) = command.split_first().unwrap_or((&"", &[]));
+        let status = Command::new(program).env("PATH", PATH).args(args).status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("{program}: {status}")));
+        }
+    }
+    fs::set_permissions(place, fs::Permissions::from_mode(0o1777))
 }
 
 fn mount_at(kind: &str, place: &Path) -> io::Result<()> {
@@ -152,7 +178,7 @@ fn run(test: &Path) -> io::Result<i32> {
         .args(args.lines())
         .env_clear()
         .env(PATIENCE.0, PATIENCE.1)
-        .env("PATH", "/usr/sbin:/usr/bin")
+        .env("PATH", PATH)
         .env("HOME", "/run")
         .env("TMPDIR", "/tmp")
         .env("RUST_BACKTRACE", "0")

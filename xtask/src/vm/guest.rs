@@ -19,11 +19,12 @@ use crate::repo;
 const SUITE: &str = "bookworm";
 
 /// Packages with the programs below and every library they load.
-const PACKAGES: [&str; 40] = [
+const PACKAGES: [&str; 45] = [
     "binutils",
     "coreutils",
     "cpp-12",
     "dash",
+    "e2fsprogs",
     "gcc",
     "gcc-12",
     "libacl1",
@@ -35,8 +36,10 @@ const PACKAGES: [&str; 40] = [
     "libc6-dev",
     "libcap-ng0",
     "libcap2",
+    "libcom-err2",
     "libctf-nobfd0",
     "libctf0",
+    "libext2fs2",
     "libgcc-12-dev",
     "libgcc-s1",
     "libgmp10",
@@ -51,6 +54,7 @@ const PACKAGES: [&str; 40] = [
     "libssl3",
     "libtinfo6",
     "libudev1",
+    "libuuid1",
     "libzstd1",
     "linux-libc-dev",
     "mount",
@@ -64,9 +68,9 @@ const PACKAGES: [&str; 40] = [
 
 /// Programs kept: small and large sets of libraries, with and without children; what tests make
 /// roots and namespaces with; the compiler's parts, which have a prefix or a version in their names.
-const PROGRAMS: [&str; 30] = [
+const PROGRAMS: [&str; 31] = [
     "as", "cat", "chroot", "cp", "dash", "env", "gcc", "head", "ld", "ld.bfd", "ldconfig", "ln",
-    "ls", "mkdir", "mount", "musl-gcc", "mv", "nm", "nsenter", "objcopy", "openssl", "readelf",
+    "ls", "mkdir", "mke2fs", "mount", "musl-gcc", "mv", "nm", "nsenter", "objcopy", "openssl", "readelf",
     "rm", "setpriv", "sleep", "touch", "true", "umount", "unshare", "wc",
 ];
 

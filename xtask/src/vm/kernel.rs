@@ -11,8 +11,8 @@ use anyhow::{Context as _, Error, Result, bail};
 use super::archive::{Archive, Package};
 use crate::{repo, sh};
 
-/// Modules that tests need and no distribution builds in.
-const MODULES: [&str; 1] = ["overlay.ko"];
+/// Modules that a guest needs and no distribution builds in: for its disk, and for tests.
+const MODULES: [&str; 2] = ["loop.ko", "overlay.ko"];
 
 /// The series a bare `arm64` means: the newest long-term one.
 const ARM64_SERIES: &str = "6.12";
@@ -114,8 +114,10 @@ pub(super) fn provide(spec: &Spec, archive: &mut Archive) -> Result<Kernel> {
     let folder = repo::target().join(format!("vm/kernels/{spec}"));
     let (image, modules, stamp) =
         (folder.join("vmlinuz"), folder.join("modules"), folder.join("version"));
-    if let (true, Ok(version)) = (modules.is_dir(), fs::read_to_string(&stamp)) {
-        return Ok(Kernel { image, version, modules: files(&modules)? });
+    let have = if modules.is_dir() { files(&modules)? } else { Vec::new() };
+    let complete = MODULES.iter().all(|name| have.iter().any(|path| name_of(path) == *name));
+    if let (true, Ok(version)) = (complete, fs::read_to_string(&stamp)) {
+        return Ok(Kernel { image, version, modules: have });
     }
     let meta = format!("linux-image-cloud-{}", spec.arch.debian());
     let versions = archive.versions(&meta, spec.arch.debian())?;

@@ -32,7 +32,7 @@ fn a_first_password_after_keys_alone_may_bring_its_own_libraries() {
     // Once passwords are known too, one more library is one too many.
     login.opened.push(PathBuf::from("/usr/lib/security/pam_evil.so"));
     bench.login(&login);
-    assert_eq!(bench.fired(), ["library_unexpected"]);
+    assert_eq!(bench.fired(), ["library_unexpected", "dlopen_unexpected"]);
     assert_eq!(bench.incident().severity, Severity::High);
 }
 
@@ -280,4 +280,65 @@ fn an_ordinary_program_that_never_grew_and_loads_from_tmp_is_odd() {
         bench.run();
     }
     assert_eq!(bench.incident().severity, Severity::Low);
+}
+
+/// Puts another file at the path of a library that every login loads.
+fn replace(bench: &mut Bench, ino: u64) {
+    bench.world.fake.0.lock().unwrap().files.insert(PathBuf::from(LZMA), ino);
+}
+
+#[test]
+fn a_build_that_could_not_be_read_neither_teaches_nor_accuses_and_is_judged_once_it_can() {
+    let mut bench = Bench::new();
+    bench.learn(Tree::V9);
+    let subject = format!("{SSHD_PATH} {}", build(1));
+    let libraries = bench.analysis.baseline(&subject).libraries.clone();
+    replace(&mut bench, 4711);
+    bench.world.fake.0.lock().unwrap().unread.push(4711);
+    for _ in 0..3 {
+        bench.login(&Login::new("publickey"));
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    let now: Vec<_> = bench.analysis.baseline(&subject).libraries.clone();
+    assert_eq!(
+        now.iter().map(|(module, _)| module).collect::<Vec<_>>(),
+        libraries.iter().map(|(module, _)| module).collect::<Vec<_>>()
+    );
+    bench.world.fake.0.lock().unwrap().unread.clear();
+    bench.login(&Login::new("publickey"));
+    assert_eq!(bench.fired(), ["library_unexpected"], "it was told again");
+}
+
+#[test]
+fn a_library_that_could_not_be_read_while_learning_is_known_by_its_file_until_it_is_read() {
+    let mut bench = Bench::new();
+    let ino = bench.world.fake.0.lock().unwrap().inode(Path::new(LZMA));
+    bench.world.fake.0.lock().unwrap().unread.push(ino);
+    bench.learn(Tree::V9);
+    let subject = format!("{SSHD_PATH} {}", build(1));
+    assert!(bench.analysis.baseline(&subject).settled(20, true));
+    bench.world.fake.0.lock().unwrap().unread.clear();
+    for _ in 0..3 {
+        bench.login(&Login::new("publickey"));
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    let libraries = bench.analysis.baseline(&subject).libraries.clone();
+    let found: Vec<_> =
+        libraries.iter().filter(|(module, _)| module.path == LZMA).map(|(m, _)| &m.build).collect();
+    assert_eq!(found, [&build(ino)]);
+    replace(&mut bench, 4711);
+    bench.login(&Login::new("publickey"));
+    assert_eq!(bench.fired(), ["library_unexpected"]);
+}
+
+#[test]
+fn a_library_of_a_new_path_is_told_though_it_could_not_be_read() {
+    let mut bench = Bench::new();
+    bench.learn(Tree::V9);
+    let ino = bench.world.fake.0.lock().unwrap().inode(Path::new(EVIL));
+    bench.world.fake.0.lock().unwrap().unread.push(ino);
+    let mut login = Login::new("publickey").with_evil(0);
+    login.caller = PathBuf::from(SSHD_PATH);
+    bench.login(&login);
+    assert_eq!(bench.fired(), ["library_unexpected"]);
 }

@@ -10,7 +10,9 @@ use super::who::Who;
 use crate::cli::Exit;
 use crate::doctor::missing_capabilities;
 use crate::finding::Evidence;
-use crate::verify::{Audit, Category, Linkage, Report, SlotMismatch, VerifyError};
+use crate::verify::{
+    Audit, Category, Linkage, Report, Skipped, SlotCounts, SlotMismatch, VerifyError,
+};
 
 /// Failures told one by one; the rest is only counted.
 const FAILURES_MAX: usize = 20;
@@ -24,6 +26,8 @@ pub(super) struct Findings {
     /// Id of the design's table.
     pub(super) detector: &'static str,
     pub(super) slots_checked: u64,
+    /// The same by kind.
+    pub(super) slots_by_kind: SlotCounts,
     /// False where the process was still changing.
     pub(super) settled: bool,
     pub(super) evidence: Vec<Evidence>,
@@ -44,10 +48,12 @@ pub(super) struct Tally {
     pub(super) mismatches: u64,
     /// Processes whose loader calls somebody back unrequested.
     pub(super) audited: u64,
-    pub(super) slots: u64,
+    pub(super) slots: SlotCounts,
+    /// Relocations that are not compared, by rule.
+    pub(super) skipped: Skipped,
     /// Without slots a loader wrote: static programs.
     pub(super) without_loader: u64,
-    /// Programs whose loader is not known, or 32-bit ones.
+    /// Programs whose loader is not known, or 32-bit ones of another machine than x86.
     pub(super) not_covered: u64,
     /// Slots whose file was written to since the start: nothing can be said about them.
     pub(super) file_changed: u64,
@@ -76,6 +82,7 @@ impl Findings {
             who: Who::read(report.pid),
             detector,
             slots_checked: report.slots_checked,
+            slots_by_kind: report.slots,
             settled: report.settled,
             evidence,
             gaps: report.gaps.iter().map(ToString::to_string).collect(),
@@ -115,7 +122,8 @@ impl Tally {
             Linkage::Static => self.without_loader += 1,
             Linkage::UnknownLoader | Linkage::ThirtyTwoBit => self.not_covered += 1,
         }
-        self.slots += report.slots_checked;
+        self.slots.merge(&report.slots);
+        self.skipped.merge(&report.skipped);
         self.with_preloads += u64::from(!report.preloads.is_empty());
         self.add_gaps(report);
         let (changed, deviating): (Vec<_>, Vec<_>) =
@@ -176,7 +184,9 @@ impl Tally {
             "with_findings": self.with_findings,
             "mismatches": self.mismatches,
             "audit_unrequested": self.audited,
-            "slots_checked": self.slots,
+            "slots_checked": self.slots.total(),
+            "slots_by_kind": self.slots,
+            "slots_skipped": self.skipped,
             "without_loader": self.without_loader,
             "not_covered": self.not_covered,
             "file_changed": self.file_changed,
@@ -273,10 +283,13 @@ mod tests {
             expected: target("/lib/libcrypto.so.3"),
             actual: target("/lib/liblzma.so.5"),
         };
+        let slots = [(SlotKind::JumpSlot, 60), (SlotKind::Relative, 40)].into_iter().collect();
         Report {
             pid,
             start_ticks: 1,
             slots_checked: 100,
+            slots,
+            skipped: Skipped { tls: 3, ..Skipped::default() },
             slots_lenient: 0,
             slots_ifunc: 0,
             modules: 3,
@@ -286,6 +299,7 @@ mod tests {
             linkage: Linkage::Glibc,
             preloads: Vec::new(),
             audit: None,
+            namespaces: Vec::new(),
             text: Text::default(),
         }
     }
@@ -299,7 +313,10 @@ mod tests {
     fn a_redirected_slot_is_a_finding_with_the_keys_of_the_interface() {
         let mut tally = Tally::default();
         let findings = tally.add(7, &Ok(report(7, Some(Category::Redirected))));
+        assert_eq!(tally.summary()["slots_by_kind"]["jump_slot"], 60);
+        assert_eq!(tally.summary()["slots_skipped"]["tls"], 3);
         let json = serde_json::to_value(&findings[0]).unwrap();
+        assert_eq!(json["slots_by_kind"]["relative"], 40);
         assert_eq!(json["kind"], "process");
         assert_eq!(json["pid"], 7);
         assert_eq!(json["detector"], "got_redirected");

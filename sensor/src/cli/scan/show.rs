@@ -127,7 +127,7 @@ fn account(tally: &Tally) -> Vec<Vec<(Tone, String)>> {
     let lines = [
         ("processes", tally.seen, true),
         ("checked", tally.checked, true),
-        ("slots compared", tally.slots, true),
+        ("slots compared", tally.slots.total(), true),
         ("code pages compared with their file", tally.code.pages, false),
         ("code changed", tally.code.patches, false),
         ("mappings and modules that contradict", tally.code.strays, false),
@@ -137,7 +137,7 @@ fn account(tally: &Tally) -> Vec<Vec<(Tone, String)>> {
         ("code whose file changed since the start", tally.code.file_changed, false),
         ("audited by the loader unrequested", tally.audited, false),
         ("static, no slots", tally.without_loader, false),
-        ("not covered: 32-bit or unknown loader", tally.not_covered, false),
+        ("not covered: unknown loader, 32-bit ARM", tally.not_covered, false),
         ("slots whose file changed since the start", tally.file_changed, false),
         ("with preloaded libraries", tally.with_preloads, false),
         ("checked in part", tally.with_gaps, false),

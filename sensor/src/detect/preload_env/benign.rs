@@ -55,6 +55,12 @@ pub(super) fn explain(variable: &Variable) -> Option<String> {
     Some(reasons.join(", "))
 }
 
+/// Whether what keeps a variable from explaining itself is only that nobody could look.
+pub(super) fn is_unseen(variable: &Variable) -> bool {
+    variable.libraries.iter().all(|library| library.unseen || reason(library).is_some())
+        && variable.libraries.iter().any(|library| library.unseen)
+}
+
 fn reason(library: &Preloaded) -> Option<String> {
     let file = library.file.as_ref().filter(|file| file.protected)?;
     let name = file.path.rsplit('/').next().unwrap_or_default();
@@ -71,7 +77,10 @@ fn reason(library: &Preloaded) -> Option<String> {
 
 /// What was found out about a library, as a sentence.
 pub(super) fn found(library: &Preloaded) -> String {
-    let Some(file) = &library.file else { return format!("{} was not found", library.name) };
+    let Some(file) = &library.file else {
+        let how = if library.unseen { "could not be looked for" } else { "was not found" };
+        return format!("{} {how}", library.name);
+    };
     let who = match (&library.owner, file.protected) {
         (Ownership::Package(package), _) => format!("of package {package}"),
         (Ownership::Differs(package), _) => {
@@ -97,7 +106,7 @@ mod tests {
 
     fn library(path: &str, protected: bool, owner: Ownership) -> Preloaded {
         let file = FoundLibrary { path: path.to_owned(), inode: 7, set_uid: false, protected };
-        Preloaded { name: "x".to_owned(), file: Some(file), owner }
+        Preloaded { name: "x".to_owned(), file: Some(file), unseen: false, owner }
     }
 
     fn variable(libraries: Vec<Preloaded>) -> Variable {
@@ -139,11 +148,30 @@ mod tests {
             Preloaded {
                 name: "libjemalloc.so.2".to_owned(),
                 file: None,
+                unseen: false,
                 owner: Ownership::Unknown,
             },
         ] {
             assert_eq!(explain(&variable(vec![library.clone()])), None, "{library:?}");
+            assert!(!is_unseen(&variable(vec![library])));
         }
+    }
+
+    #[test]
+    fn what_nobody_could_look_for_neither_explains_nor_hides_a_stranger() {
+        let unseen = Preloaded {
+            name: "/usr/$LIB/faketime/libfaketime.so.1".to_owned(),
+            file: None,
+            unseen: true,
+            owner: Ownership::Unknown,
+        };
+        assert!(found(&unseen).ends_with("could not be looked for"));
+        let alone = variable(vec![unseen.clone()]);
+        assert!(is_unseen(&alone) && explain(&alone).is_none());
+        let known = library(JEMALLOC, true, Ownership::Unknown);
+        assert!(is_unseen(&variable(vec![known, unseen.clone()])));
+        let stranger = library("/tmp/x.so", false, Ownership::Unknown);
+        assert!(!is_unseen(&variable(vec![unseen, stranger])));
     }
 
     #[test]

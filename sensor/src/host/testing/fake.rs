@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::MODULE_SIZE;
-use crate::event::FileKey;
-use crate::host::outside::{Locate, Outside, Stat};
-use crate::host::{FoundLibrary, Located, ModuleId};
+use super::{MODULE_SIZE, NOWHERE};
+use crate::event::{FileKey, InodeKey, Stack};
+use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered};
+use crate::host::{Asked, FoundLibrary, Located, ModuleId};
 
 /// What is shared with the fakes that the pipeline owns.
 #[derive(Debug, Default)]
@@ -20,6 +20,11 @@ pub(crate) struct Shared {
     pub(crate) files: BTreeMap<PathBuf, u64>,
     pub(super) symbols: BTreeMap<u64, String>,
     pub(crate) environs: BTreeMap<u32, Vec<u8>>,
+    /// Inodes whose build-id cannot be read, and those asked for without waiting.
+    pub(crate) unread: Vec<u64>,
+    pub(crate) not_waited_for: Vec<u64>,
+    pub(crate) roots: BTreeMap<u32, RootView>,
+    pub(crate) root_keys: BTreeMap<u32, InodeKey>,
     /// Path as processes see it → whether only root decides about it.
     pub(crate) inside: BTreeMap<String, bool>,
 }
@@ -40,7 +45,16 @@ impl Shared {
     }
 
     pub(crate) fn file(&mut self, path: &Path) -> FileKey {
-        FileKey { ino: self.inode(path), dev: 0x800_0001, generation: 0, ctime_s: 1, size: 4096 }
+        // Containers of one image: below `/c1`, `/c2`, … lie the same files on devices of their own.
+        let container = path.strip_prefix("/").ok().and_then(|path| {
+            let first = path.components().next()?.as_os_str().to_str()?;
+            Some((first.strip_prefix('c')?.parse::<u32>().ok()?, path.strip_prefix(first).ok()?))
+        });
+        let (dev, path) = match container {
+            Some((number, below)) => (0x40 + number, Path::new("/image").join(below)),
+            None => (0x800_0001, path.to_owned()),
+        };
+        FileKey { ino: self.inode(&path), dev, generation: 0, ctime_s: 1, size: 4096 }
     }
 }
 
@@ -89,19 +103,33 @@ impl Outside for Fake {
         self.with(|shared| shared.files.get(path) == Some(&file.ino))
     }
 
-    fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> Option<String> {
-        Some(build(file.ino))
+    fn build_id(&self, _tgid: u32, _path: &Path, file: &FileKey) -> BuildId {
+        let unread = self.with(|shared| shared.unread.contains(&file.ino));
+        if unread { BuildId::Unread } else { BuildId::Id(build(file.ino)) }
+    }
+
+    fn build_id_later(&self, tgid: u32, path: &Path, file: &FileKey) -> BuildId {
+        self.with(|shared| shared.not_waited_for.push(file.ino));
+        self.build_id(tgid, path, file)
+    }
+
+    fn root(&self, tgid: u32) -> Option<RootView> {
+        self.with(|shared| shared.roots.get(&tgid).cloned())
     }
 
     fn environ(&self, tgid: u32) -> Option<Vec<u8>> {
         self.with(|shared| shared.environs.get(&tgid).cloned())
     }
 
-    fn look_inside(&self, _tgid: u32, _on_host: bool, path: &str) -> Option<FoundLibrary> {
-        self.with(|shared| {
-            let protected = *shared.inside.get(path)?;
-            Some(FoundLibrary { path: path.to_owned(), inode: 1, set_uid: false, protected })
-        })
+    fn look_inside(
+        &self,
+        _tgid: u32,
+        _on_host: bool,
+        path: &str,
+    ) -> Result<Option<FoundLibrary>, Unanswered> {
+        let library =
+            |protected| FoundLibrary { path: path.to_owned(), inode: 1, set_uid: false, protected };
+        Ok(self.with(|shared| shared.inside.get(path).copied().map(library)))
     }
 }
 
@@ -122,5 +150,15 @@ impl Locate for Fake {
                 })
                 .collect()
         })
+    }
+
+    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
+        let word = stack.words.iter().copied().find(|word| *word != 0)?;
+        let memory = ModuleId { path: NOWHERE.to_owned(), build: "inode:none".to_owned() };
+        let place = match word {
+            u64::MAX => Located { module: memory, offset: word, symbol: None },
+            word => self.locate(tgid, &[word]).pop()??,
+        };
+        Some(Asked { place, unwound: true, through_libc: false })
     }
 }

@@ -56,6 +56,22 @@ fn code() -> impl Strategy<Value = Evidence> {
     ]
 }
 
+fn opened() -> impl Strategy<Value = Evidence> {
+    (text(), text(), option::of(any::<f64>()), vec(text(), 0..6)).prop_map(
+        |(library, caller_module, seconds, known)| Evidence::Opened {
+            library,
+            caller: caller_module.clone(),
+            caller_module,
+            caller_build_id: None,
+            unwound: known.len() > 2,
+            through_libc: known.is_empty(),
+            namespace: seconds.map(|_| 1),
+            known,
+            seconds,
+        },
+    )
+}
+
 fn evidence() -> impl Strategy<Value = Evidence> {
     let slot = (text(), text(), text(), text(), option::of(text()));
     prop_oneof![
@@ -74,6 +90,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 Evidence::Caller { function, caller_module: module, caller, known }
             }
         ),
+        opened(),
         (text(), option::of(text())).prop_map(|(path, build_id)| Evidence::Library {
             path,
             build_id,

@@ -1,4 +1,4 @@
-//! Numbers of the ELF ABI (gABI, GNU extensions, x86-64 and `AArch64` psABI; glibc `elf/elf.h`).
+//! Numbers of the ELF ABI (gABI, GNU extensions, i386, x86-64 and `AArch64` psABI; glibc `elf/elf.h`).
 
 pub(super) const ELFMAG: [u8; 4] = *b"\x7fELF";
 pub(super) const ELFCLASS32: u8 = 1;
@@ -6,6 +6,7 @@ pub(super) const ELFCLASS64: u8 = 2;
 pub(super) const ELFDATA2LSB: u8 = 1;
 pub(super) const ET_EXEC: u16 = 2;
 pub(super) const ET_DYN: u16 = 3;
+pub(super) const EM_386: u16 = 3;
 pub(super) const EM_X86_64: u16 = 62;
 pub(super) const EM_AARCH64: u16 = 183;
 
@@ -22,21 +23,33 @@ pub(super) const NT_GNU_BUILD_ID: u32 = 3;
 pub(super) const DT_NULL: u64 = 0;
 pub(super) const DT_NEEDED: u64 = 1;
 pub(super) const DT_PLTRELSZ: u64 = 2;
+pub(super) const DT_PLTGOT: u64 = 3;
 pub(super) const DT_HASH: u64 = 4;
 pub(super) const DT_STRTAB: u64 = 5;
 pub(super) const DT_SYMTAB: u64 = 6;
 pub(super) const DT_RELA: u64 = 7;
 pub(super) const DT_RELASZ: u64 = 8;
 pub(super) const DT_STRSZ: u64 = 10;
+pub(super) const DT_INIT: u64 = 12;
+pub(super) const DT_FINI: u64 = 13;
 pub(super) const DT_SONAME: u64 = 14;
 pub(crate) const DT_RPATH: u64 = 15;
 pub(super) const DT_SYMBOLIC: u64 = 16;
 pub(super) const DT_REL: u64 = 17;
 pub(super) const DT_RELSZ: u64 = 18;
+pub(super) const DT_PLTREL: u64 = 20;
 pub(super) const DT_TEXTREL: u64 = 22;
 pub(super) const DT_JMPREL: u64 = 23;
+pub(super) const DT_INIT_ARRAY: u64 = 25;
+pub(super) const DT_FINI_ARRAY: u64 = 26;
+pub(super) const DT_INIT_ARRAYSZ: u64 = 27;
+pub(super) const DT_FINI_ARRAYSZ: u64 = 28;
 pub(crate) const DT_RUNPATH: u64 = 29;
 pub(super) const DT_FLAGS: u64 = 30;
+pub(super) const DT_PREINIT_ARRAY: u64 = 32;
+pub(super) const DT_PREINIT_ARRAYSZ: u64 = 33;
+pub(super) const DT_RELRSZ: u64 = 35;
+pub(super) const DT_RELR: u64 = 36;
 pub(super) const DT_GNU_HASH: u64 = 0x6fff_fef5;
 pub(crate) const DT_FLAGS_1: u64 = 0x6fff_fffb;
 pub(crate) const DF_1_NODEFLIB: u64 = 0x800;
@@ -66,9 +79,38 @@ pub(super) const STV_INTERNAL: u8 = 1;
 pub(super) const STV_HIDDEN: u8 = 2;
 pub(super) const STV_PROTECTED: u8 = 3;
 
+pub(super) const R_NONE: u32 = 0;
+
+pub(super) const R_X86_64_64: u32 = 1;
+pub(super) const R_X86_64_COPY: u32 = 5;
 pub(super) const R_X86_64_GLOB_DAT: u32 = 6;
 pub(super) const R_X86_64_JUMP_SLOT: u32 = 7;
+pub(super) const R_X86_64_RELATIVE: u32 = 8;
+pub(super) const R_X86_64_DTPMOD64: u32 = 16;
+pub(super) const R_X86_64_DTPOFF64: u32 = 17;
+pub(super) const R_X86_64_TPOFF64: u32 = 18;
+pub(super) const R_X86_64_TLSDESC: u32 = 36;
 pub(super) const R_X86_64_IRELATIVE: u32 = 37;
+
+pub(super) const R_386_32: u32 = 1;
+pub(super) const R_386_COPY: u32 = 5;
+pub(super) const R_386_GLOB_DAT: u32 = 6;
+pub(super) const R_386_JMP_SLOT: u32 = 7;
+pub(super) const R_386_RELATIVE: u32 = 8;
+pub(super) const R_386_TLS_TPOFF: u32 = 14;
+pub(super) const R_386_TLS_DTPMOD32: u32 = 35;
+pub(super) const R_386_TLS_DTPOFF32: u32 = 36;
+pub(super) const R_386_TLS_TPOFF32: u32 = 37;
+pub(super) const R_386_TLS_DESC: u32 = 41;
+pub(super) const R_386_IRELATIVE: u32 = 42;
+
+pub(super) const R_AARCH64_ABS64: u32 = 257;
+pub(super) const R_AARCH64_COPY: u32 = 1024;
 pub(super) const R_AARCH64_GLOB_DAT: u32 = 1025;
 pub(super) const R_AARCH64_JUMP_SLOT: u32 = 1026;
+pub(super) const R_AARCH64_RELATIVE: u32 = 1027;
+pub(super) const R_AARCH64_TLS_DTPMOD: u32 = 1028;
+pub(super) const R_AARCH64_TLS_DTPREL: u32 = 1029;
+pub(super) const R_AARCH64_TLS_TPREL: u32 = 1030;
+pub(super) const R_AARCH64_TLSDESC: u32 = 1031;
 pub(super) const R_AARCH64_IRELATIVE: u32 = 1032;

@@ -26,6 +26,8 @@ pub(super) fn find<R: ReadAt + ?Sized>(
     let found = match headers.machine {
         Machine::X86_64 => load_x86(&code, function.value),
         Machine::Aarch64 => load_arm(&code, function.value),
+        // Reached through the GOT's address, which a call computes: not followed.
+        Machine::I386 => None,
     }?;
     let within = found.checked_sub(object.value)?;
     // `_dl_audit`, a pointer, stands right before it.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::bytes::{cstr_at, index, u64_at};
+use super::super::bytes::{cstr_at, index};
 use super::abi;
 use super::{ElfError, Headers, ReadAt, read_bytes};
 
@@ -15,6 +15,8 @@ const MAX_STRINGS: u64 = 64 << 20;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dynamic {
     tags: HashMap<u64, u64>,
+    /// Entry number, tag and value in file order, names apart.
+    pub(super) places: Vec<(u64, u64, u64)>,
     strings: Box<[u8]>,
     /// `DT_NEEDED` names in order.
     pub(crate) needed: Vec<Box<[u8]>>,
@@ -29,11 +31,14 @@ impl Dynamic {
         headers: &Headers,
     ) -> Result<Self, ElfError> {
         let Some((_, offset, size)) = headers.dynamic else { return Ok(Self::default()) };
-        let table = read_bytes(source, "dynamic section", offset, size.min(MAX_ENTRIES * 16))?;
+        let width = headers.width;
+        let entry = width.bytes() * 2;
+        let table = read_bytes(source, "dynamic section", offset, size.min(MAX_ENTRIES * entry))?;
         let mut found = Self::default();
         let mut needed = Vec::new();
-        for entry in table.chunks_exact(16) {
-            let (Some(tag), Some(value)) = (u64_at(entry, 0), u64_at(entry, 8)) else { break };
+        for (number, entry) in (0_u64..).zip(table.chunks_exact(index(entry))) {
+            let word = |at| width.word_at(entry, at);
+            let (Some(tag), Some(value)) = (word(0), word(width.len())) else { break };
             if tag == abi::DT_NULL {
                 break;
             }
@@ -41,6 +46,7 @@ impl Dynamic {
                 needed.push(value);
             } else {
                 found.tags.insert(tag, value);
+                found.places.push((number, tag, value));
             }
         }
         found.read_strings(source, headers)?;
@@ -85,6 +91,6 @@ impl Dynamic {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.strings.len() + self.tags.len() * 16 + self.needed.len() * 32
+        self.strings.len() + self.tags.len() * 40 + self.needed.len() * 32
     }
 }

@@ -1,6 +1,7 @@
 //! Symbol hash tables: which symbols a name may be, in the loader's own chain order.
 
-use super::super::bytes::{index, u32_at, u64_at};
+use super::super::bytes::{index, u32_at};
+use super::super::width::Width;
 use super::abi;
 use super::{Dynamic, ElfError, Headers, ReadAt};
 
@@ -35,7 +36,9 @@ pub(super) enum HashTable {
 pub(super) struct Gnu {
     first: u32,
     shift: u32,
+    /// Words of the file's width.
     bloom: Vec<u64>,
+    width: Width,
     buckets: Vec<u32>,
     /// Hash words of the symbols from `first` on; an odd word ends its chain.
     chains: Vec<u32>,
@@ -106,10 +109,15 @@ impl HashTable {
 impl Gnu {
     /// `do_lookup_x` in glibc `elf/dl-lookup.c`: Bloom filter, then the chain of the bucket.
     fn candidates(&self, hash: u32) -> Candidates<'_> {
-        let word = usize::try_from(hash / 64).unwrap_or(0) & self.bloom.len().wrapping_sub(1);
-        let (bit1, bit2) = (hash & 63, hash.checked_shr(self.shift).unwrap_or(0) & 63);
+        let word_bits: u32 = match self.width {
+            Width::Four => 32,
+            Width::Eight => 64,
+        };
+        let word = index(hash / word_bits) & self.bloom.len().wrapping_sub(1);
+        let mask = word_bits - 1;
+        let (one, two) = (hash & mask, hash.checked_shr(self.shift).unwrap_or(0) & mask);
         let passes =
-            self.bloom.get(word).is_some_and(|bits| (bits >> bit1) & (bits >> bit2) & 1 == 1);
+            self.bloom.get(word).is_some_and(|bits| (bits >> one) & (bits >> two) & 1 == 1);
         let bucket = hash.checked_rem(u32::try_from(self.buckets.len()).unwrap_or(0));
         let first = bucket.and_then(|at| self.buckets.get(index(at))).copied().unwrap_or(0);
         match first.checked_sub(self.first) {
@@ -173,9 +181,11 @@ fn read_gnu<R: ReadAt + ?Sized>(
     }
     let step = |at: u64, by: u64| at.checked_add(by).ok_or_else(malformed);
     let bloom_at = step(at, 16)?;
-    let buckets_at = step(bloom_at, u64::from(words) * 8)?;
+    let width = headers.width;
+    let bloom_bytes = u64::from(words) * width.bytes();
+    let buckets_at = step(bloom_at, bloom_bytes)?;
     let chains_at = step(buckets_at, u64::from(nbuckets) * 4)?;
-    let bloom = headers.read_vaddr(source, WHAT, bloom_at, u64::from(words) * 8)?;
+    let bloom = headers.read_vaddr(source, WHAT, bloom_at, bloom_bytes)?;
     let buckets = read_words(source, headers, WHAT, buckets_at, u64::from(nbuckets))?;
     let last = buckets.iter().copied().max().unwrap_or(0);
     let count = match last.checked_sub(first) {
@@ -184,9 +194,10 @@ fn read_gnu<R: ReadAt + ?Sized>(
     };
     let chains = read_words(source, headers, WHAT, chains_at, count)?;
     let symbols = u32::try_from(count).ok().and_then(|count| first.checked_add(count));
-    let bloom = bloom.chunks_exact(8).filter_map(|chunk| u64_at(chunk, 0)).collect();
+    let bloom = bloom.chunks_exact(width.len());
+    let bloom = bloom.filter_map(|chunk| width.word_at(chunk, 0)).collect();
     let symbols = symbols.ok_or_else(malformed)?;
-    Ok((HashTable::Gnu(Gnu { first, shift, bloom, buckets, chains }), symbols))
+    Ok((HashTable::Gnu(Gnu { first, shift, bloom, width, buckets, chains }), symbols))
 }
 
 /// Number of chain words: the chain that starts last ends with the first odd word.

@@ -1,13 +1,12 @@
 //! The dynamic symbol table, and lookups in one file by glibc's and musl's rules.
 
 use super::super::bytes::{u16_at, u32_at, u64_at};
+use super::super::width::Width;
 use super::abi;
 use super::hash::HashTable;
 use super::version::{HIDDEN, Version, Versions};
 use super::{Dynamic, ElfError, Headers, ReadAt, SymbolName};
 
-/// Bytes of one `Elf64_Sym`.
-const SYM_BYTES: usize = 24;
 /// Symbol types that define code or data (glibc `ALLOWED_STT`): `NOTYPE`, `OBJECT`, `FUNC`,
 /// `COMMON`, `TLS`, `GNU_IFUNC`.
 const GLIBC_TYPES: u32 = MUSL_TYPES | 1 << abi::STT_GNU_IFUNC;
@@ -44,6 +43,7 @@ pub(crate) enum Binding {
 #[derive(Debug, Default)]
 pub(crate) struct SymbolTable {
     raw: Box<[u8]>,
+    width: Width,
     hash: HashTable,
     versions: Versions,
 }
@@ -51,15 +51,23 @@ pub(crate) struct SymbolTable {
 // === impl Sym ===
 
 impl Sym {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            name: u32_at(bytes, 0)?,
-            info: *bytes.get(4)?,
-            other: *bytes.get(5)?,
-            section: u16_at(bytes, 6)?,
-            value: u64_at(bytes, 8)?,
-            size: u64_at(bytes, 16)?,
-        })
+    /// `Elf32_Sym` has its address and size in front, `Elf64_Sym` behind.
+    pub(super) fn parse(bytes: &[u8], width: Width) -> Option<Self> {
+        let name = u32_at(bytes, 0)?;
+        let (marks, value, size) = match width {
+            Width::Four => (bytes.get(12..)?, u32_at(bytes, 4)?.into(), u32_at(bytes, 8)?.into()),
+            Width::Eight => (bytes.get(4..)?, u64_at(bytes, 8)?, u64_at(bytes, 16)?),
+        };
+        let (info, other, section) = (*marks.first()?, *marks.get(1)?, u16_at(marks, 2)?);
+        Some(Self { name, info, other, section, value, size })
+    }
+
+    /// Bytes of one symbol.
+    pub(super) fn bytes(width: Width) -> usize {
+        match width {
+            Width::Four => 16,
+            Width::Eight => 24,
+        }
     }
 
     pub(crate) fn kind(&self) -> u8 {
@@ -114,19 +122,21 @@ impl SymbolTable {
         let Some(at) = dynamic.tag(abi::DT_SYMTAB) else { return Ok(Self::default()) };
         let (hash, hashed) = HashTable::read(source, headers, dynamic)?;
         let count = hashed.max(referenced.saturating_add(1));
-        let bytes = u64::from(count) * SYM_BYTES as u64;
+        let width = headers.width;
+        let bytes = u64::from(count) * Sym::bytes(width) as u64;
         let raw = headers.read_vaddr(source, "dynamic symbol table", at, bytes)?.into();
         let versions = Versions::read(source, headers, dynamic, count)?;
-        Ok(Self { raw, hash, versions })
+        Ok(Self { raw, width, hash, versions })
     }
 
     pub(crate) fn get(&self, number: u32) -> Option<Sym> {
-        let at = usize::try_from(number).ok()?.checked_mul(SYM_BYTES)?;
-        Sym::parse(self.raw.get(at..)?)
+        let at = usize::try_from(number).ok()?.checked_mul(Sym::bytes(self.width))?;
+        Sym::parse(self.raw.get(at..)?, self.width)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Sym)> {
-        (0_u32..).zip(self.raw.chunks_exact(SYM_BYTES).filter_map(Sym::parse))
+        let entries = self.raw.chunks_exact(Sym::bytes(self.width));
+        (0_u32..).zip(entries.filter_map(|entry| Sym::parse(entry, self.width)))
     }
 
     /// The version a reference of this file asks for; `None` means any default.

@@ -1,13 +1,9 @@
 //! Names for addresses: functions of `.symtab` and `.dynsym`, sorted.
 
-use super::super::bytes::{cstr_at, index, printable, u16_at, u32_at, u64_at};
+use super::super::bytes::{cstr_at, index, printable, u32_at};
+use super::super::width::Width;
 use super::abi;
-use super::{Dynamic, ElfError, Headers, ReadAt, SymbolTable, read_bytes};
-
-/// Bytes of one `Elf64_Shdr`.
-const SHDR_BYTES: u64 = 64;
-/// Bytes of one `Elf64_Sym`.
-const SYM_BYTES: usize = 24;
+use super::{Dynamic, ElfError, Headers, ReadAt, Sym, SymbolTable, read_bytes};
 
 /// Functions by address; names are resolved when asked for.
 #[derive(Debug, Default)]
@@ -63,25 +59,32 @@ fn read_symtab<R: ReadAt + ?Sized>(
 ) -> Result<FunctionTable, ElfError> {
     const WHAT: &str = "symbol table";
     let (at, count) = headers.sections;
-    let sections = read_bytes(source, "section headers", at, SHDR_BYTES * u64::from(count))?;
-    let sections: Vec<&[u8]> = sections.chunks_exact(index(SHDR_BYTES)).collect();
+    let width = headers.width;
+    // `Elf32_Shdr` and `Elf64_Shdr`: bytes, and where offset, size and link are.
+    let (entry, offset_at, size_at, link_at) = match width {
+        Width::Four => (40_u64, 16, 20, 24),
+        Width::Eight => (64, 24, 32, 40),
+    };
+    let sections = read_bytes(source, "section headers", at, entry * u64::from(count))?;
+    let sections: Vec<&[u8]> = sections.chunks_exact(index(entry)).collect();
     let is_symtab = |header: &&&[u8]| u32_at(header, 4) == Some(abi::SHT_SYMTAB);
     let malformed = || ElfError::Malformed(WHAT);
     let Some(symtab) = sections.iter().find(is_symtab) else { return Ok(FunctionTable::default()) };
-    let link = u32_at(symtab, 40).ok_or_else(malformed)?;
+    let link = u32_at(symtab, link_at).ok_or_else(malformed)?;
     let strtab = sections.get(index(link)).ok_or_else(malformed)?;
     let read = |header: &[u8]| {
-        let offset = u64_at(header, 24).ok_or_else(malformed)?;
-        read_bytes(source, WHAT, offset, u64_at(header, 32).ok_or_else(malformed)?)
+        let offset = width.word_at(header, offset_at).ok_or_else(malformed)?;
+        let size = width.word_at(header, size_at).ok_or_else(malformed)?;
+        read_bytes(source, WHAT, offset, size)
     };
     let (symbols, strings) = (read(symtab)?, read(strtab)?);
-    let functions = symbols.chunks_exact(SYM_BYTES).filter_map(local_function).collect();
+    let functions = symbols
+        .chunks_exact(Sym::bytes(width))
+        .filter_map(|entry| local_function(Sym::parse(entry, width)?))
+        .collect();
     Ok(FunctionTable { functions, strings })
 }
 
-fn local_function(entry: &[u8]) -> Option<(u64, NameAt)> {
-    let kind = entry.get(4)? & 0xf;
-    let defined = u16_at(entry, 6)? != abi::SHN_UNDEF;
-    let function = matches!(kind, abi::STT_FUNC | abi::STT_GNU_IFUNC);
-    (defined && function).then_some((u64_at(entry, 8)?, NameAt::Local(u32_at(entry, 0)?)))
+fn local_function(sym: Sym) -> Option<(u64, NameAt)> {
+    (sym.is_function() || sym.is_ifunc()).then_some((sym.value, NameAt::Local(sym.name)))
 }

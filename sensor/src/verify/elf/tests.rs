@@ -4,6 +4,7 @@ use std::fs::{self, File};
 
 use proptest::prelude::*;
 
+use super::super::width::Width;
 use super::*;
 
 /// A real library with versions, IFUNCs, RELRO and a build-id.
@@ -20,7 +21,7 @@ fn libc_is_read_completely() {
     assert_eq!(file.dynamic.soname.as_deref(), Some(&b"libc.so.6"[..]));
     assert!(file.headers.build_id.as_ref().is_some_and(|id| id.len() == 40));
     assert!(file.symbols.iter().count() > 2000);
-    assert!(file.slots.windows(2).all(|pair| pair[0].vaddr < pair[1].vaddr));
+    assert!(file.relocations.slots.windows(2).all(|pair| pair[0].vaddr < pair[1].vaddr));
     assert!(file.fde_starts.len() > 1000);
     let memcpy = file.symbols.default_definition(&file.dynamic, "memcpy").unwrap();
     assert!(memcpy.is_ifunc(), "{memcpy:?}");
@@ -44,14 +45,53 @@ fn a_versioned_reference_finds_its_version() {
     }
 }
 
+/// Other machines' loaders and C libraries, where their cross compilers are installed.
+const FOREIGN: [(&str, Machine, Width); 4] = [
+    ("/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1", Machine::Aarch64, Width::Eight),
+    ("/usr/aarch64-linux-gnu/lib/libc.so.6", Machine::Aarch64, Width::Eight),
+    ("/lib32/ld-linux.so.2", Machine::I386, Width::Four),
+    ("/lib32/libc.so.6", Machine::I386, Width::Four),
+];
+
 #[test]
-fn files_that_are_not_64_bit_elf_say_so() {
+fn files_of_other_machines_are_read_completely() {
+    for (path, machine, width) in FOREIGN {
+        let Ok(bytes) = fs::read(path) else {
+            println!("{path} is not installed: not tried");
+            continue;
+        };
+        let file = ElfFile::read(bytes.as_slice()).unwrap();
+        assert_eq!((file.headers.machine, file.headers.width), (machine, width), "{path}");
+        assert!(file.headers.build_id.is_some(), "{path}");
+        let found = &file.relocations;
+        assert!(found.relative.len() + found.relr.len() > 10, "{path}");
+        assert_eq!(found.skipped.other, 0, "{path}");
+        assert!(found.slots.windows(2).all(|pair| pair[0].vaddr < pair[1].vaddr), "{path}");
+        let function = |vaddr: u64| file.headers.is_text(vaddr);
+        let lazy = found.slots.iter().filter(|slot| slot.kind == SlotKind::JumpSlot);
+        assert!(lazy.clone().all(|slot| slot.file_word == 0 || function(slot.file_word)), "{path}");
+        let resolvers = found.slots.iter().filter(|slot| slot.kind == SlotKind::Irelative);
+        assert!(resolvers.clone().all(|slot| function(slot.addend)), "{path}");
+        if path.contains("/ld-") {
+            let points = &file.entry_points;
+            assert!(points.resolvers.is_some() && points.tlsdesc.is_some(), "{path}: {points:x?}");
+        } else {
+            assert!(resolvers.count() > 0 && file.fde_starts.len() > 1000, "{path}");
+            let memcpy = file.symbols.default_definition(&file.dynamic, "memcpy").unwrap();
+            assert!(memcpy.is_ifunc(), "{memcpy:?}");
+        }
+    }
+}
+
+#[test]
+fn files_that_are_no_known_elf_say_so() {
     assert!(matches!(ElfFile::read(&b"#!/bin/sh\n"[..]), Err(ElfError::NotElf)));
     assert!(matches!(ElfFile::read(&[0; 64][..]), Err(ElfError::NotElf)));
     let mut bytes = libc_bytes();
+    // The x32 ABI.
     bytes[4] = 1;
     let error = ElfFile::read(bytes.as_slice()).unwrap_err();
-    assert_eq!(error.to_string(), "32-bit ELF files are not covered");
+    assert_eq!(error.to_string(), "other machines' ELF files are not covered");
     bytes[4] = 2;
     bytes[18] = 8;
     assert!(matches!(ElfFile::read(bytes.as_slice()), Err(ElfError::Unsupported(_))));
@@ -111,7 +151,8 @@ proptest! {
             for (at, byte) in tables {
                 bytes[at] = byte;
             }
-            if let Ok(file) = ElfFile::read(bytes.as_slice()) {
+            for depth in [Depth::Got, Depth::Full] {
+                let Ok(file) = ElfFile::read_to(bytes.as_slice(), depth) else { continue };
                 let name = SymbolName::new(b"malloc");
                 let _ = file.symbols.find_glibc(&file.dynamic, &name, None, true);
                 let _ = file.symbols.find_musl(&file.dynamic, &name, true);

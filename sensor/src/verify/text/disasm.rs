@@ -31,7 +31,8 @@ pub(super) struct Code<'a> {
 
 impl Code<'_> {
     fn decoder(&self) -> Decoder<'_> {
-        Decoder::with_ip(64, self.bytes, self.addr, DecoderOptions::NONE)
+        let bits = if self.machine == Machine::I386 { 32 } else { 64 };
+        Decoder::with_ip(bits, self.bytes, self.addr, DecoderOptions::NONE)
     }
 
     /// Where the instruction begins that holds `addr`, if `self` begins with one.
@@ -175,7 +176,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_code_is_total(bytes in prop::collection::vec(any::<u8>(), 0..64), at in any::<u64>()) {
-            for machine in [Machine::X86_64, Machine::Aarch64] {
+            for machine in [Machine::X86_64, Machine::I386, Machine::Aarch64] {
                 let code = Code { machine, bytes: &bytes, addr: at };
                 let _ = (code.listing(at.saturating_add(64)), code.leads(u64::MAX));
                 let _ = code.part(at, u64::MAX).instruction_of(at.saturating_add(9));

@@ -72,7 +72,9 @@ impl OwnProbes {
     pub fn add(&self, file: &File, offset: u64) -> io::Result<()> {
         let key = FileKey::of(&file.metadata()?);
         let mut sites = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sites.len() < SITES_MAX {
+        // One container of an image after another has it: one site.
+        let same = |own: &Site| own.offset == offset && own.key.same_content(&key);
+        if sites.len() < SITES_MAX && !sites.iter().any(same) {
             sites.insert(Site { key, offset });
         }
         Ok(())

@@ -273,7 +273,7 @@ impl Look<'_> {
     fn target(&self, leads: Leads) -> Option<Target> {
         let addr = match leads {
             Leads::To(addr) => addr,
-            Leads::Through(slot) => self.process.read_u64(slot).ok()?,
+            Leads::Through(slot) => self.process.read_word(slot, self.process.width()).ok()?,
         };
         Some(target::name(self.process, self.layout, addr))
     }

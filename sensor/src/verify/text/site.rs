@@ -30,8 +30,10 @@ pub(super) fn find(
     addr: u64,
 ) -> Option<Set> {
     match machine {
-        Machine::X86_64 if *actual.get(at)? == INT3 => Some(Set::Trap { start: at, end: at + 1 }),
-        Machine::X86_64 => {
+        Machine::X86_64 | Machine::I386 if *actual.get(at)? == INT3 => {
+            Some(Set::Trap { start: at, end: at + 1 })
+        }
+        Machine::X86_64 | Machine::I386 => {
             let (file, [opcode, way @ ..]) =
                 (expected.get(at..)?.first_chunk::<5>()?, *actual.get(at..)?.first_chunk::<5>()?);
             if *file != NOP5 || opcode != CALL {
@@ -87,7 +89,7 @@ mod tests {
             at in 0_usize..16,
             addr in any::<u64>(),
         ) {
-            for machine in [Machine::X86_64, Machine::Aarch64] {
+            for machine in [Machine::X86_64, Machine::I386, Machine::Aarch64] {
                 let _ = find(machine, &NOP5, &bytes, at, addr);
             }
         }

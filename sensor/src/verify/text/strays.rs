@@ -129,7 +129,7 @@ impl Look<'_> {
         let Ok(loaded) = self.files.load(process, vma) else { return };
         let contradicts = loaded.elf.headers.dynamic.is_some_and(|(vaddr, offset, _)| {
             let mapped = vma.offset.wrapping_add(module.dynamic - vma.start);
-            module.base.wrapping_add(vaddr) != module.dynamic || mapped != offset
+            module.addr(vaddr) != module.dynamic || mapped != offset
         });
         if contradicts && !loaded.changed_since(process.started()) {
             let (kind, addr, memory) = (StrayKind::Misplaced, module.base, vma.describe());
@@ -143,8 +143,8 @@ impl Look<'_> {
         let process = self.process;
         let Some(own) = process.maps.find(module.dynamic) else { return Ok(()) };
         for load in loaded.elf.headers.loads.iter().filter(|load| load.exec && load.filesz > 0) {
-            let mut at = self.page_of(module.base.wrapping_add(load.vaddr));
-            let end = module.base.wrapping_add(load.vaddr).saturating_add(load.filesz);
+            let mut at = self.page_of(module.addr(load.vaddr));
+            let end = module.addr(load.vaddr).saturating_add(load.filesz);
             while at < end {
                 self.budget.check()?;
                 let vma = process.maps.find(at);
@@ -152,8 +152,7 @@ impl Look<'_> {
                     Some(vma) => vma.end,
                     None => process.maps.after(at).map_or(end, |vma| vma.start),
                 };
-                let expected =
-                    load.offset.wrapping_add(at.wrapping_sub(module.base.wrapping_add(load.vaddr)));
+                let expected = load.offset.wrapping_add(at.wrapping_sub(module.addr(load.vaddr)));
                 let kind = match vma {
                     None => Some(StrayKind::Missing),
                     Some(vma) if !vma.is_file() => Some(StrayKind::Replaced),
@@ -165,7 +164,11 @@ impl Look<'_> {
                     }
                     Some(vma)
                         if vma.same_file(own)
-                            && self.is_shared_page(&loaded.elf.headers, load, at - module.base) =>
+                            && self.is_shared_page(
+                                &loaded.elf.headers,
+                                load,
+                                module.width.sub(at, module.base),
+                            ) =>
                     {
                         None
                     }

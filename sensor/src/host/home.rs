@@ -1,0 +1,107 @@
+//! Whose programs a process runs: the host's own, or those of a container, told apart by the image it
+//! was made from. One binary under one path in both is two subjects.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::module::ModuleId;
+use super::observe::ProcessId;
+use super::outside::RootView;
+use super::pipeline::Pipeline;
+use crate::event::{Exec, FileKey, InodeKey};
+
+/// Roots known to be the host's. There is one; another is a way to it that shows other numbers.
+const HOST_ROOTS_MAX: usize = 8;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) enum Home {
+    /// The host, its chroots among it: paths tell those apart.
+    #[default]
+    Host,
+    /// Containers whose root consists of these layers.
+    Image(Arc<str>),
+    /// A container of whose root no more is known: each copy of a file counts as its own, and copies
+    /// that share their blocks (snapshots, bind mounts) as one.
+    Files,
+}
+
+/// What is known of roots.
+#[derive(Debug, Default)]
+pub(super) struct Homes {
+    host: HashSet<InodeKey>,
+}
+
+// === impl Home ===
+
+impl Home {
+    /// By a root; `parent`: the home of who started the process.
+    pub(super) fn of(root: RootView, parent: &Self) -> Self {
+        match root {
+            RootView::Host => Self::Host,
+            RootView::Chroot => parent.clone(),
+            RootView::Own { image: Some(image) } => Self::Image(image.into()),
+            RootView::Own { image: None } => Self::Files,
+        }
+    }
+
+    /// Key of the baseline of a program here.
+    pub(super) fn subject(&self, module: &ModuleId, file: &FileKey) -> String {
+        let ModuleId { path, build } = module;
+        match self {
+            Self::Host => format!("{path} {build}"),
+            Self::Image(image) => format!("{path} {build} image:{image}"),
+            // A device number says nothing of the next start of the same.
+            Self::Files => {
+                let numbers = format!("{}:{}:{}", file.ino, file.ctime_s, file.size);
+                format!("{path} {build} file:{}", short_digest(&numbers))
+            }
+        }
+    }
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// Home of a program that a process has just executed. The process still has the home of its
+    /// last program, or of its parent: while these have the same root it is the same home.
+    pub(super) fn home(&mut self, id: ProcessId, exec: &Exec) -> Home {
+        if exec.root.is_some_and(|root| self.homes.host.contains(&root)) {
+            return Home::Host;
+        }
+        let Some(proc) = self.table.get(id) else { return Home::Host };
+        let before = proc.home.clone();
+        if exec.root.is_some() && proc.root == exec.root {
+            return before;
+        }
+        match self.outside.root(id.tgid) {
+            Some(root) => {
+                if root == RootView::Host && self.homes.host.len() < HOST_ROOTS_MAX {
+                    self.homes.host.extend(exec.root);
+                }
+                Home::of(root, &before)
+            }
+            // Over already. Its root is not the host's, and not its parent's.
+            None if exec.root.is_some() && !self.homes.host.is_empty() => match before {
+                Home::Host => Home::Files,
+                before => before,
+            },
+            None => before,
+        }
+    }
+}
+
+/// 16 hex digits.
+pub(super) fn short_digest(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(8).fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests;
