@@ -18,6 +18,8 @@ mod harness;
 mod loss;
 mod memory;
 mod opened;
+#[path = "../lab/patience.rs"]
+mod patience;
 mod place;
 mod process;
 mod refusal;

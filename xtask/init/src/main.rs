@@ -127,6 +127,9 @@ fn facts() -> String {
 /// How much longer than on a real machine tests wait for what is to come.
 const PATIENCE: (&str, &str) = ("HALFSECOND_TEST_PATIENCE", "4");
 
+/// Tests repeat less: it takes long, and one kernel does the same the thousandth time.
+const QUICK: (&str, &str) = ("HALFSECOND_TEST_QUICK", "1");
+
 /// The kernel's command line may name tests that are not meant; what it does not know itself it hands
 /// to us as environment.
 const LEFT_OUT: &str = "HALFSECOND_VM_LEFT_OUT";
@@ -183,6 +186,7 @@ fn run(test: &Path) -> io::Result<i32> {
         .env("TMPDIR", "/tmp")
         .env("RUST_BACKTRACE", "0")
         .env("PROPTEST_CASES", PROPERTY_CASES)
+        .env(QUICK.0, QUICK.1)
         .spawn()?;
     let own = i32::try_from(child.id()).map_err(io::Error::other)?;
     loop {

@@ -186,7 +186,9 @@ fn write(files: &BTreeMap<String, Content>, out: BufWriter<File>) -> Result<()> 
 /// Every folder of `files`, parents first, and the mount points of PID 1.
 fn folders(files: &BTreeMap<String, Content>) -> Vec<String> {
     let mut folders: Vec<String> =
-        ["dev", "etc", "proc", "run", "sys", "tmp", "usr", "usr/sbin"].map(str::to_owned).into();
+        ["dev", "etc", "mnt", "proc", "run", "sys", "tmp", "usr", "usr/sbin"]
+            .map(str::to_owned)
+            .into();
     for (name, content) in files {
         let itself = usize::from(!matches!(content, Content::Folder));
         let parents = Path::new(name).ancestors().skip(itself);
