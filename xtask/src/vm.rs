@@ -34,8 +34,16 @@ pub(crate) struct Program {
     pub(crate) binary: PathBuf,
     /// For libtest.
     pub(crate) args: Vec<String>,
-    /// Only the first kernel of an architecture runs it.
-    pub(crate) once: bool,
+    pub(crate) on: On,
+}
+
+/// Which of the kernels of an architecture, in the order they were named, run a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Every,
+    /// The first and the last: what both do, those between them do.
+    Ends,
+    First,
 }
 
 /// What a guest is to run.
@@ -46,6 +54,21 @@ pub(crate) struct Payload {
     pub(crate) placed: Vec<PathBuf>,
     /// Folders likewise, which are empty there.
     pub(crate) folders: Vec<PathBuf>,
+}
+
+// === impl On ===
+
+impl On {
+    /// What the kernel at this place among all named is meant by.
+    fn at(number: usize, archs: &[Arch]) -> Vec<Self> {
+        let own = archs.get(number);
+        let of_own =
+            |part: Option<&[Arch]>| part.unwrap_or_default().iter().any(|a| Some(a) == own);
+        let first = !of_own(archs.get(..number));
+        let last = !of_own(archs.get(number + 1..));
+        let all = [(Self::Every, true), (Self::Ends, first || last), (Self::First, first)];
+        all.into_iter().filter_map(|(on, meant)| meant.then_some(on)).collect()
+    }
 }
 
 #[derive(clap::Subcommand)]
@@ -101,23 +124,22 @@ pub(crate) fn run(
     }
     let modules: Vec<PathBuf> =
         kernels.iter().flat_map(|(_, kernel)| kernel.modules.iter().cloned()).collect();
-    for (spec, kernel) in kernels {
-        let mut left_out = Vec::new();
-        let (image, _) = match images.entry(spec.arch) {
-            Entry::Occupied(entry) => {
-                let made: &mut (PathBuf, Vec<String>) = entry.into_mut();
-                left_out.clone_from(&made.1);
-                made
-            }
+    let archs: Vec<Arch> = kernels.iter().map(|(spec, _)| spec.arch).collect();
+    for (number, (spec, kernel)) in kernels.into_iter().enumerate() {
+        let (image, programs) = match images.entry(spec.arch) {
+            Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let payload = build(spec.arch.rust_target())?;
-                let once = payload.programs.iter().filter(|program| program.once);
-                let once = once.map(|program| program.name.clone()).collect();
+                let programs: Vec<(String, On)> =
+                    payload.programs.iter().map(|one| (one.name.clone(), one.on)).collect();
                 let image = initramfs(spec.arch, &mut archive, payload, &modules)
                     .with_context(|| format!("cannot make the {} guest", spec.arch.debian()))?;
-                entry.insert((image, once))
+                entry.insert((image, programs))
             }
         };
+        let meant = On::at(number, &archs);
+        let left_out = programs.iter().filter(|(_, on)| !meant.contains(on));
+        let left_out: Vec<String> = left_out.map(|(name, _)| name.clone()).collect();
         println!("\n-- {spec}: Linux {} ({})", kernel.version, spec.arch.debian());
         let outcome = qemu::boot(&spec, &kernel, image, &left_out, limit)?;
         println!("-- {outcome}");
@@ -144,7 +166,12 @@ fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
     let names = or_all(names);
     let outcomes = run(&names, Duration::from_secs(limit), |_| {
         let program = |path: &PathBuf| {
-            Ok(Program { name: file_name(path)?, binary: path.clone(), args: alone(), once: false })
+            Ok(Program {
+                name: file_name(path)?,
+                binary: path.clone(),
+                args: alone(),
+                on: On::Every,
+            })
         };
         let programs = programs.iter().map(program).collect::<Result<_>>()?;
         Ok(Payload { programs, ..Payload::default() })
@@ -175,7 +202,7 @@ fn initramfs(
     let init = own(&["build"], "bin", "vm-init")?;
     let rig = own(&["test", "--no-run"], "test", "guest")?;
     let mut tests =
-        vec![Program { name: "guest".to_owned(), binary: rig, args: alone(), once: false }];
+        vec![Program { name: "guest".to_owned(), binary: rig, args: alone(), on: On::Every }];
     tests.extend(payload.programs);
     let folder = guest::provide(arch, archive)?;
     let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));
@@ -209,4 +236,20 @@ fn or_all(names: &[String]) -> Vec<String> {
 fn file_name(path: &std::path::Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     Ok(name.with_context(|| format!("{} has no usable file name", path.display()))?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_between_two_of_its_architecture_runs_what_every_kernel_runs() {
+        const X86: Arch = Arch::X86_64;
+        let matrix = [X86, X86, X86, Arch::Aarch64];
+        let everything = [On::Every, On::Ends, On::First];
+        assert_eq!(On::at(0, &matrix), everything);
+        assert_eq!(On::at(1, &matrix), [On::Every]);
+        assert_eq!(On::at(2, &matrix), [On::Every, On::Ends]);
+        assert_eq!(On::at(3, &matrix), everything, "the only one of its architecture");
+    }
 }

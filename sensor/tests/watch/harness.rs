@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use sensor::config;
+use sensor::kernel::Release;
 use sensor::metrics::Metrics;
 use sensor::watch::{Change, Told, Watch};
 use tempfile::TempDir;
@@ -54,6 +55,34 @@ pub fn unprivileged() -> bool {
         println!("skipped: fanotify and chroot need root");
     }
     stranger
+}
+
+/// True where the kernel, before `since`, shows nobody who did it: then it says why, and the change
+/// must have been found by comparison, without who.
+#[must_use]
+#[track_caller]
+pub fn by_comparison(change: &Change, since: (u32, u32), why: &str) -> bool {
+    let release = Release::current().to_string();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else {
+        panic!("{release}: no version");
+    };
+    if (major, minor) >= since {
+        return false;
+    }
+    println!("not tried on {release}: who it was, as {why} before {}.{}", since.0, since.1);
+    assert!(change.touches.is_empty(), "{change:#?}");
+    true
+}
+
+/// True on an emulated machine, where less happens in the same time: it says why.
+#[must_use]
+pub fn is_slow(what: &str) -> bool {
+    let slow = patient(STEP) != STEP;
+    if slow {
+        println!("not tried on an emulated machine: {what}");
+    }
+    slow
 }
 
 // === impl Tree ===
