@@ -38,10 +38,12 @@ pub enum Counter {
     EnvTruncated = 8,
     /// More seals in one start-up than a link summary holds.
     SealOverflow = 9,
+    /// A guarded process made memory writable or executable too often in one second; the rest was not told.
+    ProtectFiltered = 10,
 }
 
 /// How many counters there are.
-pub const COUNTERS: u32 = 10;
+pub const COUNTERS: u32 = 11;
 
 impl Counter {
     /// Every counter, in index order.
@@ -56,6 +58,7 @@ impl Counter {
         Self::StateFull,
         Self::EnvTruncated,
         Self::SealOverflow,
+        Self::ProtectFiltered,
     ];
 
     /// Its name in output.
@@ -72,6 +75,7 @@ impl Counter {
             Self::StateFull => "state_full",
             Self::EnvTruncated => "env_truncated",
             Self::SealOverflow => "seal_overflow",
+            Self::ProtectFiltered => "protect_filtered",
         }
     }
 }

@@ -97,6 +97,8 @@ kernel_offsets! {
     cred_euid: Required "cred.euid";
     /// Executable of an address space.
     mm_exe_file: Required "mm_struct.exe_file";
+    /// The process an address space belongs to (`CONFIG_MEMCG`).
+    mm_owner: Optional "mm_struct.owner";
     /// Where a new program's stack starts: `argc`, `argv` and the environment lie there.
     mm_start_stack: Optional "mm_struct.start_stack";
     /// Where the strings of the environment start.
@@ -177,6 +179,44 @@ kernel_offsets! {
     sock_daddr: Optional "sock.__sk_common.skc_daddr";
     /// Peer IPv6 address.
     sock_v6_daddr: Optional "sock.__sk_common.skc_v6_daddr";
+    /// Kind of a perf event (`perf_event_attr.type`).
+    perf_type: Optional "perf_event.attr.type";
+    /// Its settings; bit 0 says that a uprobe or kprobe is one on the return.
+    perf_config: Optional "perf_event.attr.config";
+    /// What its tracepoint, uprobe or kprobe is (`struct trace_event_call *`).
+    perf_tp_event: Optional "perf_event.tp_event";
+    /// BPF program it runs.
+    perf_prog: Optional "perf_event.prog";
+    /// Everything of a BPF program that is not its code.
+    bpf_prog_aux: Optional "bpf_prog.aux";
+    /// Id of a BPF program.
+    bpf_aux_id: Optional "bpf_prog_aux.id";
+    /// The `struct bpf_link` inside a link to a perf event.
+    perf_link_link: Optional "bpf_perf_link.link";
+    /// The perf event of such a link, a file.
+    perf_link_file: Optional "bpf_perf_link.perf_file";
+    /// The `struct trace_event_call` inside a dynamic event.
+    dynamic_call: Optional "trace_probe_event.call";
+    /// List of the places of a dynamic event.
+    dynamic_probes: Optional "trace_probe_event.probes";
+    /// The list member of one of them.
+    dynamic_list: Optional "trace_probe.list";
+    /// The `struct trace_probe` inside a uprobe.
+    uprobe_tp: Optional "trace_uprobe.tp";
+    /// The directory entry of the file it sits in.
+    uprobe_dentry: Optional "trace_uprobe.path.dentry";
+    /// That file's path, as it was given.
+    uprobe_filename: Optional "trace_uprobe.filename";
+    /// Where in the file, bytes.
+    uprobe_offset: Optional "trace_uprobe.offset";
+    /// Where in the file its semaphore lies (USDT), bytes; 0 for none.
+    uprobe_ref_ctr: Optional "trace_uprobe.ref_ctr_offset";
+    /// The `struct trace_probe` inside a kprobe.
+    kprobe_tp: Optional "trace_kprobe.tp";
+    /// Name of the kernel function it sits in.
+    kprobe_symbol: Optional "trace_kprobe.symbol";
+    /// How far in it, bytes (32 bits).
+    kprobe_offset: Optional "trace_kprobe.rp.kp.offset";
     /// Registers: system call number (`x86_64`).
     regs_orig_ax: Optional "pt_regs.orig_ax";
     /// Registers: system call number (aarch64).

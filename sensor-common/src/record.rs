@@ -54,11 +54,13 @@ pub enum Kind {
     Opened = 11,
     /// [`Modules`]
     Modules = 12,
+    /// [`Write`]
+    Write = 13,
 }
 
 impl Kind {
     /// Every kind, in wire order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Fork,
         Self::Exec,
         Self::Exit,
@@ -71,6 +73,7 @@ impl Kind {
         Self::Sample,
         Self::Opened,
         Self::Modules,
+        Self::Write,
     ];
 
     /// The kind with this wire number.
@@ -336,7 +339,8 @@ pub struct Link {
 }
 
 /// A guarded program made memory read-only by `mprotect(PROT_READ)`: a RELRO seal as it happens,
-/// during linking and after.
+/// during linking and after. Or it asked for memory to be writable or
+/// executable, once linking was over.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Seal {
@@ -378,7 +382,12 @@ pub struct Frame {
     pub user: [u8; USER_MAX],
 }
 
+/// Words of a stack one [`Caller`] holds.
+pub const CALL_WORDS: usize = 256;
+
 /// A guarded function was entered.
+///
+/// For guarded programs with what says who called into its library, by the rules of [`Opened`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Caller {
@@ -390,6 +399,12 @@ pub struct Caller {
     pub ip: u64,
     /// Return address: top of the stack (`x86_64`), link register (aarch64).
     pub return_address: u64,
+    /// Stack pointer: address of the first of `words`; 0 where no stack is told.
+    pub sp: u64,
+    /// Frame pointer (rbp, x29), kept and dropped by the rules of `words`.
+    pub fp: u64,
+    /// The stack from `sp` up, zero where a word was dropped or could not be read.
+    pub words: [u64; CALL_WORDS],
 }
 
 /// A variable the dynamic loader obeys, found in a new program's environment.
@@ -415,6 +430,35 @@ pub struct Sample {
     /// Where, in user space.
     pub ip: u64,
 }
+
+/// One process writes into another's memory. Sent the first time for each pair of them, and from
+/// then on at most once a second.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Write {
+    /// The writer.
+    pub header: Header,
+    /// Whose memory; 0 where the kernel does not say.
+    pub target_tgid: u32,
+    /// Its [`crate::Role`] bits.
+    pub target_role: u32,
+    /// `WRITE_*` bits: the ways used since the last record of this pair.
+    pub ways: u32,
+    /// What the writer named its target by: the process or thread id in its own PID namespace, or
+    /// with [`WRITE_MEM`] the descriptor; [`UNKNOWN`] where the hook does not know.
+    pub asked: u32,
+    /// Writes of this pair so far. A long one may count more than once.
+    pub count: u64,
+    /// Where this one goes; 0 where the hook does not know.
+    pub addr: u64,
+}
+
+/// `ptrace(PTRACE_POKETEXT)` or `PTRACE_POKEDATA`.
+pub const WRITE_PTRACE: u32 = 1;
+/// `process_vm_writev`
+pub const WRITE_VM: u32 = 1 << 1;
+/// A write to `/proc/PID/mem`.
+pub const WRITE_MEM: u32 = 1 << 2;
 
 /// The offsets tried out: what the kernel side reads of the agent itself. Not sent through a ring
 /// but left in the map `CHECK`.
@@ -444,6 +488,48 @@ pub struct SelfCheck {
     pub syscall: u32,
     /// Path of `exe`.
     pub path: Path,
+}
+
+/// Bytes of a name in [`PerfEvent`], its NUL included.
+pub const PERF_NAME_MAX: usize = 256;
+
+/// Where a perf event sits. Not sent through a ring but left in the map `PERF_EVENT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PerfEvent {
+    /// `perf_event_attr.type`: a number of `/sys/bus/event_source/devices/*/type`.
+    pub kind: u32,
+    /// Id of the BPF program it runs; 0 for none.
+    pub program: u32,
+    /// `perf_event_attr.config`.
+    pub config: u64,
+    /// Where in the file (uprobe) or function (kprobe), bytes.
+    pub offset: u64,
+    /// Where in the file the semaphore of a USDT probe lies, bytes; 0 for none.
+    pub ref_ctr_offset: u64,
+    /// The file of a uprobe; zero where it is not to be had.
+    pub file: FileKey,
+    /// Bytes of `name`, NUL included; 0 for none.
+    pub name_len: u32,
+    /// 1 where there is an event; 0 where the descriptor is none.
+    pub found: u32,
+    /// Path of the file as it was given, or name of the kernel function.
+    pub name: [u8; PERF_NAME_MAX],
+}
+
+impl PerfEvent {
+    /// No event.
+    pub const NONE: Self = Self {
+        kind: 0,
+        program: 0,
+        config: 0,
+        offset: 0,
+        ref_ctr_offset: 0,
+        file: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
+        name_len: 0,
+        found: 0,
+        name: [0; PERF_NAME_MAX],
+    };
 }
 
 /// `LD_PRELOAD`
@@ -476,10 +562,12 @@ const _: () = {
     assert!(size_of::<Link>() == 32 + 32 + 16 + SEALS_MAX * 32);
     assert!(size_of::<Seal>() == 80);
     assert!(size_of::<Frame>() == 32 + 32 + 16 + USER_MAX);
-    assert!(size_of::<Caller>() == 80);
+    assert!(size_of::<Caller>() == 96 + CALL_WORDS * 8);
     assert!(size_of::<Sample>() == 40);
+    assert!(size_of::<Write>() == 64);
     assert!(size_of::<Env>() == 40 + ENV_MAX);
     assert!(size_of::<SelfCheck>() == 16 + 16 + 64 + 8 + 520);
+    assert!(size_of::<PerfEvent>() == 32 + 32 + 8 + PERF_NAME_MAX);
     assert!(core::mem::offset_of!(Header, kind) == 24);
     // Ring records are 8-byte aligned; no type may ask for more.
     assert!(align_of::<Exec>() == 8 && align_of::<Map>() == 8 && align_of::<Link>() == 8);

@@ -47,7 +47,7 @@ macro_rules! records {
     };
 }
 
-records!(Fork, Exec, Exit, Map, Link, Seal, Frame, Caller, Env, Sample, Opened, Modules);
+records!(Fork, Exec, Exit, Map, Link, Seal, Frame, Caller, Env, Sample, Opened, Modules, Write);
 
 /// Source of zeroes for one helper call: ring memory is not zeroed by the kernel.
 static ZEROES: [u64; WORDS] = [0; WORDS];

@@ -3,10 +3,12 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use sensor_common::counters::COUNTERS as COUNTER_COUNT;
-use sensor_common::record::{InodeKey, SelfCheck};
+use sensor_common::record::{InodeKey, PerfEvent, SelfCheck};
 
 use crate::probe::environ::Scan;
-use crate::state::{FrameKey, FrameState, KnownPair, LinkState, ModulesState};
+use crate::state::{
+    FrameKey, FrameState, KnownPair, LinkState, ModulesState, Reopenings, WritePair, Writes,
+};
 
 /// Ordinary processes' records. A `make -j` makes some 2000 records a second of 700 bytes; the
 /// agent reads every 100 ms.
@@ -63,6 +65,14 @@ pub static LINK_SENT: LruHashMap<InodeKey, u64> = LruHashMap::with_max_entries(4
 #[map]
 pub static FRAMES: LruHashMap<FrameKey, FrameState> = LruHashMap::with_max_entries(512, 0);
 
+/// Who writes into whose memory. Forgetting a pair costs a record.
+#[map]
+pub static WRITES: LruHashMap<WritePair, Writes> = LruHashMap::with_max_entries(1024, 0);
+
+/// Guarded processes that make memory writable after linking. Forgetting one costs records.
+#[map]
+pub static REOPENED: LruHashMap<u32, Reopenings> = LruHashMap::with_max_entries(256, 0);
+
 /// Answer of the program `check`.
 #[map]
 pub static CHECK: Array<SelfCheck> = Array::with_max_entries(1, 0);
@@ -75,12 +85,40 @@ pub fn check_slot() -> Option<&'static mut SelfCheck> {
     Some(unsafe { &mut *slot })
 }
 
+/// Answer of the program `perf_site`.
+#[map]
+pub static PERF_EVENT: Array<PerfEvent> = Array::with_max_entries(1, 0);
+
+/// The only value of `PERF_EVENT`.
+#[inline(always)]
+pub fn perf_event_slot() -> Option<&'static mut PerfEvent> {
+    let slot = PERF_EVENT.get_ptr_mut(0)?;
+    // SAFETY: a live map value of any bytes; the agent runs `perf_site` from one thread at a time.
+    Some(unsafe { &mut *slot })
+}
+
 /// The state of a process that still links.
 #[inline(always)]
 pub fn linking(tgid: u32) -> Option<&'static mut LinkState> {
     let state = LINKING.get_ptr_mut(tgid)?;
     // SAFETY: a live map value of any bytes. A process links in one thread, so no other program
     // holds it; a value that was evicted and given to another process tells a wrong time at worst.
+    Some(unsafe { &mut *state })
+}
+
+/// What was told of a pair; another CPU may count at the same time, and one of the two is lost.
+#[inline(always)]
+pub fn writes(pair: &WritePair) -> Option<&'static mut Writes> {
+    let state = WRITES.get_ptr_mut(pair)?;
+    // SAFETY: a live map value of any bytes.
+    Some(unsafe { &mut *state })
+}
+
+/// What was told of a guarded process; as above.
+#[inline(always)]
+pub fn reopened(tgid: u32) -> Option<&'static mut Reopenings> {
+    let state = REOPENED.get_ptr_mut(tgid)?;
+    // SAFETY: a live map value of any bytes.
     Some(unsafe { &mut *state })
 }
 

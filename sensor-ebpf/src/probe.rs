@@ -9,8 +9,11 @@ mod link;
 mod mapping;
 mod memory;
 mod opened;
+mod perf;
 mod process;
 mod sample;
+mod stack;
+mod write;
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use sensor_common::{Counter, Role};

@@ -16,6 +16,12 @@ use crate::user::UserPtr;
 #[cfg(bpf_target_arch = "x86_64")]
 pub mod number {
     pub const WRITE: u32 = 1;
+    pub const PWRITE64: u32 = 18;
+    pub const WRITEV: u32 = 20;
+    pub const PTRACE: u32 = 101;
+    pub const PWRITEV: u32 = 296;
+    pub const PROCESS_VM_WRITEV: u32 = 311;
+    pub const PWRITEV2: u32 = 328;
     pub const MMAP: u32 = 9;
     pub const MPROTECT: u32 = 10;
     pub const MUNMAP: u32 = 11;
@@ -28,6 +34,12 @@ pub mod number {
 #[cfg(bpf_target_arch = "aarch64")]
 pub mod number {
     pub const WRITE: u32 = 64;
+    pub const WRITEV: u32 = 66;
+    pub const PWRITE64: u32 = 68;
+    pub const PWRITEV: u32 = 70;
+    pub const PTRACE: u32 = 117;
+    pub const PROCESS_VM_WRITEV: u32 = 271;
+    pub const PWRITEV2: u32 = 287;
     pub const MMAP: u32 = 222;
     pub const MPROTECT: u32 = 226;
     pub const MUNMAP: u32 = 215;
@@ -240,4 +252,15 @@ pub fn return_address(ctx: &ProbeContext) -> Option<u64> {
         let _: Option<UserPtr> = None;
         Some(regs.regs[30])
     }
+}
+
+/// Stack and frame pointer at a user-space probe.
+#[inline(always)]
+pub fn stack_registers(ctx: &ProbeContext) -> (u64, u64) {
+    // SAFETY: the context of a uprobe is a `struct pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(bpf_target_arch = "x86_64")]
+    return (regs.rsp, regs.rbp);
+    #[cfg(bpf_target_arch = "aarch64")]
+    return (regs.sp, regs.regs[29]);
 }

@@ -85,3 +85,36 @@ pub struct FrameState {
     /// Explicit, so that the layout has no padding.
     pub reserved: u32,
 }
+
+/// Key of `WRITES`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct WritePair {
+    pub writer: u32,
+    /// 0 where the kernel does not say whose address space it is.
+    pub target: u32,
+    /// `struct mm_struct *`: another program of the same process is another target.
+    pub mm: u64,
+}
+
+/// Writes of one process into another.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Writes {
+    pub told_ns: u64,
+    pub count: u64,
+    /// `WRITE_*` bits since the last record.
+    pub ways: u32,
+    /// Explicit, so that the layout has no padding.
+    pub reserved: u32,
+}
+
+/// How often a process made memory writable within one second.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Reopenings {
+    pub since_ns: u64,
+    pub told: u32,
+    /// Explicit, so that the layout has no padding.
+    pub reserved: u32,
+}

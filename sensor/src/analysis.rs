@@ -8,6 +8,7 @@ mod learn;
 mod origins;
 mod recheck;
 mod waits;
+mod writers;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
-use crate::host::{Body, Directive, Lineage, Observation};
+use crate::host::{Body, CheckReason, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
 use family::Families;
 use hold::Hold;
@@ -25,6 +26,7 @@ use learn::Learner;
 use origins::Origins;
 use recheck::Rechecks;
 use waits::{Due, Waits};
+use writers::Writers;
 
 /// What the analysis counts of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +64,7 @@ pub struct Analysis {
     origins: Origins,
     rechecks: Rechecks,
     waits: Waits,
+    writers: Writers,
     directives: Vec<Directive>,
     notes: Vec<Opened>,
     found: Vec<(&'static str, Severity)>,
@@ -98,6 +101,7 @@ impl Analysis {
             origins: Origins::new(),
             rechecks: Rechecks::new(config.detect.settle),
             waits: Waits::default(),
+            writers: Writers::default(),
             directives: Vec::new(),
             notes: Vec::new(),
             found: Vec::new(),
@@ -110,6 +114,7 @@ impl Analysis {
     /// One observation, in order. Blocks for milliseconds where a check is due.
     pub fn on_observation(&mut self, seen: Observation) -> Vec<IncidentUpdate> {
         let mut updates = self.advance(seen.ktime_ns);
+        self.writers.note(&seen);
         let Some(seen) = self.waits.pass(seen) else { return updates };
         for seen in self.hold.pass(seen) {
             self.judge(seen, 0, &mut updates);
@@ -216,12 +221,14 @@ impl Analysis {
     fn tell_due(&mut self, due: Due, updates: &mut Vec<IncidentUpdate>) {
         match due {
             Due::Finding(seen, draft) => self.tell(&seen, draft, updates),
-            Due::Variable(seen) => self.judge(seen, 0, updates),
+            Due::Held(seen) => self.judge(seen, 0, updates),
         }
     }
 
     fn judge(&mut self, mut seen: Observation, tries: u32, updates: &mut Vec<IncidentUpdate>) {
-        if matches!(seen.body, Body::CheckDue(_)) && !self.check(&mut seen, tries) {
+        if let Body::CheckDue(reason) = seen.body
+            && !self.check(&mut seen, reason, tries)
+        {
             return;
         }
         let answered = self.note_answer(&mut seen);
@@ -237,16 +244,20 @@ impl Analysis {
             login: login.as_ref().and_then(|login| self.baselines.peek(login)),
             detect: &self.detect,
             learning: &self.learning,
+            packages: &self.origins,
         };
-        if let Body::Library(library) = &seen.body {
-            let judged = judge::library(&seen, library, &world);
-            self.origins.judged(seen.process.id, &library.module.path, judged);
-        }
+        let judged = match &seen.body {
+            Body::Library(library) => Some((library, judge::library(&seen, library, &world))),
+            _ => None,
+        };
         let mut drafts = Vec::new();
         for detector in &mut self.detectors {
             detector.observe(&seen, &world, &mut drafts);
         }
         let lessons = Learner::lessons(&seen, &world, &drafts);
+        if let Some((library, judged)) = judged {
+            self.origins.judged(seen.process.id, &library.module.path, judged);
+        }
         self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
         for (seen, draft) in answered {
             self.tell(&seen, draft, updates);
@@ -266,8 +277,8 @@ impl Analysis {
     }
 
     /// Runs a due check; false where there is nothing to judge (yet).
-    fn check(&mut self, seen: &mut Observation, tries: u32) -> bool {
-        match self.checker.check(seen.process.id) {
+    fn check(&mut self, seen: &mut Observation, reason: CheckReason, tries: u32) -> bool {
+        match self.checker.check(seen.process.id, reason) {
             Ok(report) => {
                 self.tally.checks += 1;
                 self.tally.slots_checked += report.slots_checked;
@@ -282,7 +293,7 @@ impl Analysis {
                 self.tally.checks_failed += u64::from(!again);
                 false
             }
-            Err(CheckFailed::Gone) => false,
+            Err(CheckFailed::Gone | CheckFailed::PutOff) => false,
             Err(CheckFailed::Other(_)) => {
                 self.tally.checks_failed += 1;
                 false
@@ -305,6 +316,7 @@ impl Analysis {
             *count += 1;
         }
         self.origins.add_to(&seen.process.program.subject, &mut draft.evidence);
+        self.writers.add_to(seen, &mut draft.evidence);
         self.found.push((draft.detector, draft.severity));
         let (lineage, served) = (lineage(seen, &draft), seen.connection.is_some());
         let finding = finding(&self.host, seen, draft);
@@ -323,6 +335,10 @@ impl std::fmt::Debug for Analysis {
 
 /// A helper below a connection counts for its sshd.
 fn lineage(seen: &Observation, draft: &Draft) -> Lineage {
+    // Measured by the host's baseline, but a story of whoever instruments it.
+    if matches!(seen.body, Body::Instrument(_)) {
+        return seen.process.lineage.clone();
+    }
     match &seen.process.lineage {
         Lineage::Program(_) => Lineage::Program(draft.program.subject.clone()),
         sshd @ Lineage::Sshd(_) => sshd.clone(),

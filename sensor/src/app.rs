@@ -4,11 +4,14 @@
 //! its own because a slot check blocks for milliseconds. Nothing here waits for what is downstream.
 
 mod adapters;
+mod allowance;
 mod analysis;
 mod code;
 mod incidents;
+mod instrument;
 mod kernel;
 mod loader_files;
+mod slots;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,10 +70,11 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let (functions, roles): (Vec<_>, Vec<_>) =
         host.directives().into_iter().partition(Directive::needs_probes);
     kernel.apply(roles);
-    let (programs, probes) = blocking(move || {
+    let (programs, probes, perf_events) = blocking(move || {
         let probes = programs.attach()?;
         programs.apply(functions);
-        Ok::<_, Failure>((programs, probes))
+        let perf_events = programs.perf_events();
+        Ok::<_, Failure>((programs, probes, perf_events))
     })
     .await??;
     kernel.serve_metrics(&metrics, programs.memory(), programs.programs())?;
@@ -89,6 +93,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         own_probes,
     };
     let (intake, analysis) = thread.start()?;
+    let instruments = instrument::start(&config, perf_events, &intake, &status, &metrics);
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
     let (files, unwatched) = {
@@ -109,7 +114,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     };
     let ended = line.run(source, wanted, &mut stop).await;
     // Dropping the line ends the analysis, which writes what it has learned.
-    drop(line);
+    drop((line, instruments));
     if spawn_blocking(move || analysis.join()).await.is_ok_and(|joined| joined.is_err()) {
         status.failed("analysis", "its thread has panicked");
     }

@@ -42,6 +42,8 @@ pub struct Config {
     pub provenance: bool,
     /// The watch over the loader's files.
     pub watch: Watch,
+    /// The rounds of checks.
+    pub patrol: Patrol,
 }
 
 /// The HTTP listener.
@@ -139,6 +141,16 @@ pub struct Watch {
     pub compare_every: Duration,
 }
 
+/// The rounds in which running processes are checked though nothing happened to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patrol {
+    /// Length of a round: each guarded program is checked once in it, root daemons once in ten, and
+    /// other programs once in sixty. `None` is never.
+    pub every: Option<Duration>,
+    /// CPU time that checks of programs that are not guarded may take of each second.
+    pub cpu_per_second: Duration,
+}
+
 impl Config {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] where none is given. Every key has a
     /// default, so a missing default file is an empty one; a missing file that was asked for is an
@@ -196,37 +208,91 @@ impl Default for Config {
             probes: Probes::default(),
             provenance: true,
             watch: Watch { roots: 1024, compare_every: Duration::from_secs(2) },
+            patrol: Patrol {
+                every: Some(Duration::from_mins(1)),
+                cpu_per_second: Duration::from_millis(2),
+            },
         }
     }
 }
 
+/// Where Debian 11 to 13, Ubuntu, Fedora, SUSE and Alpine put them. `/bin` and `/sbin` are for
+/// distributions without a merged `/usr`.
 fn default_guarded() -> Vec<GuardedProgram> {
-    [
-        ("/usr/sbin/sshd", true),
-        ("/usr/lib/openssh/sshd-session", true),
-        ("/usr/lib/openssh/sshd-auth", true),
-        ("/usr/libexec/openssh/sshd-session", true),
-        ("/usr/libexec/openssh/sshd-auth", true),
-        ("/usr/bin/sudo", false),
-        ("/usr/bin/su", false),
-        ("/usr/bin/login", false),
-    ]
-    .into_iter()
-    .map(|(path, sshd)| GuardedProgram { path: PathBuf::from(path), sshd })
-    .collect()
+    const SSHD: [&str; 5] = [
+        "/usr/sbin/sshd",
+        "/usr/lib/openssh/sshd-session",
+        "/usr/lib/openssh/sshd-auth",
+        "/usr/libexec/openssh/sshd-session",
+        "/usr/libexec/openssh/sshd-auth",
+    ];
+    const OTHERS: [&str; 21] = [
+        "/usr/bin/sudo",
+        "/usr/bin/su",
+        "/bin/su",
+        "/usr/bin/login",
+        "/bin/login",
+        // What pam_unix asks where it may not read the shadow file itself.
+        "/usr/sbin/unix_chkpwd",
+        "/sbin/unix_chkpwd",
+        "/usr/lib/polkit-1/polkitd",
+        "/usr/libexec/polkitd",
+        "/usr/lib/polkit-1/polkit-agent-helper-1",
+        "/usr/libexec/polkit-agent-helper-1",
+        "/usr/lib/policykit-1/polkitd",
+        "/usr/lib/policykit-1/polkit-agent-helper-1",
+        "/usr/sbin/cron",
+        "/usr/sbin/crond",
+        "/usr/sbin/dropbear",
+        "/usr/sbin/openvpn",
+        "/usr/lib/ipsec/charon",
+        "/usr/sbin/charon-systemd",
+        "/usr/libexec/ipsec/charon",
+        "/usr/libexec/strongswan/charon",
+    ];
+    let sshd = SSHD.map(|path| (path, true));
+    let others = OTHERS.map(|path| (path, false));
+    sshd.into_iter()
+        .chain(others)
+        .map(|(path, sshd)| GuardedProgram { path: PathBuf::from(path), sshd })
+        .collect()
 }
 
+/// What the guarded programs import to decide about somebody, by the dynamic symbols of Debian 12's
+/// and 13's packages (`readelf --dyn-syms`): none of them runs more than a few times a login.
+///
+/// * sshd 9.2: `RSA_public_decrypt`, `ECDSA_do_verify`, `DSA_do_verify`, `crypt`; 10.0:
+///   `EVP_DigestVerify`. Ed25519 is code of its own.
+/// * libpam's: sshd, `sudoers.so`, su, login, `polkit-agent-helper-1`,
+///   `openvpn-plugin-auth-pam.so` and strongSwan's `xauth-pam` authenticate; cron only asks for
+///   `pam_acct_mgmt`, `pam_setcred` and `pam_open_session`. `pam_get_authtok` is how modules
+///   (`pam_unix.so`, `pam_pwhistory.so`) come by a password.
+/// * libcrypt's: sshd and dropbear `crypt`, `pam_unix.so` and `unix_chkpwd` `crypt_r`. Dropbear's
+///   signatures are checked by code of its own.
+/// * `polkit_authorization_result_new`: polkitd's answer to who may.
+/// * `OpenVPN` 2.6 leaves it to libssl, which imports `X509_verify_cert`, `EVP_DigestVerify` and
+///   `EVP_DigestVerifyFinal`.
+/// * strongSwan 5.9's `openssl` plugin: `EVP_DigestVerify` and its `Final`, `EVP_PKEY_verify` and
+///   `EVP_PKEY_verify_recover`.
 fn default_functions() -> Vec<GuardedFunction> {
     [
         ("libcrypto.so", "RSA_public_decrypt"),
         ("libcrypto.so", "ECDSA_do_verify"),
+        ("libcrypto.so", "DSA_do_verify"),
         ("libcrypto.so", "EVP_DigestVerify"),
+        ("libcrypto.so", "EVP_DigestVerifyFinal"),
         ("libcrypto.so", "EVP_PKEY_verify"),
+        ("libcrypto.so", "EVP_PKEY_verify_recover"),
+        ("libcrypto.so", "X509_verify_cert"),
         ("libpam.so", "pam_authenticate"),
         ("libpam.so", "pam_acct_mgmt"),
+        ("libpam.so", "pam_setcred"),
         ("libpam.so", "pam_open_session"),
+        ("libpam.so", "pam_chauthtok"),
+        ("libpam.so", "pam_get_authtok"),
         ("libcrypt.so", "crypt"),
         ("libcrypt.so", "crypt_r"),
+        ("libpolkit-gobject-1.so", "polkit_authorization_result_new"),
     ]
     .into_iter()
     .map(|(library, symbol)| GuardedFunction {

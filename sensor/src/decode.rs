@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 
 use crate::event::{
     Caller, Env, Event, EventBody, Exec, Exit, FileFacts, Fork, Frame, InodeKey, Link, Map,
-    Modules, Opened, Sample, Seal, Stack, WalkedPath,
+    Modules, Opened, Sample, Seal, Stack, WalkedPath, Write,
 };
 
 const AF_INET: u16 = 2;
@@ -98,6 +98,7 @@ fn body(kind: Kind, bytes: &[u8]) -> Result<EventBody, DecodeError> {
         Kind::Frame => EventBody::Frame(frame(&record(kind, bytes)?)?),
         Kind::Caller => EventBody::Caller(caller(&record(kind, bytes)?)),
         Kind::Env => EventBody::Env(env(&record(kind, bytes)?)?),
+        Kind::Write => EventBody::Write(write(&record(kind, bytes)?)),
         Kind::Sample => EventBody::Sample(Sample { ip: record::<record::Sample>(kind, bytes)?.ip }),
         Kind::Opened => EventBody::Opened(Box::new(opened(&record(kind, bytes)?))),
         Kind::Modules => EventBody::Modules(Box::new(modules(&record(kind, bytes)?)?)),
@@ -219,7 +220,11 @@ fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
 }
 
 fn caller(wire: &record::Caller) -> Caller {
-    Caller { usage: wire.usage, ip: wire.ip, return_address: wire.return_address }
+    let record::Caller { usage, ip, return_address, sp, fp, words, .. } = *wire;
+    let words = if sp == 0 { Box::default() } else { Box::from(words) };
+    // On aarch64 the link register is where the function returns to.
+    let lr = if cfg!(target_arch = "aarch64") { return_address } else { 0 };
+    Caller { usage, ip, return_address, stack: Stack { ip, sp, fp, lr, words } }
 }
 
 fn env(wire: &record::Env) -> Result<Env, DecodeError> {
@@ -231,6 +236,17 @@ fn env(wire: &record::Env) -> Result<Env, DecodeError> {
         // The kernel side keeps room for the NUL, so a text that fills it was cut.
         truncated: len >= record::ENV_MAX - 1,
     })
+}
+
+fn write(wire: &record::Write) -> Write {
+    Write {
+        target_tgid: (wire.target_tgid != 0).then_some(wire.target_tgid),
+        target_role: Role(wire.target_role),
+        ways: wire.ways,
+        asked: told(wire.asked),
+        count: wire.count,
+        addr: known(wire.addr),
+    }
 }
 
 fn known(value: u64) -> Option<u64> {
@@ -400,7 +416,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(kind in 0u16..15, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
+        fn no_bytes_panic(kind in 0u16..16, mut bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {
             if let Some(at) = bytes.get_mut(24..26) {
                 at.copy_from_slice(&kind.to_ne_bytes());
             }
@@ -409,10 +425,10 @@ mod tests {
 
         #[test]
         fn no_content_of_a_right_length_panics(
-            kind in 1u16..13,
+            kind in 1u16..14,
             seed in proptest::collection::vec(any::<u8>(), 4300),
         ) {
-            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 80, 296, 40, 4208, 2600];
+            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 2144, 296, 40, 4208, 2600, 64];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

@@ -8,16 +8,22 @@ mod auth_cpu_shift;
 mod check;
 mod dlopen_unexpected;
 mod foreign_caller;
+mod foreign_probe;
 mod got_redirected;
+mod instruments;
 pub(crate) mod judge;
+mod kernel_hook;
 mod library_unexpected;
 mod library_unowned;
 mod library_writable_path;
 mod link_time_shift;
 mod loader_config_changed;
 mod module_unlinked;
+mod pam_stack_changed;
 mod preauth_exec;
 mod preload_env;
+pub(crate) mod relro_reopened;
+pub(crate) mod remote_write;
 mod streak;
 mod text_patched;
 pub(crate) mod timing;
@@ -45,6 +51,15 @@ pub(crate) struct World<'a> {
     pub(crate) detect: &'a Detect,
     /// When a baseline is settled.
     pub(crate) learning: &'a Learning,
+    /// Where files come from.
+    pub(crate) packages: &'a dyn Brought,
+}
+
+/// What is known of where files come from.
+pub(crate) trait Brought: std::fmt::Debug {
+    /// The package that has brought the file at `path` as it is now, in words; `None` where none
+    /// has, the file is not what it brought, or nobody knows yet.
+    fn brought(&self, path: &str) -> Option<String>;
 }
 
 /// A verdict before it has a time, a host and an id.
@@ -81,6 +96,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
     vec![
         Box::new(preload_env::PreloadEnv),
         Box::new(loader_config_changed::LoaderConfigChanged),
+        Box::new(pam_stack_changed::PamStackChanged),
         Box::new(library_unexpected::LibraryUnexpected),
         Box::new(library_unowned::LibraryUnowned),
         Box::new(library_writable_path::LibraryWritablePath),
@@ -90,7 +106,11 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(got_redirected::GotRedirected),
         Box::new(text_patched::TextPatched),
         Box::new(module_unlinked::ModuleUnlinked),
+        Box::new(remote_write::RemoteWrite),
+        Box::new(relro_reopened::RelroReopened),
         Box::new(foreign_caller::ForeignCaller),
+        Box::new(foreign_probe::ForeignProbe),
+        Box::new(kernel_hook::KernelHook),
         Box::new(preauth_exec::PreauthExec),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),
     ]

@@ -3,6 +3,7 @@
 mod ask;
 mod guarded;
 mod kernel;
+mod limit;
 mod place;
 mod privilege;
 
@@ -16,6 +17,7 @@ use crate::config::{Config, LoadError};
 use crate::probe::ProbeReport;
 
 pub use ask::{Live, LiveState};
+pub use limit::{LIMITS, Limit};
 pub(crate) use privilege::missing_capabilities;
 
 /// How a check came out.

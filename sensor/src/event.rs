@@ -57,6 +57,8 @@ pub enum EventBody {
     Opened(Box<Opened>),
     /// Where a guarded process has its code, now that it is linked.
     Modules(Box<Modules>),
+    /// The process wrote into another's memory.
+    Write(Write),
 }
 
 impl EventBody {
@@ -75,6 +77,7 @@ impl EventBody {
             Self::Sample(_) => Kind::Sample,
             Self::Opened(_) => Kind::Opened,
             Self::Modules(_) => Kind::Modules,
+            Self::Write(_) => Kind::Write,
         }
     }
 }
@@ -84,6 +87,23 @@ impl EventBody {
 pub struct Sample {
     /// Address in user space.
     pub ip: u64,
+}
+
+/// See [`sensor_common::record::Write`].
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    /// Whose memory; `None` where the kernel does not say.
+    pub target_tgid: Option<u32>,
+    /// What it means to the kernel side.
+    pub target_role: Role,
+    /// `WRITE_*` bits since the last record of this pair.
+    pub ways: u32,
+    /// The target's id in the writer's PID namespace, or with `WRITE_MEM` the descriptor.
+    pub asked: Option<u32>,
+    /// Writes of this pair so far.
+    pub count: u64,
+    /// Where this one goes.
+    pub addr: Option<u64>,
 }
 
 /// See [`sensor_common::record::Fork`].
@@ -265,7 +285,7 @@ pub struct Frame {
 }
 
 /// See [`sensor_common::record::Caller`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// Use so far.
     pub usage: Usage,
@@ -273,6 +293,8 @@ pub struct Caller {
     pub ip: u64,
     /// Where it returns to.
     pub return_address: u64,
+    /// What says who called into the library; without words where it is not told.
+    pub stack: Stack,
 }
 
 /// See [`sensor_common::record::Env`].

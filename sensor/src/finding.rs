@@ -243,6 +243,38 @@ pub enum Evidence {
         /// Of replaced code: bytes that are not the file's.
         differing: Option<u64>,
     },
+    /// A process that wrote into the memory of the one that the finding is about.
+    Writer {
+        /// Thread group id in the initial PID namespace.
+        pid: u32,
+        /// Path of its executable, as the host sees it.
+        exe: String,
+        /// Arguments, cut at a bound.
+        cmdline: Vec<String>,
+        /// Real user id.
+        uid: u32,
+        /// Executables of its ancestors, parent first.
+        ancestors: Vec<String>,
+        /// `ptrace`, `process_vm_writev`, `/proc/PID/mem`.
+        ways: Vec<String>,
+        /// Writes so far, about.
+        times: u64,
+        /// Where one of them went, `module+offset`; empty where that is not known.
+        place: String,
+    },
+    /// A program made memory of a file writable after it had been linked.
+    Protection {
+        /// Path of the file.
+        module: String,
+        /// Where it begins, `module+offset`, with the nearest symbol.
+        place: String,
+        /// Bytes.
+        length: u64,
+        /// What was asked for: `rw-`, `rwx`.
+        access: String,
+        /// The loader had sealed it: RELRO.
+        relro: bool,
+    },
     /// A measured time against its baseline.
     Timing {
         /// What was measured, e.g. `link_cpu`, `auth_cpu`.
@@ -290,6 +322,33 @@ pub enum Evidence {
         /// Entries it had for a moment only.
         meanwhile: Vec<String>,
     },
+    /// A service of PAM or a module of it has changed.
+    PamStack {
+        /// Its path, as programs below that root see it.
+        file: String,
+        /// `PAM service` or `PAM module`.
+        what: String,
+        /// The root it stands in, as the host sees it.
+        root: String,
+        /// What was done: `created`, `written`, `renamed_into_place`, `mounted_over`, …; empty where
+        /// only the difference was found.
+        actions: Vec<String>,
+        /// Its lines before, or the build-id of the module.
+        before: String,
+        /// The same now.
+        after: String,
+        /// Lines it has gained.
+        added: Vec<String>,
+        /// Lines it has lost.
+        removed: Vec<String>,
+        /// Lines it had for a moment only.
+        meanwhile: Vec<String>,
+        /// Services that have these lines: the file's own, and those that include it.
+        services: Vec<String>,
+        /// Those of them by which authentication succeeds now though every module that wants proof
+        /// refuses, and did not before.
+        opened: Vec<String>,
+    },
     /// A program executed.
     Exec {
         /// Path.
@@ -307,6 +366,25 @@ pub enum Evidence {
         authenticated: bool,
         /// Seconds from accept to this evidence.
         since_accept_seconds: f64,
+    },
+    /// Something instruments the host or one of its files.
+    Instrument {
+        /// What it is: `uprobe`, `BPF program`, `kernel module`, …
+        what: String,
+        /// Its name.
+        name: String,
+        /// The file it sits in, of a uprobe.
+        file: Option<String>,
+        /// Where in that file, bytes, hex.
+        offset: Option<String>,
+        /// The function there, and how far in it.
+        symbol: Option<String>,
+        /// Executable of the process that holds it.
+        owner: Option<String>,
+        /// That executable's package.
+        package: Option<String>,
+        /// What else is known of it.
+        details: Vec<String>,
     },
     /// The same was seen again; added where findings are joined.
     Repeated {

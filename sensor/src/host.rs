@@ -25,6 +25,7 @@ mod observe;
 mod opened;
 mod outside;
 mod patient;
+mod patrol;
 mod pipeline;
 mod place;
 mod preload;
@@ -38,6 +39,7 @@ mod tracker;
 mod variable;
 mod watched;
 mod who;
+mod writes;
 
 pub use aside::Aside;
 pub(crate) use build_id::read as build_id_of;
@@ -48,8 +50,8 @@ pub use directive::{Directive, Watch};
 pub use module::{ModuleId, inode_text};
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
-    Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Traced, Verdict,
-    seconds,
+    Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Reopened, Traced,
+    Verdict, Written, seconds,
 };
 pub use opened::{Asked, Opening};
 pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat};

@@ -7,6 +7,7 @@ mod join;
 mod key;
 mod limit;
 mod loader_files;
+mod pam;
 #[cfg(test)]
 mod sample;
 mod score;
@@ -17,6 +18,7 @@ mod story;
 mod tests;
 mod text;
 mod title;
+mod writes;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

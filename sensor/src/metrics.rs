@@ -118,16 +118,20 @@ define! {
     verify_slots: IntCounterVec = "halfsecond_verify_slots_total" ["verdict"];
     /// Seconds one check of a process took.
     verify_duration: Histogram = "halfsecond_verify_duration_seconds" => VERIFY_BUCKETS;
+    /// Rounds of checks over everything that were begun because checks had been dropped.
+    verify_sweeps: IntCounter = "halfsecond_verify_sweeps_total";
     /// CPU seconds from exec to the end of linking, by class of program (guarded or other).
     link_cpu: HistogramVec = "halfsecond_link_cpu_seconds" ["class"] => LINK_BUCKETS;
     /// CPU seconds an sshd spent up to the verdict on an authentication attempt.
     auth_cpu: HistogramVec = "halfsecond_auth_cpu_seconds" ["method", "verdict"] => AUTH_BUCKETS;
-    /// Events of the watch over the loader's files: `matched` one, `noise` (another name in the same
-    /// directory), `unknown`, or events lost (`overflow`, `malformed`).
+    /// Events of the watch over the loader's and PAM's files: `matched` one, `noise` (another name in
+    /// the same directory), `unknown`, or events lost (`overflow`, `malformed`).
     watch_events: IntCounterVec = "halfsecond_watch_events_total" ["outcome"];
-    /// Roots (of the host, containers, chroots) whose loader's files are watched, `compared` only,
-    /// or left out (`over_limit`, `failed`).
+    /// Roots (of the host, containers, chroots) whose loader's and PAM's files are watched, `compared`
+    /// only, or left out (`over_limit`, `failed`).
     watch_roots: IntGaugeVec = "halfsecond_watch_roots" ["state"];
+    /// What instruments this host beside the sensor, by kind, at the latest survey.
+    instruments_foreign: IntGaugeVec = "halfsecond_instruments_foreign" ["kind"];
     /// Requests answered over HTTP, by status code.
     http_requests: IntCounterVec = "halfsecond_http_requests_total" ["code"];
     /// Times the page at /metrics could not be written.
@@ -192,6 +196,7 @@ impl Metrics {
         self.processes.set(i64::try_from(now.processes).unwrap_or(0));
         raise(&self.files_unprobed, now.unwatched);
         raise(&self.reads_given_up, now.given_up);
+        raise(&self.verify_sweeps, now.sweeps);
     }
 
     /// Takes over how many probes there are.
@@ -230,6 +235,9 @@ impl Metrics {
         for outcome in ["matched", "noise", "unknown", "overflow", "malformed"] {
             self.watch_events.with_label_values(&[outcome]);
         }
+        for kind in crate::instrument::KINDS {
+            self.instruments_foreign.with_label_values(&[kind]);
+        }
         for severity in SEVERITIES {
             self.incidents.with_label_values(&[severity]);
             self.incidents_open.with_label_values(&[severity]);
@@ -265,6 +273,7 @@ pub const fn kind_label(kind: Kind) -> &'static str {
         Kind::Sample => "sample",
         Kind::Opened => "opened",
         Kind::Modules => "modules",
+        Kind::Write => "write",
     }
 }
 

@@ -77,6 +77,7 @@ pub fn loader_config(config: &Config) -> LoaderConfig {
 pub fn try_out(config: &Config) -> Vec<ProbeReport> {
     let mut probes = try_kernel_side(config);
     probes.push(crate::watch::try_out());
+    probes.push(crate::instrument::try_out());
     probes
 }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::detect::remote_write::asks_whose;
 use crate::host::{Body, Observation, Owners};
 use worker::{Message, Worker};
 
@@ -61,8 +62,8 @@ impl Provenance {
         Ok(Self { messages: Mutex::new(messages), counts })
     }
 
-    /// Asks where a library came from, if `seen` is one, or whose those are that a variable names, and
-    /// notes in it that the answer follows. Never blocks.
+    /// Asks where a library came from, if `seen` is one, or whose those are that a variable or a service
+    /// of PAM names, and notes in it that the answer follows. Never blocks.
     pub fn look(&self, seen: &mut Observation) {
         if !is_question(seen) {
             return;
@@ -77,6 +78,8 @@ impl Provenance {
             match &mut seen.body {
                 Body::Library(library) => library.asked = true,
                 Body::Environment(variable) => variable.owners = Owners::Asked,
+                Body::LoaderConfig(change) => change.owners = Owners::Asked,
+                Body::Written(written) => written.owners = Owners::Asked,
                 _ => {}
             }
         }
@@ -100,6 +103,14 @@ fn is_question(seen: &Observation) -> bool {
             let found = variable.libraries.iter().any(|library| library.file.is_some());
             found && !seen.process.program.guarded()
         }
+        // A package manager writes its records after the files: it would be answered wrongly now,
+        // and for long.
+        Body::LoaderConfig(change) => {
+            let packages = change.tool.as_ref().is_some_and(|tool| tool.packages);
+            let found = change.libraries.iter().any(|module| module.file.is_some());
+            change.role.is_pam() && found && !packages && change.owners == Owners::NotAsked
+        }
+        Body::Written(written) => asks_whose(&written.writer),
         _ => false,
     }
 }

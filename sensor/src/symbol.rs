@@ -205,6 +205,14 @@ pub fn find_symbol_offset(file: &File, name: &str) -> Result<Option<FileOffset>,
     Ok(offset.map(|(offset, _)| FileOffset(offset)))
 }
 
+/// The function nearest to a file offset, at or below it, and the distance, bytes; `None` where no
+/// code is loaded from there, or nothing has a name.
+pub fn name_at(file: &File, offset: u64) -> Result<Option<(String, u64)>, ElfError> {
+    let functions = Functions::read(file)?;
+    let vaddr = functions.headers.vaddr_of(offset, true);
+    Ok(vaddr.and_then(|vaddr| functions.table.nearest(&functions.dynamic, vaddr)))
+}
+
 /// Address in the file at which a program's own code begins.
 pub fn find_entry(file: &File) -> Result<u64, ElfError> {
     Ok(Headers::read(file)?.entry)

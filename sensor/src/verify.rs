@@ -34,6 +34,7 @@ mod rest;
 mod scope;
 mod target;
 mod text;
+mod warm;
 pub(crate) mod width;
 
 use std::thread;
@@ -46,9 +47,10 @@ use self::layout::{Files, Layout};
 use self::link_map::Bounds;
 use self::loader::Program;
 use self::plan::Plans;
-use self::process::Process;
+use self::process::{Opened, Process};
 use self::rest::Threads;
 use self::text::TextChecker;
+use self::warm::Warm;
 
 pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
@@ -78,6 +80,10 @@ pub struct Limits {
     pub plan_entries: usize,
     /// Computed expectations kept: bytes.
     pub plan_bytes: usize,
+    /// What clean processes looked like: entries.
+    pub image_entries: usize,
+    /// What clean processes looked like: bytes.
+    pub image_bytes: usize,
     /// Time one look at a process may take.
     pub time: Duration,
     /// Wait before a deviation is looked at again; only unchanged ones count.
@@ -99,6 +105,7 @@ pub struct Verifier {
     plans: Plans,
     vdso: Vdso,
     code: TextChecker,
+    warm: Warm,
 }
 
 /// How much a [`Verifier`] remembers.
@@ -112,6 +119,10 @@ pub struct Held {
     pub plans: usize,
     /// Heap bytes of the expectations.
     pub plan_bytes: usize,
+    /// Clean processes that are known again; forks of one program are one.
+    pub images: usize,
+    /// Heap bytes of what they looked like.
+    pub image_bytes: usize,
 }
 
 // === impl Limits ===
@@ -125,6 +136,8 @@ impl Default for Limits {
             file_bytes: 12 << 20,
             plan_entries: 512,
             plan_bytes: 4 << 20,
+            image_entries: 4096,
+            image_bytes: 2 << 20,
             time: Duration::from_secs(10),
             recheck_after: Duration::from_millis(30),
             settle_tries: SETTLE_TRIES,
@@ -146,21 +159,30 @@ impl Verifier {
     pub fn knowing(limits: Limits, own: OwnProbes) -> Self {
         let files = Files::new(limits.file_entries, limits.file_bytes, limits.depth);
         let plans = Plans::new(limits.plan_entries, limits.plan_bytes);
-        Self { limits, files, plans, vdso: Vdso::own(), code: TextChecker::new(own) }
+        let warm = Warm::new(limits.image_entries, limits.image_bytes);
+        Self { limits, files, plans, vdso: Vdso::own(), code: TextChecker::new(own), warm }
     }
 
     /// Checks one process now. Deviations are looked at twice, [`Limits::recheck_after`] apart
     /// (the calling thread sleeps), and reported only if both looks agree, or if the process ended
     /// between them ([`Gap::Unconfirmed`]): a login may be over before the second.
+    ///
+    /// A process that was found clean and is as it was then, or is as another one was, costs far
+    /// less than the first look.
     pub fn check(&mut self, pid: u32) -> Result<Report, VerifyError> {
-        let first = self.settled_report(pid)?;
+        self.check_to(pid, self.limits.depth)
+    }
+
+    /// The same to another depth than [`Limits::depth`].
+    pub fn check_to(&mut self, pid: u32, depth: Depth) -> Result<Report, VerifyError> {
+        let first = self.settled_report(pid, depth)?;
         if first.is_clean() && first.settled {
             return Ok(first);
         }
         let earlier = Threads::of(pid);
         thread::sleep(self.limits.recheck_after);
         let before = Threads::of(pid);
-        let second = self.settled_report(pid);
+        let second = self.settled_report(pid, depth);
         let mut both = first.confirmed_by(second)?;
         // Not even two looks tell a library that is being loaded or unloaded from a hidden one.
         if !both.text.strays.is_empty() && !earlier.moved_on(&before, &Threads::of(pid)) {
@@ -173,14 +195,20 @@ impl Verifier {
     /// What is remembered at the moment.
     pub fn held(&self) -> Held {
         let ((files, file_bytes), (plans, plan_bytes)) = (self.files.held(), self.plans.held());
-        Held { files, file_bytes, plans, plan_bytes }
+        let (images, image_bytes) = self.warm.held();
+        Held { files, file_bytes, plans, plan_bytes, images, image_bytes }
+    }
+
+    /// Looks that found a process as it was when it was found clean.
+    pub fn known_again(&self) -> u64 {
+        self.warm.known
     }
 
     /// One look, repeated while the process is being linked or changes under the look.
-    fn settled_report(&mut self, pid: u32) -> Result<Report, VerifyError> {
+    fn settled_report(&mut self, pid: u32, depth: Depth) -> Result<Report, VerifyError> {
         let mut tries = 1;
         loop {
-            match self.look(pid) {
+            match self.look(pid, depth) {
                 Err(VerifyError::NotSettled { .. } | VerifyError::Malformed { .. })
                     if tries < self.limits.settle_tries =>
                 {
@@ -192,11 +220,20 @@ impl Verifier {
         }
     }
 
-    fn look(&mut self, pid: u32) -> Result<Report, VerifyError> {
-        self.look_at(&Process::open(pid)?)
+    fn look(&mut self, pid: u32, depth: Depth) -> Result<Report, VerifyError> {
+        let opened = Opened::new(pid)?;
+        let key = self.warm.key(&opened, depth);
+        if let Some(report) = self.warm.look(&opened, &key) {
+            return Ok(report);
+        }
+        let process = opened.parse(Some(self.warm.record()))?;
+        let report = self.look_at(&process, depth)?;
+        self.warm.remember(key, process, &report);
+        Ok(report)
     }
 
-    fn look_at(&mut self, process: &Process) -> Result<Report, VerifyError> {
+    fn look_at(&mut self, process: &Process, depth: Depth) -> Result<Report, VerifyError> {
+        self.files.depth = depth;
         let pid = process.pid;
         let budget = Budget::new(pid, self.limits.time);
         let gone = || VerifyError::Gone { pid };
@@ -213,7 +250,7 @@ impl Verifier {
         let files = &mut self.files;
         let layout =
             Layout::build(process, maps, loader, linked.linkage, files, budget, &mut gaps)?;
-        let plan = self.plans.get(&layout, self.limits.depth, budget)?;
+        let plan = self.plans.get(&layout, depth, budget)?;
         if plan.scopes.order_differs {
             gaps.push(Gap::LinkOrder);
         }
@@ -334,75 +371,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(mismatches: usize, settled: bool) -> Report {
-        let module = ModuleRef { path: "/x".to_owned(), dev: 1, ino: 1, build_id: None };
-        let target = Target {
-            addr: 0x10,
-            module: Some(module.clone()),
-            offset: None,
-            symbol: None,
-            symbol_offset: None,
-            memory: None,
-        };
-        let mismatch = |at: usize| SlotMismatch {
-            module: module.clone(),
-            slot_vaddr: at as u64,
-            slot_addr: at as u64,
-            kind: SlotKind::JumpSlot,
-            category: Category::Redirected,
-            symbol: None,
-            version: None,
-            expected: target.clone(),
-            actual: target.clone(),
-        };
-        Report {
-            pid: 1,
-            start_ticks: 1,
-            slots_checked: 1,
-            slots: SlotCounts::default(),
-            skipped: Skipped::default(),
-            slots_lenient: 0,
-            slots_ifunc: 0,
-            modules: 1,
-            mismatches: (0..mismatches).map(mismatch).collect(),
-            gaps: Vec::new(),
-            settled,
-            linkage: Linkage::Glibc,
-            preloads: Vec::new(),
-            audit: None,
-            namespaces: Vec::new(),
-            text: Text::default(),
-        }
-    }
-
-    #[test]
-    fn only_what_both_looks_saw_is_reported() {
-        let both = report(2, true).confirmed_by(Ok(report(1, true))).unwrap();
-        assert_eq!((both.mismatches.len(), both.settled, both.gaps.len()), (1, true, 0));
-        let later = report(0, true).confirmed_by(Ok(report(1, true))).unwrap();
-        assert!(later.mismatches.is_empty());
-    }
-
-    #[test]
-    fn a_process_that_ends_between_the_looks_is_reported_as_unconfirmed() {
-        let gone = || Err(VerifyError::Gone { pid: 1 });
-        let once = report(1, true).confirmed_by(gone()).unwrap();
-        assert_eq!((once.mismatches.len(), once.gaps.as_slice()), (1, &[Gap::Unconfirmed][..]));
-        // Seen in motion, or nothing seen: no report.
-        assert!(report(1, false).confirmed_by(gone()).is_err());
-        assert!(report(0, true).confirmed_by(gone()).is_err());
-        let malformed = Err(VerifyError::NotSettled { pid: 1 });
-        assert!(report(1, true).confirmed_by(malformed).is_err());
-    }
-
-    #[test]
-    fn a_verifier_can_move_to_a_worker_thread() {
-        fn is_send<T: Send>() {}
-        is_send::<Verifier>();
-        is_send::<Report>();
-        is_send::<VerifyError>();
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! The watch over the files that tell the loader what to load, in every root of the host.
+//! The watch over the files that tell the loader what to load and PAM whom to let in, in every root
+//! of the host.
 //!
 //! fanotify marks on the files and on the directories their names stand in tell who does something
 //! to them, at once and however it is done: by a relative path, a descriptor, a link, a
@@ -11,6 +12,7 @@ mod change;
 mod describe;
 mod examine;
 mod keep;
+mod pam;
 mod parse;
 mod pending;
 mod prober;
@@ -38,7 +40,7 @@ use crate::config::Watch as Settings;
 use crate::metrics::Metrics;
 use crate::probe::ProbeReport;
 
-pub use change::{Action, Actor, Change, LoaderConfig, Preloaded, Root, Tool, Touch};
+pub use change::{Action, Actor, Change, LoaderConfig, PamEffect, Preloaded, Root, Tool, Touch};
 pub use spot::Role;
 
 /// Changes on their way.
@@ -66,7 +68,7 @@ pub struct Watch {
 
 impl Watch {
     /// Starts it: when this returns, every root of the host has been looked at and marked, which
-    /// takes about a millisecond each. Where it cannot be had, the report says why.
+    /// takes about a millisecond each, some more with modules of PAM. Where it cannot be had, the report says why.
     pub fn start(
         settings: Settings,
         state_dir: &Path,

@@ -3,7 +3,9 @@
 //! Every round starts each arm in turn and runs every workload under it, so that whatever else
 //! the machine does hits all arms alike. An arm's figure is the median over the rounds of its
 //! ratio to the bare machine in the same round, with a bootstrap interval; the bare machine runs
-//! twice in each round, and unless that ratio's interval holds 1.00 nothing can be concluded.
+//! twice in each round, and unless that ratio's interval holds 1.00 nothing can be concluded. What
+//! an arm does once, after its start and at the first sight of a program, is over before: its
+//! figure stands apart.
 
 mod arm;
 mod idle;
@@ -12,6 +14,7 @@ mod report;
 mod rungs;
 mod sshd;
 mod stats;
+mod verify;
 mod workload;
 
 use std::fs;
@@ -27,6 +30,7 @@ use workload::Workload;
 pub(crate) use workload::{CALLER, call};
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Args {
     /// Rounds: one run of every workload under every arm.
     #[arg(long, default_value_t = 30)]
@@ -47,6 +51,9 @@ pub(crate) struct Args {
     /// Leave out the cost of each kernel program by itself.
     #[arg(long)]
     without_rungs: bool,
+    /// Leave out what checks of processes cost.
+    #[arg(long)]
+    without_verify: bool,
     /// Fail when a figure misses its limit.
     #[arg(long)]
     check: bool,
@@ -82,7 +89,13 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
             println!("{each}");
         }
     }
-    let within = report.within_limits() && idle.iter().all(idle::Idle::within_limits);
+    let checks = if args.without_verify { Vec::new() } else { verify::measure()? };
+    for figure in &checks {
+        println!("{figure}");
+    }
+    let within = report.within_limits()
+        && idle.iter().all(idle::Idle::within_limits)
+        && checks.iter().all(verify::Figure::within_limit);
     if args.check && !within {
         bail!("a figure misses its limit");
     }
@@ -137,6 +150,12 @@ fn measure_round(
         let index = if round.is_multiple_of(2) { forward } else { count - 1 - forward };
         let arm = &mut arms[index];
         arm.start().with_context(|| format!("{} does not start", arm.name()))?;
+        for workload in &mut *workloads {
+            workload.rehearse()?;
+        }
+        if let Some(pid) = arm.pid() {
+            process::settle(pid)?;
+        }
         for workload in &mut *workloads {
             let seconds = workload.run().with_context(|| {
                 format!("{} fails with {} running", workload.name(), arm.name())

@@ -3,6 +3,7 @@
 //! Idempotent: what is there is left alone, what is missing is named before it is installed.
 
 mod apt;
+mod frida;
 mod linker;
 mod rust;
 mod services;
@@ -45,7 +46,12 @@ const TEST: &[Need] = &[
     // Programs of another C library.
     Need::tool("musl-gcc", &["musl-tools"]),
     Need::tool("python3", &["python3"]),
+    Need::library("python3-venv", &["python3-venv"]),
     Need::tool("perl", &["perl"]),
+    // Instruments that the verifier has to know from attacks.
+    Need::tool("gdb", &["gdb"]),
+    Need::tool("ltrace", &["ltrace"]),
+    Need::tool("heaptrack", &["heaptrack"]),
     // Package databases and a hanging file system, for the tests of provenance and inventory.
     Need::tool("rpmbuild", &["rpm"]),
     Need::tool("sqlite3", &["sqlite3"]),
@@ -76,7 +82,11 @@ pub(crate) fn ensure(scope: Scope, verbose: bool) -> Result<()> {
     }
     apt::ensure(&needs, verbose)?;
     rust::ensure(verbose).context("the Rust toolchain is not complete")?;
-    linker::ensure(verbose).context("bpf-linker, which links the kernel programs, is not ready")
+    linker::ensure(verbose).context("bpf-linker, which links the kernel programs, is not ready")?;
+    if scope == Scope::Test {
+        frida::ensure(verbose);
+    }
+    Ok(())
 }
 
 /// One line per thing looked for.

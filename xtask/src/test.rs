@@ -232,7 +232,7 @@ fn together() -> Vec<String> {
 }
 
 /// Builds one of the agent's integration tests and returns where cargo put it.
-fn build_test(name: &str, release: bool) -> Result<PathBuf> {
+pub(crate) fn build_test(name: &str, release: bool) -> Result<PathBuf> {
     let mut cargo = sh::cargo(["test", "--package", "sensor", "--test", name, "--no-run"]);
     if release {
         cargo.arg("--release");

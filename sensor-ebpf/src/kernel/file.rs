@@ -67,14 +67,33 @@ impl<const TYPED: bool> File<TYPED> {
         self.0.follow(offset!(file_mnt))
     }
 
+    /// What the file's own code keeps behind it, as a number to compare.
+    #[inline(always)]
+    pub fn private_data(self) -> u64 {
+        self.0.read_or_zero(offset!(file_private_data))
+    }
+
+    /// The same, to go on from.
+    #[inline(always)]
+    pub fn private_object(self) -> Option<KernelPtr> {
+        self.0.plain().follow(offset!(file_private_data))
+    }
+
     /// The socket behind the file, if it is one.
     #[inline(always)]
     pub fn sock(self) -> Option<Sock> {
         if self.mode()? & S_IFMT != S_IFSOCK {
             return None;
         }
-        let socket = self.0.plain().follow(offset!(file_private_data))?;
+        let socket = self.private_object()?;
         socket.follow(offset!(socket_sk)).map(Sock::from)
+    }
+}
+
+impl From<KernelPtr> for Inode {
+    #[inline(always)]
+    fn from(pointer: KernelPtr) -> Self {
+        Self(pointer)
     }
 }
 

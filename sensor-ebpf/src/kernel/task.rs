@@ -98,6 +98,12 @@ impl<const TYPED: bool> Task<TYPED> {
             .is_none_or(|live| live == 0)
     }
 
+    /// Address space, as a number to compare; 0 for a kernel thread.
+    #[inline(always)]
+    pub fn mm(self) -> u64 {
+        self.0.read_or_zero(offset!(task_mm))
+    }
+
     #[inline(always)]
     pub fn exe(self) -> Option<File<TYPED>> {
         self.0.follow(offset!(task_mm))?.follow(offset!(mm_exe_file)).map(File::from)

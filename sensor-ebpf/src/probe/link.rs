@@ -16,11 +16,17 @@ use crate::globals::config;
 use crate::kernel::copy;
 use crate::kernel::file::inode_key;
 use crate::kernel::task::Task;
-use crate::maps::{LINK_LIMITS, LINK_SENT, LINKING, linking};
+use crate::maps::{LINK_LIMITS, LINK_SENT, LINKING, REOPENED, linking, reopened};
 use crate::regs::Syscall;
-use crate::state::LinkState;
+use crate::state::{LinkState, Reopenings};
 
 const PROT_READ: u64 = 1;
+const PROT_WRITE: u64 = 2;
+const PROT_EXEC: u64 = 4;
+
+/// Records of one process a second that memory was made writable or executable: allocators do it, too.
+const REOPENINGS_MAX: u32 = 32;
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// The value of a process that has just started: too large for a program's stack.
 static BLANK: LinkState = LinkState::BLANK;
@@ -47,7 +53,11 @@ pub fn start(tgid: u32, exe: &FileKey, usage: &Usage) {
 /// The current task is in `mprotect(addr, len, prot)` or `pkey_mprotect`.
 #[inline(always)]
 pub fn protect<const TYPED: bool>(call: Syscall<TYPED>) -> Option<()> {
-    if call.arg::<2>()? != PROT_READ {
+    let prot = call.arg::<2>()?;
+    if prot & (PROT_WRITE | PROT_EXEC) != 0 {
+        return reopen(call, prot as u32);
+    }
+    if prot != PROT_READ {
         return Some(());
     }
     let tgid = current_tgid();
@@ -74,6 +84,49 @@ pub fn protect<const TYPED: bool>(call: Syscall<TYPED>) -> Option<()> {
         record.submit();
     }
     Some(())
+}
+
+/// Memory of a guarded process is made writable or executable. While it links that is the loader's business: text
+/// relocations, and what it has not sealed yet.
+#[inline(always)]
+fn reopen<const TYPED: bool>(call: Syscall<TYPED>, prot: u32) -> Option<()> {
+    let tgid = current_tgid();
+    let role = role_of(tgid);
+    if !role.contains(Role::GUARDED) || linking(tgid).is_some() {
+        return Some(());
+    }
+    if !has_room(tgid) {
+        count(Counter::ProtectFiltered);
+        return Some(());
+    }
+    let Some(mut record) = begin::<Seal>(ring_for(role), role) else { return Some(()) };
+    record.at.addr = call.arg_or_zero::<0>();
+    record.len = call.arg_or_zero::<1>();
+    record.prot = prot;
+    record.after_link = 1;
+    record.submit();
+    Some(())
+}
+
+/// Counts one more record of this process, unless it has had too many this second.
+#[inline(always)]
+fn has_room(tgid: u32) -> bool {
+    let now = now();
+    match reopened(tgid) {
+        Some(state) if now.wrapping_sub(state.since_ns) < SECOND_NS => {
+            state.told = state.told.wrapping_add(1);
+            state.told <= REOPENINGS_MAX
+        }
+        Some(state) => {
+            (state.since_ns, state.told) = (now, 1);
+            true
+        }
+        None => {
+            // Full, the next one counts as the first again.
+            let _ = REOPENED.insert(tgid, Reopenings { since_ns: now, told: 1, reserved: 0 }, 0);
+            true
+        }
+    }
 }
 
 /// Adds one seal to a process's state.

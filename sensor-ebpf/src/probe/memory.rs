@@ -7,7 +7,7 @@
 use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext, TracePointContext};
 
-use super::{finish, link, mapping};
+use super::{finish, link, mapping, write};
 use crate::globals::config;
 use crate::kernel::file::File;
 use crate::regs::{Syscall, number, raw_argument};
@@ -18,12 +18,13 @@ use crate::regs::{Syscall, number, raw_argument};
 #[raw_tracepoint(tracepoint = "mmap_lock_start_locking")]
 pub fn memory_lock(ctx: RawTracePointContext) -> i32 {
     if is_reader(&ctx) {
-        return 0;
+        return finish(write::by_reader(raw_argument::<0>(&ctx)));
     }
     finish(try_lock())
 }
 
-/// A third of all locks around an exec, told apart before any helper is called.
+/// A third of all locks around an exec; nearly all are of the task's own address space, which costs
+/// one helper to tell.
 #[inline(always)]
 fn is_reader(ctx: &RawTracePointContext) -> bool {
     let write = match config!(lock_write_arg) {

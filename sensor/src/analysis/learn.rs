@@ -13,6 +13,7 @@ use crate::config::{Detect, Learning};
 use crate::detect::judge::{self, Judged};
 use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
+use crate::finding::Severity;
 use crate::host::{
     Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
     ProcessId, Program,
@@ -93,6 +94,11 @@ enum What {
         asker: ModuleId,
     },
     Helper(String),
+    /// Something that instruments the host.
+    Instrument {
+        form: String,
+        learning: bool,
+    },
     Link {
         timing: LinkTiming,
         exe: FileKey,
@@ -140,7 +146,7 @@ impl Learner {
                 let keys = judge::variable_keys(variable).into_iter();
                 keys.map(|key| lesson(program, seen.time, What::Variable(key))).collect()
             }
-            Body::Called(call) => match &call.caller {
+            Body::Called(call) => match call.by() {
                 Some(from) => match judge::caller(seen, call, from, world) {
                     Judged::Unexpected | Judged::Undecided => Vec::new(),
                     judged => own(What::Caller {
@@ -151,6 +157,17 @@ impl Learner {
                 },
                 None => Vec::new(),
             },
+            Body::Surveyed => own(What::Start),
+            Body::Instrument(found) => {
+                let key = found.key();
+                let settled = world.own.settled(world.learning.observations, false);
+                // Once settled, only what is told as harmless becomes usual.
+                let harmless = drafts.iter().all(|draft| draft.severity == Severity::Info);
+                if world.own.instruments.contains(&key) || (settled && !harmless) {
+                    return Vec::new();
+                }
+                own(What::Instrument { form: key, learning: !settled })
+            }
             Body::Opened(opening) => match judge::opening(seen, opening, world) {
                 Judged::Learning => asker(opening).map(own).unwrap_or_default(),
                 Judged::Known | Judged::Unexpected | Judged::Undecided => Vec::new(),
@@ -273,6 +290,7 @@ impl Learner {
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
             What::Opening { library, asker } => baseline.add_opening(&library, &asker),
             What::Helper(path) => baseline.add_helper(&path),
+            What::Instrument { form, learning } => baseline.add_instrument(&form, learning),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
             What::Link { timing, exe } => {

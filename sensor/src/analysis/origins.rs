@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use crate::detect::Brought;
 use crate::detect::judge::Judged;
 use crate::finding::Evidence;
 use crate::host::{Body, Observation, ProcessId, Traced};
-use crate::package::Origin;
+use crate::package::{Content, Origin};
 use crate::search::Explained;
 use crate::verify::cache::Lru;
 
@@ -80,6 +81,16 @@ impl Origins {
         let way = way.map(|way| Evidence::of_search(&way));
         let rest = evidence.split_off(at + 1);
         evidence.extend(way.into_iter().chain(package).chain(rest));
+    }
+}
+
+// === impl Brought ===
+
+impl Brought for Origins {
+    fn brought(&self, path: &str) -> Option<String> {
+        let origin = self.packages.peek(&path.to_owned())?;
+        let owned = origin.package().filter(|_| origin.content == Content::Matches)?;
+        Some(format!("package {} {}", owned.package, owned.version))
     }
 }
 

@@ -4,11 +4,13 @@ mod answers;
 mod code;
 mod environment;
 mod hooks;
+mod instrument;
 mod keeping;
 mod normal;
 mod openings;
 mod origins;
 mod places;
+mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,7 @@ use crate::host::testing::{
     BELOW, CRYPTO, EVIL, Fake, LISTENER, LZMA, Login, MS, NOWHERE, SSHD, SSHD_PATH, Tree, World,
     build, clock,
 };
-use crate::host::{ModuleId, Pipeline, ProcessId};
+use crate::host::{CheckReason, ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};
 
 /// Processes to report of, what to report, whether they are still in motion, who is audited, and
@@ -34,7 +36,11 @@ type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>, CheckReport);
 struct Slots(Arc<Mutex<Answers>>);
 
 impl SlotCheck for Slots {
-    fn check(&mut self, process: ProcessId) -> Result<CheckReport, CheckFailed> {
+    fn check(
+        &mut self,
+        process: ProcessId,
+        _reason: CheckReason,
+    ) -> Result<CheckReport, CheckFailed> {
         let state = self.0.lock().unwrap();
         let mismatches = if state.0.contains(&process.tgid) { state.1.clone() } else { Vec::new() };
         let settled = !state.2;

@@ -1,11 +1,12 @@
 //! What is held back until the provenance station has answered: findings that name a library, so
-//! that they say where it came from, and variables, which are judged by whose their libraries are.
+//! that they say where it came from; variables and changes of PAM's files, which are judged by whose
+//! their libraries are; and writes by debuggers, which are judged by whose those are.
 //! Not for long: an answer may wait for a disk, and a finding must not.
 
 use std::collections::VecDeque;
 
 use crate::detect::Draft;
-use crate::host::{Body, Observation, Owners, ProcessId, Variable};
+use crate::host::{Body, Observation, Owners, ProcessId};
 
 /// Held back at most, ns.
 const PATIENCE_NS: u64 = 1_500_000_000;
@@ -16,33 +17,38 @@ const WAITING_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     findings: VecDeque<(u64, Observation, Draft)>,
-    variables: VecDeque<(u64, Observation)>,
+    held: VecDeque<(u64, Observation)>,
 }
 
 /// What waited long enough.
 #[derive(Debug)]
 pub(super) enum Due {
     Finding(Observation, Draft),
-    Variable(Observation),
+    Held(Observation),
 }
 
 // === impl Waits ===
 
 impl Waits {
-    /// What can be judged now: not a variable that is asked about, nor an answer that came too late.
+    /// What can be judged now: not what is asked about, nor an answer that came too late.
     pub(super) fn pass(&mut self, seen: Observation) -> Option<Observation> {
-        let Body::Environment(variable) = &seen.body else { return Some(seen) };
-        match variable.owners {
+        let owners = match &seen.body {
+            Body::Environment(variable) => variable.owners,
+            Body::LoaderConfig(change) => change.owners,
+            Body::Written(written) => written.owners,
+            _ => return Some(seen),
+        };
+        match owners {
             Owners::NotAsked => Some(seen),
-            Owners::Asked if self.variables.len() >= WAITING_MAX => Some(seen),
+            Owners::Asked if self.held.len() >= WAITING_MAX => Some(seen),
             Owners::Asked => {
-                self.variables.push_back((seen.ktime_ns.saturating_add(PATIENCE_NS), seen));
+                self.held.push_back((seen.ktime_ns.saturating_add(PATIENCE_NS), seen));
                 None
             }
             Owners::Answered => {
-                let is_it = |(_, held): &(u64, Observation)| is_same(held, &seen, variable);
-                let at = self.variables.iter().position(is_it)?;
-                self.variables.remove(at);
+                let is_it = |(_, held): &(u64, Observation)| is_same(held, &seen);
+                let at = self.held.iter().position(is_it)?;
+                self.held.remove(at);
                 Some(seen)
             }
         }
@@ -80,23 +86,27 @@ impl Waits {
             let (_, seen, draft) = self.findings.pop_front()?;
             return Some(Due::Finding(seen, draft));
         }
-        if self.variables.front().is_some_and(|(due, _)| *due <= now_ns) {
-            return self.variables.pop_front().map(|(_, seen)| Due::Variable(seen));
+        if self.held.front().is_some_and(|(due, _)| *due <= now_ns) {
+            return self.held.pop_front().map(|(_, seen)| Due::Held(seen));
         }
         None
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
         let finding = self.findings.front().map(|(due, ..)| *due);
-        let variable = self.variables.front().map(|(due, _)| *due);
+        let variable = self.held.front().map(|(due, _)| *due);
         finding.into_iter().chain(variable).min()
     }
 }
 
-fn is_same(held: &Observation, seen: &Observation, variable: &Variable) -> bool {
-    let Body::Environment(other) = &held.body else { return false };
-    held.process.id == seen.process.id
-        && held.ktime_ns == seen.ktime_ns
-        && other.name == variable.name
-        && other.value == variable.value
+fn is_same(held: &Observation, seen: &Observation) -> bool {
+    let alike = match (&held.body, &seen.body) {
+        (Body::Environment(a), Body::Environment(b)) => a.name == b.name && a.value == b.value,
+        (Body::LoaderConfig(a), Body::LoaderConfig(b)) => {
+            a.path == b.path && a.root == b.root && a.after == b.after
+        }
+        (Body::Written(a), Body::Written(b)) => a.writer.id == b.writer.id,
+        _ => false,
+    };
+    alike && held.process.id == seen.process.id && held.ktime_ns == seen.ktime_ns
 }

@@ -22,8 +22,8 @@ use crate::status::Status;
 use crate::trouble::{Troubles, Turn, chain};
 use crate::verify::OwnProbes;
 
-use super::adapters::Slots;
 use super::incidents::{Kept, open_store};
+use super::slots::Slots;
 
 /// Label of the channel's metric.
 const QUEUE: &str = "analysis";
@@ -117,7 +117,7 @@ impl AnalysisThread {
         let (work, todo) = sync_channel(self.config.limits.queue);
         let intake = Intake { work, metrics: self.metrics.clone(), owed_loss: false };
         let Self { config, host, store, metrics, outputs, requests, status, own_probes } = self;
-        let slots = Slots::new(metrics.clone(), own_probes);
+        let slots = Slots::new(metrics.clone(), own_probes, &config.patrol);
         let analysis = Analysis::new(&config, host, store, Box::new(slots));
         let told = analysis.tally();
         let mut worker = Worker {

@@ -13,6 +13,8 @@ use crate::host::{LinkTiming, Method, ModuleId};
 const LIBRARIES_MAX: usize = 512;
 /// Names remembered of one kind (functions, variables, helpers), and callers of one function.
 const NAMES_MAX: usize = 128;
+/// Forms of instrumentation remembered; a host with more keeps being told of the rest.
+const INSTRUMENTS_MAX: usize = 1024;
 /// Modules that ask for one library.
 const ASKERS_MAX: usize = 16;
 /// Samples of a guarded program, and of any other.
@@ -46,6 +48,9 @@ pub struct Baseline {
     pub environment: BTreeSet<String>,
     /// Programs executed below it before authentication.
     pub helpers: BTreeSet<String>,
+    /// What instruments the host, by form and owner; in the host's own baseline only.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub instruments: BTreeSet<String>,
     /// CPU time of linking.
     pub link: Samples,
     /// Of it, by module path.
@@ -204,6 +209,15 @@ impl Baseline {
         }
     }
 
+    /// Accepts something that instruments the host. `learning`: what else there is has to be waited
+    /// for; later, something harmless must not open the door to what comes after it.
+    pub fn add_instrument(&mut self, key: &str, learning: bool) {
+        let room = self.instruments.len() < INSTRUMENTS_MAX;
+        if room && self.instruments.insert(key.to_owned()) && learning {
+            self.since_new = 0;
+        }
+    }
+
     /// Accepts a start's link time.
     pub fn add_link(&mut self, timing: &LinkTiming, guarded: bool) {
         self.link.add(timing.cpu_ns, if guarded { SAMPLES.0 } else { SAMPLES.1 });
@@ -332,7 +346,9 @@ mod tests {
             baseline.add_opening("/plugin.so", &module(&name, "0"));
             baseline.add_variable(&name);
             baseline.add_helper(&name);
+            baseline.add_instrument(&name, true);
         }
+        assert_eq!(baseline.instruments.len(), INSTRUMENTS_MAX);
         assert_eq!(baseline.libraries.len(), LIBRARIES_MAX);
         assert_eq!(baseline.callers.len(), NAMES_MAX);
         assert!(baseline.environment.len() <= NAMES_MAX && baseline.helpers.len() <= NAMES_MAX);

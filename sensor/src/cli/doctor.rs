@@ -7,7 +7,7 @@ use serde_json::json;
 use super::term::{Style, Tone};
 use super::{Exit, Failure, Global, ended};
 use crate::config::{Config, LoadError};
-use crate::doctor::{Check, CheckState, Diagnosis, Host, Live};
+use crate::doctor::{Check, CheckState, Diagnosis, Host, LIMITS, Live};
 use crate::probe::ProbeReport;
 
 /// Looks, and writes what was found to `out`. `try_probes` loads the probes for a moment, where
@@ -32,13 +32,17 @@ pub fn doctor(
     ended(written, exit)
 }
 
-/// One object per check (`kind` check), per probe (`kind` probe), and for the sensor and the whole.
+/// One object per check (`kind` check), per probe (`kind` probe), per limit of every host (`kind`
+/// limit), and for the sensor and the whole.
 fn write_json(out: &mut impl Write, diagnosis: &Diagnosis) -> io::Result<()> {
     for check in &diagnosis.checks {
         writeln!(out, "{}", tagged("check", json!(check)))?;
     }
     for probe in &diagnosis.probes {
         writeln!(out, "{}", tagged("probe", json!(probe)))?;
+    }
+    for limit in LIMITS {
+        writeln!(out, "{}", tagged("limit", json!(limit)))?;
     }
     let live = &diagnosis.live;
     writeln!(out, "{}", json!({"kind": "sensor", "state": live.word(), "reason": live.reason()}))?;
@@ -94,7 +98,13 @@ fn write_blind_spots(out: &mut impl Write, diagnosis: &Diagnosis, style: Style) 
         .iter()
         .filter(|check| check.state != CheckState::Ok)
         .filter_map(|check| Some(format!("- {}: {}", check.check, check.remedy.as_ref()?)));
-    for (heading, lines) in [("Not seen", lines), ("What to do", remedies.collect())] {
+    let limits = LIMITS.iter().map(|limit| format!("- {} ({})", limit.unseen, limit.limit));
+    let sections = [
+        ("Not seen", lines),
+        ("What to do", remedies.collect()),
+        ("Not seen on any host", limits.collect()),
+    ];
+    for (heading, lines) in sections {
         if lines.is_empty() {
             continue;
         }

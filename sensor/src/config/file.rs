@@ -9,7 +9,8 @@ use super::error::LoadError;
 use super::reader::{Section, Source};
 use super::value;
 use super::{
-    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output, Probes, Watch,
+    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output, Patrol,
+    Probes, Watch,
 };
 
 /// Larger than any configuration that was meant.
@@ -58,6 +59,7 @@ fn config(mut top: Section<'_, '_>) -> Config {
         probes: probes(top.section("probes"), default.probes),
         provenance: provenance(top.section("provenance"), default.provenance),
         watch: watch(top.section("watch"), default.watch),
+        patrol: patrol(top.section("patrol"), default.patrol),
         state_dir,
     };
     top.finish();
@@ -171,4 +173,15 @@ fn watch(mut section: Section<'_, '_>, default: Watch) -> Watch {
     };
     section.finish();
     watch
+}
+
+fn patrol(mut section: Section<'_, '_>, default: Patrol) -> Patrol {
+    let every = Duration::from_secs(1)..=Duration::from_hours(24);
+    let share = value::duration(Duration::from_micros(10)..=Duration::from_secs(1));
+    let patrol = Patrol {
+        every: section.get("every", default.every, value::duration_or_off(every)),
+        cpu_per_second: section.get("cpu_per_second", default.cpu_per_second, share),
+    };
+    section.finish();
+    patrol
 }

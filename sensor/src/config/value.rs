@@ -55,6 +55,16 @@ pub(super) fn duration(
     }
 }
 
+pub(super) fn duration_or_off(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&DeValue<'_>) -> Result<Option<Duration>, Wrong> {
+    let duration = duration(range);
+    move |value| match value.as_str() {
+        Some(OFF) => Ok(None),
+        _ => duration(value).map(Some),
+    }
+}
+
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Result<u64, Wrong> {
     move |value| {
         let (from, to) = (format_size(*range.start()), format_size(*range.end()));

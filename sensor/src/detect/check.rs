@@ -1,11 +1,15 @@
 //! The slot check as the detectors see it: a trait, so that replays and tests can answer.
 
-use crate::host::{ModuleId, ProcessId};
+use crate::host::{CheckReason, ModuleId, ProcessId};
 
 /// Compares every import slot of a process with what its loader should have written.
 pub trait SlotCheck {
     /// Blocks for milliseconds. Must refuse if the process is not the one meant any more.
-    fn check(&mut self, process: ProcessId) -> Result<CheckReport, CheckFailed>;
+    fn check(
+        &mut self,
+        process: ProcessId,
+        reason: CheckReason,
+    ) -> Result<CheckReport, CheckFailed>;
 }
 
 /// What a check found.
@@ -162,6 +166,9 @@ pub enum CheckFailed {
     /// Its loader is at work: ask again.
     #[error("the process is still linking")]
     NotSettled,
+    /// There was no time left for checks that nothing calls for.
+    #[error("put off to a later round")]
+    PutOff,
     /// Anything else, such as a missing capability.
     #[error("{0}")]
     Other(String),
@@ -219,7 +226,11 @@ impl Place {
 // === impl NoCheck ===
 
 impl SlotCheck for NoCheck {
-    fn check(&mut self, _process: ProcessId) -> Result<CheckReport, CheckFailed> {
+    fn check(
+        &mut self,
+        _process: ProcessId,
+        _reason: CheckReason,
+    ) -> Result<CheckReport, CheckFailed> {
         Err(CheckFailed::Gone)
     }
 }

@@ -1,5 +1,8 @@
 //! `foreign_caller`: a guarded function is called from a module outside its callers' baseline.
 //!
+//! Where the function's own library calls it, whoever called into that library counts, as far as its
+//! frames can be unwound.
+//!
 //! Blind to a wrapper that jumps to the function: the return address then looks right, and only
 //! the slot (`got_redirected`) tells.
 
@@ -26,7 +29,7 @@ impl Detector for ForeignCaller {
 
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
         let Body::Called(call) = &seen.body else { return };
-        let Some(caller) = &call.caller else { return };
+        let Some(caller) = call.by() else { return };
         if judge::caller(seen, call, caller, world) != Judged::Unexpected {
             return;
         }
@@ -36,18 +39,24 @@ impl Detector for ForeignCaller {
             .map(|callers| callers.modules.iter().map(|module| module.path.clone()).collect())
             .unwrap_or_default();
         let (severity, confidence) = severity(seen, caller, world, known.map_or(0, |c| c.calls));
+        let title = title(program.name(), call, caller, &names);
+        let mut evidence = vec![Evidence::Caller {
+            function: call.function.clone(),
+            caller_module: caller.module.path.clone(),
+            caller: describe(caller),
+            known: names,
+        }];
+        if let Some(inner) = call.caller.as_ref().filter(|_| call.behind.is_some()) {
+            let text = format!("The call came through {}", describe(inner));
+            evidence.push(Evidence::Note { text });
+        }
         out.push(Draft {
             detector: self.id(),
             family: Family::Hook,
             severity,
             confidence,
-            title: title(program.name(), call, caller, &names),
-            evidence: vec![Evidence::Caller {
-                function: call.function.clone(),
-                caller_module: caller.module.path.clone(),
-                caller: describe(caller),
-                known: names,
-            }],
+            title,
+            evidence,
             attack: &["T1556", "T1574", "T1055"],
             object: format!("{} {}", call.function, caller.module.path),
             program: Arc::clone(program),

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::check::{Category, CheckReport, Mismatch};
-use super::{Detector, Draft, World};
+use super::{Detector, Draft, World, instruments};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, ModuleId, Observation};
 
@@ -26,13 +26,18 @@ impl Detector for GotRedirected {
         "got_redirected"
     }
 
-    fn observe(&mut self, seen: &Observation, _world: &World<'_>, out: &mut Vec<Draft>) {
+    fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
         let Body::Checked(report) = &seen.body else { return };
         let (changed, redirected): (Vec<&Mismatch>, Vec<&Mismatch>) =
             report.mismatches.iter().partition(|m| m.category == Category::FileChanged);
+        let guarded = seen.process.program.guarded();
+        let tool = (!guarded).then(|| instruments::explain(&redirected, world)).flatten();
         let (slots, severity, confidence) = if let [_, ..] = redirected.as_slice() {
-            let guarded = seen.process.program.guarded();
-            let severity = if guarded { Severity::Critical } else { Severity::High };
+            let severity = match (guarded, &tool) {
+                (true, _) => Severity::Critical,
+                (false, None) => Severity::High,
+                (false, Some(_)) => Severity::Info,
+            };
             (redirected, severity, if report.settled { 0.98 } else { 0.8 })
         } else if let [_, ..] = changed.as_slice() {
             (changed, Severity::Low, 0.3)
@@ -51,7 +56,7 @@ impl Detector for GotRedirected {
             object: object(&slots),
             program: Arc::clone(&seen.process.program),
             ktime_ns: report.taken_ktime_ns,
-            explained_by: None,
+            explained_by: tool,
         });
     }
 }
@@ -82,6 +87,7 @@ fn evidence(slots: &[&Mismatch], report: &CheckReport) -> Vec<Evidence> {
             "The redirection came through the loader's audit interface (la_symbind)".to_owned();
         evidence.push(Evidence::Note { text });
     }
+    evidence.extend(instruments::named(report));
     let checked = format!("{} slots were compared", report.slots_checked);
     evidence.push(Evidence::Note { text: checked });
     evidence

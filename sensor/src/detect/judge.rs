@@ -61,6 +61,13 @@ pub(crate) fn caller(
     if module.is_unread() && may_be_known(seen, call, module, world) {
         return Judged::Undecided;
     }
+    // Learned where the frames of the library did not lead out of it.
+    let inside = |callers: &crate::baseline::Callers| {
+        call.library.as_ref().is_some_and(|library| callers.modules.contains(library))
+    };
+    if call.behind.is_some() && known.is_some_and(inside) {
+        return Judged::Learning;
+    }
     // The program itself, and the library that defines the function, need no baseline.
     if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
         return Judged::Learning;

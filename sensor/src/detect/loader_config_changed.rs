@@ -24,6 +24,10 @@ impl Detector for LoaderConfigChanged {
 
     fn observe(&mut self, seen: &Observation, _world: &World<'_>, out: &mut Vec<Draft>) {
         let Body::LoaderConfig(change) = &seen.body else { return };
+        // Those of PAM are `pam_stack_changed`'s.
+        if change.role.is_pam() {
+            return;
+        }
         let explained_by =
             change.tool.as_ref().filter(|tool| tool.packages).map(|tool| tool.path.clone());
         let (severity, confidence) = judge(change);
@@ -67,7 +71,7 @@ fn judge(change: &LoaderConfig) -> (Severity, f64) {
         Role::Conf | Role::SearchPath if gains => (Severity::Medium, 0.5),
         Role::Conf | Role::SearchPath => (Severity::Low, 0.3),
         Role::Cache if ldconfig || change.while_away => (Severity::Info, 0.2),
-        Role::Cache => (Severity::Medium, 0.5),
+        Role::Cache | Role::PamService | Role::PamModule => (Severity::Medium, 0.5),
     }
 }
 
@@ -80,7 +84,7 @@ fn common(entry: &str) -> bool {
 fn attack(role: Role) -> &'static [&'static str] {
     match role {
         Role::Preload | Role::Conf | Role::SearchPath | Role::Cache => &["T1574.006"],
-        Role::Loader => &["T1574", "T1554"],
+        Role::Loader | Role::PamService | Role::PamModule => &["T1574", "T1554"],
     }
 }
 
@@ -158,7 +162,8 @@ fn evidence(change: &LoaderConfig, unseen: bool) -> Vec<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::{Root, Tool};
+    use crate::host::Owners;
+    use crate::watch::{PamEffect, Root, Tool};
 
     fn change(role: Role, path: &str) -> LoaderConfig {
         LoaderConfig {
@@ -173,6 +178,8 @@ mod tests {
             now: Vec::new(),
             meanwhile: Vec::new(),
             libraries: Vec::new(),
+            pam: PamEffect::default(),
+            owners: Owners::NotAsked,
             same: false,
             exposed: false,
             while_away: false,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::check::{CheckReport, StrayCode};
-use super::{Detector, Draft, World};
+use super::{Detector, Draft, World, instruments};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, ModuleId, Observation};
 
@@ -85,6 +85,7 @@ fn evidence(strays: &[&StrayCode], report: &CheckReport) -> Vec<Evidence> {
         let text = format!("{} more mappings contradict the list", strays.len() - STRAYS_TOLD);
         evidence.push(Evidence::Note { text });
     }
+    evidence.extend(instruments::named(report));
     if !report.settled {
         let text = "The loader was at work while this was seen".to_owned();
         evidence.push(Evidence::Note { text });

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::check::{CheckReport, CodeChange, WhyChanged};
-use super::{Detector, Draft, Place, World};
+use super::{Detector, Draft, Place, World, instruments};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, ModuleId, Observation};
 
@@ -65,6 +65,7 @@ impl TextPatched {
             let text = format!("{} more places of its code differ", changes.len() - CHANGES_TOLD);
             evidence.push(Evidence::Note { text });
         }
+        evidence.extend(instruments::named(report));
         Some(Draft {
             detector: self.id(),
             family: Family::Hook,

@@ -1,4 +1,4 @@
-//! Changes of the loader's files, as the watch tells them: who did it, and whose work it is.
+//! Changes of the loader's and PAM's files, as the watch tells them: who did it, and whose work it is.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,6 +46,10 @@ const SCRIPTS: [&str; 4] =
     ["/usr/bin/dnf", "/usr/bin/dnf-3", "/usr/bin/yum", "/usr/bin/unattended-upgrade"];
 /// Debian's `ldconfig` is a script that starts `ldconfig.real`.
 const LDCONFIG: [&str; 2] = ["ldconfig", "ldconfig.real"];
+/// What writes the services of PAM on its own: SUSE's, and Fedora's two.
+const PAM_TOOLS: [&str; 3] = ["pam-config", "authselect", "authconfig"];
+/// Debian's, written in Perl.
+const PAM_SCRIPTS: [&str; 1] = ["/usr/sbin/pam-auth-update"];
 /// What stands for a process that was not seen.
 const UNKNOWN: &str = "unknown";
 
@@ -124,7 +128,8 @@ impl Pipeline {
         found
     }
 
-    /// A package manager among the process and its ancestors; else ldconfig, if it is the process.
+    /// A package manager among the process and its ancestors; else ldconfig or what writes PAM's
+    /// services, if it is the process.
     fn tool(&mut self, id: ProcessId, config: &LoaderConfig) -> Option<Tool> {
         let mut next = Some(id);
         let mut ldconfig = None;
@@ -136,8 +141,14 @@ impl Pipeline {
             let Some(program) = proc.program.clone() else { continue };
             let cmdline = proc.cmdline.clone();
             let Some(path) = below(&program.module.path, &config.root.path) else { continue };
-            let packages = named(path, &PACKAGES) || script(path, cmdline.as_deref());
-            let plain = depth == 0 && named(path, &LDCONFIG);
+            let cmdline = cmdline.as_deref();
+            let packages = named(path, &PACKAGES) || script(path, cmdline);
+            let plain = depth == 0
+                && if config.role.is_pam() {
+                    named(path, &PAM_TOOLS) || pam_script(path, cmdline)
+                } else {
+                    named(path, &LDCONFIG)
+                };
             if !packages && !plain {
                 continue;
             }
@@ -218,18 +229,27 @@ fn named(path: &str, names: &[&str]) -> bool {
 
 /// A package manager in Python: the interpreter's word for what it runs has to do.
 fn script(path: &str, cmdline: Option<&[String]>) -> bool {
-    path.starts_with("/usr/bin/python3")
-        && cmdline
-            .and_then(|arguments| arguments.iter().skip(1).find(|text| !text.starts_with('-')))
-            .is_some_and(|script| SCRIPTS.contains(&script.as_str()))
+    path.starts_with("/usr/bin/python3") && runs(cmdline, &SCRIPTS)
+}
+
+/// The same for what writes PAM's services.
+fn pam_script(path: &str, cmdline: Option<&[String]>) -> bool {
+    path.starts_with("/usr/bin/perl") && runs(cmdline, &PAM_SCRIPTS)
+}
+
+fn runs(cmdline: Option<&[String]>, scripts: &[&str]) -> bool {
+    cmdline
+        .and_then(|arguments| arguments.iter().skip(1).find(|text| !text.starts_with('-')))
+        .is_some_and(|script| scripts.contains(&script.as_str()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::host::Owners;
     use crate::host::testing::{MS, World, clock};
-    use crate::watch::{Role as FileRole, Root, Touch};
+    use crate::watch::{PamEffect, Role as FileRole, Root, Touch};
 
     const DPKG: &str = "/usr/bin/dpkg";
     const LDCONFIG_PATH: &str = "/usr/sbin/ldconfig";
@@ -248,6 +268,8 @@ mod tests {
             now: Vec::new(),
             meanwhile: Vec::new(),
             libraries: Vec::new(),
+            pam: PamEffect::default(),
+            owners: Owners::NotAsked,
             same: false,
             exposed: false,
             while_away: false,
@@ -354,5 +376,7 @@ mod tests {
         assert!(!script(python, Some(&line(&["python3", "/tmp/x.py", "/usr/bin/dnf"]))));
         assert!(!script("/tmp/python3", Some(&line(&["python3", "/usr/bin/dnf"]))));
         assert!(!script(python, None));
+        let update = line(&["/usr/bin/perl", "-w", "/usr/sbin/pam-auth-update", "--package"]);
+        assert!(pam_script("/usr/bin/perl", Some(&update)) && !pam_script(python, Some(&update)));
     }
 }

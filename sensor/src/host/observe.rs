@@ -11,7 +11,7 @@ use super::coverage::Uncovered;
 use super::module::ModuleId;
 use super::opened::Opening;
 use super::place::Placed;
-use super::variable::Variable;
+use super::variable::{Owners, Variable};
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;
 
@@ -170,8 +170,16 @@ pub enum Body {
     Verdict(Verdict),
     /// A session has begun below a connection.
     Session,
-    /// A file that the loader reads has changed.
+    /// Another process wrote into this one's memory, or this one into an unknown one's.
+    Written(Box<Written>),
+    /// A guarded program made memory of a file writable, after linking.
+    Reopened(Box<Reopened>),
+    /// A file that the loader or PAM reads has changed.
     LoaderConfig(Box<crate::watch::LoaderConfig>),
+    /// Something new instruments the host; made by the instrumentation station.
+    Instrument(Box<crate::instrument::Seen>),
+    /// A look at everything that instruments the host found nothing new.
+    Surveyed,
     /// The process ended.
     Ended,
     /// The connection's last process ended.
@@ -252,6 +260,43 @@ pub struct Constructed {
     pub modules: Vec<(ModuleId, u32)>,
 }
 
+/// See [`Body::Written`].
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Who wrote.
+    pub writer: Arc<Process>,
+    /// The observation's process is whose memory it was; if not, that is not known, and the
+    /// observation's process is the writer.
+    pub is_target: bool,
+    /// `ptrace`, `process_vm_writev`, `/proc/PID/mem`.
+    pub ways: Vec<&'static str>,
+    /// Writes of this pair so far, about.
+    pub count: u64,
+    /// Where one of them went.
+    pub place: Option<Located>,
+    /// The writer, or its parent, has started the target.
+    pub is_own: bool,
+    /// The target runs as root, and its parent is the first process.
+    pub is_root_daemon: bool,
+    /// Whether it is asked which package the writer belongs to.
+    pub owners: Owners,
+    /// That package, once answered.
+    pub origin: Option<Arc<crate::package::Origin>>,
+}
+
+/// See [`Body::Reopened`].
+#[derive(Clone, Debug)]
+pub struct Reopened {
+    /// The file and where in it.
+    pub place: Located,
+    /// Bytes.
+    pub len: u64,
+    /// `PROT_*`.
+    pub prot: u32,
+    /// It had been sealed: RELRO.
+    pub relro: bool,
+}
+
 /// Why a check is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckReason {
@@ -261,6 +306,18 @@ pub enum CheckReason {
     Late,
     /// An authentication request came in before the seals had settled, or long after.
     Request,
+    /// Another process wrote into its memory.
+    Written,
+    /// It made memory of a file writable.
+    Reopened,
+    /// It mapped code of a memfd.
+    Memfd,
+    /// A guarded process's turn in a round.
+    Patrol,
+    /// A root daemon's turn, as far as the allowance for rounds goes.
+    Daemon,
+    /// Any other's; only the slots of imports count.
+    Other,
 }
 
 /// An address in a process, found in its maps.
@@ -283,6 +340,9 @@ pub struct Called {
     pub library: Option<ModuleId>,
     /// Where it returns to; `None` where the process was gone.
     pub caller: Option<Located>,
+    /// Who called into the library, where its own code is the caller: the first code outside it, by
+    /// unwinding; `None` where that did not lead so far.
+    pub behind: Option<Located>,
 }
 
 /// See [`Body::Verdict`].
@@ -296,6 +356,16 @@ pub struct Verdict {
     pub cpu_ns: u64,
     /// Answers that came before on this connection.
     pub earlier: u32,
+}
+
+// === impl Called ===
+
+impl Called {
+    /// Whose call it is.
+    #[must_use]
+    pub fn by(&self) -> Option<&Located> {
+        self.behind.as_ref().or(self.caller.as_ref())
+    }
 }
 
 // === impl Program ===

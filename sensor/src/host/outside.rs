@@ -90,6 +90,11 @@ pub trait Outside {
     fn environ(&self, _tgid: u32) -> Option<Vec<u8>> {
         None
     }
+    /// The process that `writer` writes to: `asked` is a process or thread id of its own PID
+    /// namespace, or, `by_mem`, a descriptor of `/proc/PID/mem`.
+    fn write_target(&self, _writer: u32, _by_mem: bool, _asked: u32) -> Option<u32> {
+        None
+    }
     /// The regular file at an absolute path below the process's root, or, `on_host` where the
     /// process is gone, below this host's.
     fn look_inside(
@@ -122,6 +127,11 @@ pub trait Locate {
     /// The first code outside the loader and libc that this stack leads to. Nothing of the stack may
     /// be kept.
     fn asker(&mut self, _tgid: u32, _stack: &Stack) -> Option<Asked> {
+        None
+    }
+    /// The first code outside the library in which the thread is, every frame up to there having been
+    /// unwound. Nothing of the stack may be kept.
+    fn behind(&mut self, _tgid: u32, _stack: &Stack) -> Option<Located> {
         None
     }
 }

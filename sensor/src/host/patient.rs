@@ -188,6 +188,10 @@ impl<O: Outside + Clone + Send + 'static> Outside for Patient<O> {
         self.near(move |outside| outside.look_inside(tgid, on_host, &path)).ok_or(Unanswered)?
     }
 
+    fn write_target(&self, writer: u32, by_mem: bool, asked: u32) -> Option<u32> {
+        self.inner.write_target(writer, by_mem, asked)
+    }
+
     fn root(&self, tgid: u32) -> Option<RootView> {
         self.near(move |outside| outside.root(tgid))?
     }
@@ -231,6 +235,11 @@ impl<L: Locate + Send + 'static> Locate for PatientLocate<L> {
     fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
         let stack = stack.clone();
         self.0.ask(move |locate| locate.asker(tgid, &stack))?
+    }
+
+    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
+        let stack = stack.clone();
+        self.0.ask(move |locate| locate.behind(tgid, &stack))?
     }
 }
 

@@ -7,9 +7,10 @@ use super::environ::Reads;
 use super::guard::Guards;
 use super::home::Homes;
 use super::link;
-use super::observe::{Body, Called, Library, LinkTiming, Observation, ProcessId};
+use super::observe::{Body, Called, CheckReason, Library, LinkTiming, Observation, ProcessId};
 use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
+use super::patrol::Patrol;
 use super::place::Placed;
 use super::programs;
 use super::programs::{Found, Programs, walked};
@@ -19,6 +20,11 @@ use super::tracker::Tracker;
 use super::watched::Watched;
 use crate::config::Config;
 use crate::event::{Caller, Event, EventBody, Exec, Exit, Fork, Frame, InodeKey, Map, Role, Seal};
+
+/// Seals of one process remembered.
+const SEALED_MAX: usize = 512;
+const PROT_WRITE: u32 = 2;
+const PROT_EXEC: u32 = 4;
 
 /// What the station counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub struct Tally {
     pub connections: usize,
     /// Checks given up for want of room.
     pub checks_dropped: u64,
+    /// Rounds over everything that were begun to make up for those.
+    pub sweeps: u64,
     /// Records about a process that is in neither the table nor `/proc`.
     pub strangers: u64,
     /// Callers that could not be found in the process's maps.
@@ -56,6 +64,7 @@ pub struct Pipeline {
     pub(super) watched: Watched,
     pub(super) tracker: Tracker,
     pub(super) schedule: Schedule,
+    pub(super) patrol: Patrol,
     pub(super) constructors: Constructors,
     pub(super) openings: Openings,
     pub(super) directives: Vec<Directive>,
@@ -87,6 +96,7 @@ impl Pipeline {
             watched: Watched::default(),
             tracker: Tracker::default(),
             schedule: Schedule::new(nanos(config.detect.settle)),
+            patrol: Patrol::new(config.patrol.every.map_or(0, nanos)),
             constructors: Constructors::default(),
             openings: Openings::default(),
             directives: Vec::new(),
@@ -115,6 +125,7 @@ impl Pipeline {
             EventBody::Sample(sample) => self.on_sample(at, sample),
             EventBody::Opened(opened) => self.on_opened(at, &opened, out),
             EventBody::Modules(modules) => self.on_modules(at, &modules),
+            EventBody::Write(write) => self.on_write(at, &write, out),
         }
     }
 
@@ -124,17 +135,22 @@ impl Pipeline {
         self.openings_tick(now_ktime_ns, out);
         self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
-            if self.table.get(process).is_some_and(|proc| !proc.ended && proc.guarded()) {
+            let anybody = matches!(reason, CheckReason::Written | CheckReason::Memfd);
+            let wanted = |proc: &Proc| proc.guarded() || anybody;
+            if self.table.get(process).is_some_and(|proc| !proc.ended && wanted(proc)) {
+                self.learn_details(process);
                 self.emit(process, now_ktime_ns, Body::CheckDue(reason), out);
             }
         }
+        self.patrol_tick(now_ktime_ns, out);
     }
 
     /// `CLOCK_MONOTONIC` of the next check, ns: when to call [`Pipeline::tick`] if no event comes.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         let due = [self.constructors.next_due(), self.openings.next_due(), self.watched.next_due()];
-        self.schedule.next_due().into_iter().chain(due.into_iter().flatten()).min()
+        let due = due.into_iter().chain([self.patrol.next_due()]);
+        self.schedule.next_due().into_iter().chain(due.flatten()).min()
     }
 
     /// Records were lost before the next event.
@@ -156,6 +172,7 @@ impl Pipeline {
             processes_evicted: self.table.evicted_alive(),
             connections: self.tracker.len(),
             checks_dropped: self.schedule.dropped(),
+            sweeps: self.patrol.sweeps(),
             strangers: self.strangers,
             callers_unknown: self.callers_unknown,
             openings_unnamed: self.openings.unnamed(),
@@ -206,6 +223,7 @@ impl Pipeline {
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
         proc.placed = std::sync::Arc::default();
+        proc.sealed.clear();
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
             self.learn_details(id);
@@ -300,6 +318,9 @@ impl Pipeline {
         let library =
             Library { module: module.clone(), file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
+        if !during_link && map.facts.links == Some(0) && module.path.starts_with("/memfd:") {
+            self.schedule.injected(id, at.ktime_ns);
+        }
         self.opening_named(id, &map.file, &module, out);
     }
 
@@ -327,9 +348,19 @@ impl Pipeline {
 
     fn on_seal(&mut self, at: At, seal: &Seal, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
+        if seal.prot & PROT_WRITE != 0 {
+            return self.on_reopened(id, at, seal, out);
+        }
+        if seal.prot & PROT_EXEC != 0 {
+            // What was written before can run from now on: code that is put back, or put there.
+            return self.schedule.reopened(id, at.ktime_ns);
+        }
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking &= !seal.after_link;
         if proc.guarded() {
+            if proc.sealed.len() < SEALED_MAX {
+                proc.sealed.push((seal.at.addr, seal.len));
+            }
             self.schedule.sealed(id, at.ktime_ns);
         }
         if seal.after_link {
@@ -372,7 +403,11 @@ impl Pipeline {
             Some((symbol, _)) => self.guards.function(symbol),
             None => format!("{:#x}", function.offset),
         };
-        let call = Called { function: name, library: Some(function.module), caller: returns };
+        let inside = returns.as_ref().is_some_and(|returns| returns.module == function.module);
+        let told = inside && !caller.stack.words.is_empty();
+        let behind = if told { self.locate.behind(at.tgid, &caller.stack) } else { None };
+        let library = Some(function.module);
+        let call = Called { function: name, library, caller: returns, behind };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
     }
 }

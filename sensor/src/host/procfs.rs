@@ -125,6 +125,22 @@ impl Outside for Procfs {
         read_bounded(format!("/proc/{tgid}/environ"), ENVIRON)
     }
 
+    fn write_target(&self, writer: u32, by_mem: bool, asked: u32) -> Option<u32> {
+        let status = read_bounded(format!("/proc/{writer}/status"), SMALL)?;
+        let status = String::from_utf8_lossy(&status).into_owned();
+        // Numbers of another PID namespace would lead to somebody else.
+        if status_field(&status, "NSpid")?.split_ascii_whitespace().count() != 1 {
+            return None;
+        }
+        if !by_mem {
+            let status = read_bounded(format!("/proc/{asked}/status"), SMALL)?;
+            return status_field(&String::from_utf8_lossy(&status), "Tgid")?.parse().ok();
+        }
+        let link = fs::read_link(format!("/proc/{writer}/fd/{asked}")).ok()?;
+        let inside = link.strip_prefix("/proc").ok()?;
+        (inside.file_name()? == "mem").then(|| inside.iter().next()?.to_str()?.parse().ok())?
+    }
+
     fn look_inside(
         &self,
         tgid: u32,
@@ -187,6 +203,12 @@ fn meant(tgid: u32, path: &Path, file: &FileKey) -> Option<File> {
     let found =
         places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
     Some(found.0)
+}
+
+/// The value of a line of `/proc/PID/status`.
+fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let of = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':').map(str::trim);
+    status.lines().find_map(of)
 }
 
 /// A file below the root of a process, through no link that leads out of it.
@@ -314,6 +336,25 @@ mod tests {
         assert!(matches!(Procfs.build_id(own, &path, &key), BuildId::Id(_)));
         let libraries = Procfs.libraries(own);
         assert!(libraries.iter().any(|(path, _)| path.to_string_lossy().contains("libc.so")));
+    }
+
+    #[test]
+    fn a_write_is_followed_to_its_target() {
+        use std::os::fd::AsRawFd as _;
+        let own = std::process::id();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        if status_field(&status, "NSpid").unwrap().split_ascii_whitespace().count() != 1 {
+            println!("not tried: this process has another PID namespace than /proc");
+            return;
+        }
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        assert_eq!(Procfs.write_target(own, false, thread), Some(own));
+        let fd = |file: &File| u32::try_from(file.as_raw_fd()).unwrap();
+        let memory = File::open("/proc/self/mem").unwrap();
+        assert_eq!(Procfs.write_target(own, true, fd(&memory)), Some(own));
+        let other = File::open("/proc/self/maps").unwrap();
+        assert_eq!(Procfs.write_target(own, true, fd(&other)), None);
+        assert_eq!(Procfs.write_target(u32::MAX, true, 0), None);
     }
 
     #[test]

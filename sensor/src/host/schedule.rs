@@ -1,4 +1,5 @@
-//! When guarded processes are to be checked: once their seals have been quiet for a while.
+//! When processes are to be checked because something happened: once that has been quiet for a
+//! while.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,12 +11,19 @@ const WAITING_MAX: usize = 4096;
 /// costs little and is repeated; one that comes after the verdict is late.
 const PATIENCE: u64 = 5;
 
+/// After a write that was told, others are not for this long.
+const LATER_NS: u64 = 1_000_000_000;
+/// Processes whose second look waits; beyond, there is the first only.
+const LATER_MAX: usize = 256;
+
 /// Pending checks by due time.
 #[derive(Debug)]
 pub(super) struct Schedule {
     settle_ns: u64,
     waiting: HashMap<ProcessId, Waiting>,
     due: BTreeSet<(u64, ProcessId)>,
+    /// Second looks after writes, by due time.
+    later: BTreeSet<(u64, ProcessId)>,
     dropped: u64,
 }
 
@@ -30,7 +38,13 @@ struct Waiting {
 
 impl Schedule {
     pub(super) fn new(settle_ns: u64) -> Self {
-        Self { settle_ns, waiting: HashMap::new(), due: BTreeSet::new(), dropped: 0 }
+        Self {
+            settle_ns,
+            waiting: HashMap::new(),
+            due: BTreeSet::new(),
+            later: BTreeSet::new(),
+            dropped: 0,
+        }
     }
 
     /// A seal: the check is due once no other follows for the settle time.
@@ -50,14 +64,50 @@ impl Schedule {
         }
     }
 
+    /// Another process has written into its memory: check once that is quiet, and once more when
+    /// writes that the kernel side did not tell, within a second of this one, are over.
+    pub(super) fn written(&mut self, process: ProcessId, now_ns: u64) {
+        self.put(process, now_ns, self.settle_ns, CheckReason::Written);
+        self.look_later(process, now_ns);
+    }
+
+    /// It made memory of a file writable: check once it has been written to, as soon as it is sealed
+    /// again, and a second later if it is not.
+    pub(super) fn reopened(&mut self, process: ProcessId, now_ns: u64) {
+        self.put(process, now_ns, self.settle_ns, CheckReason::Reopened);
+        self.look_later(process, now_ns);
+    }
+
+    /// Code of a memfd was mapped: libraries that are put into a running process come so.
+    pub(super) fn injected(&mut self, process: ProcessId, now_ns: u64) {
+        self.put(process, now_ns, self.settle_ns, CheckReason::Memfd);
+    }
+
+    fn look_later(&mut self, process: ProcessId, now_ns: u64) {
+        let known = self.later.iter().any(|(_, waiting)| *waiting == process);
+        if !known && self.later.len() < LATER_MAX {
+            let due = now_ns.saturating_add(LATER_NS).saturating_add(self.settle_ns);
+            self.later.insert((due, process));
+        }
+    }
+
     pub(super) fn forget(&mut self, process: ProcessId) {
         if let Some(waiting) = self.waiting.remove(&process) {
             self.due.remove(&(waiting.due_ns, process));
         }
+        self.later.retain(|(_, waiting)| *waiting != process);
     }
 
     /// The next process whose check is due.
     pub(super) fn pop(&mut self, now_ns: u64) -> Option<(ProcessId, CheckReason, u64)> {
+        while let Some((due, process)) =
+            self.later.first().copied().filter(|(due, _)| *due <= now_ns)
+        {
+            self.later.remove(&(due, process));
+            if !self.waiting.contains_key(&process) {
+                self.put(process, due, 0, CheckReason::Written);
+            }
+        }
         let (due_ns, process) = self.due.first().copied().filter(|(due, _)| *due <= now_ns)?;
         self.due.remove(&(due_ns, process));
         let waiting = self.waiting.remove(&process)?;
@@ -65,7 +115,8 @@ impl Schedule {
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
-        self.due.first().map(|(due, _)| *due)
+        let first = |queue: &BTreeSet<(u64, ProcessId)>| queue.first().map(|(due, _)| *due);
+        first(&self.due).into_iter().chain(first(&self.later)).min()
     }
 
     /// Checks given up for want of room.
@@ -128,6 +179,22 @@ mod tests {
         schedule.requested(B, 101);
         assert_eq!(schedule.pop(101), Some((B, CheckReason::Request, 101)));
         assert_eq!(schedule.pop(110), Some((A, CheckReason::Sealed, 110)));
+    }
+
+    #[test]
+    fn a_write_is_followed_by_a_second_look() {
+        let mut schedule = Schedule::new(10);
+        schedule.written(A, 100);
+        schedule.written(A, 105);
+        assert_eq!(schedule.pop(115), Some((A, CheckReason::Written, 115)));
+        assert_eq!(schedule.pop(LATER_NS), None);
+        let second = 110 + LATER_NS;
+        assert_eq!(schedule.next_due(), Some(second));
+        assert_eq!(schedule.pop(second), Some((A, CheckReason::Written, second)));
+        assert_eq!((schedule.pop(u64::MAX), schedule.next_due()), (None, None));
+        schedule.reopened(B, 5);
+        schedule.forget(B);
+        assert_eq!((schedule.pop(u64::MAX), schedule.next_due()), (None, None));
     }
 
     #[test]

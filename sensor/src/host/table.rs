@@ -42,6 +42,8 @@ pub(super) struct Proc {
     pub(super) inherited: Arc<[String]>,
     /// Between exec and the end of linking.
     pub(super) linking: bool,
+    /// RELRO of a guarded program as it was sealed: address and length.
+    pub(super) sealed: Vec<(u64, u64)>,
     /// A guarded program's start until its entry.
     pub(super) start: Option<Box<Start>>,
     /// Where a guarded program has its code.
@@ -91,6 +93,7 @@ impl Proc {
             variables: Arc::default(),
             inherited: Arc::default(),
             linking: false,
+            sealed: Vec::new(),
             start: None,
             placed: Arc::default(),
             ended: false,

@@ -11,7 +11,7 @@ use super::outside::Stat;
 use super::watched::inode;
 use crate::event::{
     Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, InodeKey, Link,
-    Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath,
+    Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath, Write,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -50,6 +50,8 @@ pub(crate) struct Login {
     pub(crate) asker: PathBuf,
     /// Who calls `RSA_public_decrypt`.
     pub(crate) caller: PathBuf,
+    /// By another function of the library.
+    pub(crate) through: bool,
     /// The whole machine's speed, percent of the usual time.
     pub(crate) slow_percent: u64,
     /// Program run by the monitor before the verdict.
@@ -89,6 +91,7 @@ impl Login {
             opened: vec![lib("security/pam_unix.so"), lib("libnss_systemd.so.2")],
             asker: PathBuf::from(SSHD_PATH),
             caller: PathBuf::from(SSHD_PATH),
+            through: false,
             slow_percent: 100,
             helper: None,
             tree: Tree::V9,
@@ -304,6 +307,28 @@ impl World {
         self.push(tgid, BELOW, EventBody::Frame(frame));
     }
 
+    /// A write into another process's memory; `None` where the kernel does not say whose.
+    pub(crate) fn write(&mut self, writer: u32, target: Option<u32>, ways: u32, count: u64) {
+        let addr = self.fake.with(|shared| shared.inode(Path::new(CRYPTO))) * MODULE_SIZE + 0x7490;
+        let write = Write {
+            target_tgid: target,
+            target_role: Role::NONE,
+            ways,
+            asked: None,
+            count,
+            addr: Some(addr),
+        };
+        self.push(writer, Role::NONE, EventBody::Write(write));
+    }
+
+    /// Memory of this library made writable, `offset` bytes into it; none for anonymous memory.
+    pub(crate) fn reopen(&mut self, tgid: u32, library: Option<&str>, offset: u64, prot: u32) {
+        let inode = |path: &str| self.fake.with(|shared| shared.inode(Path::new(path)));
+        let addr = library.map_or(9999, inode) * MODULE_SIZE + offset;
+        let at = SealAt { addr, ..SealAt::default() };
+        self.push(tgid, SSHD, EventBody::Seal(Seal { at, len: 4096, prot, after_link: true }));
+    }
+
     /// Maps, seals and the link summary of one start; gives its CPU time.
     pub(crate) fn link(&mut self, tgid: u32, exe: &str, login: &Login) -> u64 {
         let exec_ktime_ns = self.now;
@@ -345,7 +370,20 @@ impl World {
             shared.symbols.insert(ip, function.to_owned());
             (ip, shared.inode(caller) * MODULE_SIZE + 0x120f)
         });
-        let caller = Caller { usage: Self::usage(0), ip, return_address: from };
+        let caller =
+            Caller { usage: Self::usage(0), ip, return_address: from, stack: Stack::default() };
+        self.push(tgid, BELOW, EventBody::Caller(caller));
+    }
+
+    /// The library's own code calls the function, on behalf of `behind`.
+    pub(crate) fn call_through(&mut self, tgid: u32, function: &str, behind: &Path) {
+        let (ip, from) = self.fake.with(|shared| {
+            let ip = shared.inode(Path::new(CRYPTO)) * MODULE_SIZE + 0x7490;
+            shared.symbols.insert(ip, function.to_owned());
+            (ip, shared.inode(behind) * MODULE_SIZE + 0x3210)
+        });
+        let stack = Stack { ip, sp: 8, words: Box::from([0, from]), ..Stack::default() };
+        let caller = Caller { usage: Self::usage(0), ip, return_address: ip + 0x20, stack };
         self.push(tgid, BELOW, EventBody::Caller(caller));
     }
 
@@ -411,7 +449,11 @@ impl World {
             self.frame(child, 22, None, 7 * MS);
             self.frame(monitor, 23, Some(1), spent - MS);
             self.frame(child, 24, None, 8 * MS);
-            self.call(monitor, "RSA_public_decrypt", &login.caller.clone());
+            if login.through {
+                self.call_through(monitor, "RSA_public_decrypt", &login.caller);
+            } else {
+                self.call(monitor, "RSA_public_decrypt", &login.caller);
+            }
             self.now += 20 * MS;
             self.frame(monitor, 25, Some(u32::from(!ok)), spent);
         }

@@ -9,7 +9,7 @@ use super::testing::{
 };
 use super::*;
 use crate::config::Config;
-use crate::event::{Event, EventBody, Role};
+use crate::event::{Event, EventBody, FileFacts, Role};
 
 fn station(world: &mut World) -> Pipeline {
     let fake: Fake = world.fake.clone();
@@ -381,4 +381,46 @@ proptest::proptest! {
         let tally = station.tally();
         proptest::prop_assert!(tally.connections <= 2 + order.len());
     }
+}
+
+#[test]
+fn a_guarded_program_is_looked_at_in_every_round_though_nothing_happens() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let mut rounds = 0;
+    // Ten rounds and the first look.
+    let end = world.now + 11 * 60_000 * MS;
+    while let Some(due) = station.next_due().filter(|due| *due <= end) {
+        station.tick(due, &mut |one| {
+            let of_listener = one.process.id.tgid == LISTENER;
+            rounds +=
+                u32::from(of_listener && matches!(one.body, Body::CheckDue(CheckReason::Patrol)));
+        });
+    }
+    assert_eq!(rounds, 10);
+}
+
+#[test]
+fn code_of_a_memfd_in_a_running_program_is_a_reason_to_look_at_it() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let tgid = world.fresh();
+    world.fork(1, tgid, Role::NONE);
+    world.exec(tgid, 1, "/usr/bin/backup", Role::NONE, 0);
+    run(&mut station, world.take());
+    let facts = FileFacts { owner: Some(0), links: Some(0), ..FileFacts::default() };
+    let mut looked_at = |world: &mut World, path: &str| {
+        world.map_file(tgid, "/usr/bin/backup", Path::new(path), Role::NONE, (0o777, 0, facts));
+        let mut seen = run(&mut station, world.take());
+        let due = world.now + 1000 * MS;
+        world.now = due;
+        station.tick(due, &mut |one| seen.push(one));
+        count(&seen, |body| matches!(body, Body::CheckDue(CheckReason::Memfd)))
+    };
+    assert_eq!(looked_at(&mut world, "/memfd:early"), 0, "the loader is still at work");
+    // Who forks is linked.
+    let child = world.fresh();
+    world.fork(tgid, child, Role::NONE);
+    assert_eq!(looked_at(&mut world, "/memfd:frida-agent-64.so"), 1);
+    assert_eq!(looked_at(&mut world, "/tmp/deleted.so"), 0);
 }

@@ -48,7 +48,7 @@ pub(super) fn recommendation(findings: &[Finding]) -> String {
 }
 
 /// What a detector asks for beyond the evidence that all share.
-const DETECTORS: [(&str, &str); 10] = [
+const DETECTORS: [(&str, &str); 11] = [
     (
         "preload_env",
         "Find who set the variable: /proc/PID/environ of the parents, the unit file and its \
@@ -81,7 +81,18 @@ const DETECTORS: [(&str, &str); 10] = [
          authorized_keys, new sessions.",
     ),
     ("auth_without_method", "Review the session's commands and end it once its memory is saved."),
-    ("pam_stack_changed", "Compare /etc/pam.d with its package (`dpkg -V libpam-runtime`)."),
+    (
+        "pam_stack_changed",
+        "Keep a root shell open, then compare /etc/pam.d and PAM's modules with their packages \
+         (`dpkg -V libpam-runtime libpam-modules`, `rpm -V pam`) and with a known host; passwords \
+         that were typed since the change may be known to others.",
+    ),
+    (
+        "foreign_probe",
+        "Ask whoever runs the process that holds the probe, and save its executable and what it \
+         writes: until it ends it reads every password that passes there. Passwords used meanwhile \
+         are to be changed.",
+    ),
     (
         "kernel_hook",
         "List `bpftool prog`, /sys/kernel/debug/kprobes/list and `lsmod`, and keep them.",
@@ -130,6 +141,10 @@ fn decide(worst: &Finding) -> &'static str {
             "Confirmed if a clean build of the same version does not redirect the function; refuted \
              if somebody put a profiler, tracer or hardening library there on purpose."
         }
+        "remote_write" => {
+            "Confirmed if nobody responsible can say what the writer was to do there; refuted if \
+             somebody debugs or traces the program on purpose."
+        }
         "module_unlinked" => {
             "Confirmed if nobody can name the program that loads code past the loader; refuted if a \
              known tool (a profiler, an emulator, a just-in-time compiler) does."
@@ -145,6 +160,14 @@ fn decide(worst: &Finding) -> &'static str {
         "link_time_shift" | "auth_cpu_shift" | "auth_wall_shift" => {
             "Confirmed if further runs stay slow and an older build of the same package is fast; \
              refuted if the excess goes away by itself or an intended change explains it."
+        }
+        "foreign_probe" => {
+            "Confirmed if nobody responsible runs a tracer there; refuted if an administrator or a \
+             monitoring agent does."
+        }
+        "kernel_hook" => {
+            "Confirmed if nobody responsible loaded it; refuted if an agent, a driver or an \
+             administrator's tracing session explains it."
         }
         "loader_config_changed" => {
             "Confirmed if no package and nobody responsible put the entry there; refuted if a \
@@ -171,6 +194,7 @@ fn suspect(evidence: &Evidence) -> Option<&str> {
         Evidence::Slot { actual_module, .. } => actual_module,
         Evidence::Code { leads_to_module, .. } => leads_to_module,
         Evidence::Mapping { module, .. } => module,
+        Evidence::Writer { exe, .. } => exe,
         Evidence::Caller { caller_module, .. } => caller_module,
         Evidence::Library { path, .. } => path,
         Evidence::Audit { callback_module, .. } => callback_module,

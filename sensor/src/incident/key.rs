@@ -15,6 +15,10 @@ struct Fnv(u64);
 pub(super) fn key(finding: &Finding) -> (String, BTreeSet<String>) {
     let mut objects: BTreeSet<String> = finding.evidence.iter().filter_map(object).collect();
     if objects.is_empty() {
+        // Where it only says who did something else, it is no object.
+        objects.extend(finding.evidence.iter().filter_map(writer));
+    }
+    if objects.is_empty() {
         objects.insert(finding.subject.clone());
     }
     if finding.evidence.iter().any(|evidence| matches!(evidence, Evidence::Timing { .. })) {
@@ -61,6 +65,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::Audit { callback_module, .. } => ["audit", callback_module, "", ""],
         Evidence::Code { module, place, actual, .. } => ["code", module, place, actual],
         Evidence::Mapping { module, problem, memory, .. } => ["mapping", module, problem, memory],
+        Evidence::Protection { module, access, .. } => ["protection", module, access, ""],
         Evidence::Library { path, build_id, .. } => {
             ["library", build_id.as_deref().unwrap_or(path), "", ""]
         }
@@ -73,10 +78,16 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::Environment { name, value } => ["environment", name, value, ""],
         Evidence::LoaderConfig { file, root, after, .. } => ["loader_config", file, root, after],
+        Evidence::Instrument { what, name, file, owner, .. } => {
+            let file = file.as_deref().unwrap_or_default();
+            [what, name, file, owner.as_deref().unwrap_or_default()]
+        }
+        Evidence::PamStack { file, root, after, .. } => ["pam", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Writer { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. }
         | Evidence::Note { .. } => return None,
@@ -87,6 +98,13 @@ fn object(evidence: &Evidence) -> Option<String> {
         let _ = write!(text, "{}:{part} ", part.len());
     }
     Some(text)
+}
+
+fn writer(evidence: &Evidence) -> Option<String> {
+    match evidence {
+        Evidence::Writer { exe, .. } => Some(format!("writer {exe}")),
+        _ => None,
+    }
 }
 
 fn method(finding: &Finding) -> Option<&str> {

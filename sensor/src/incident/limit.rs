@@ -155,6 +155,27 @@ fn trim_code(evidence: &mut Evidence, room: &mut usize) {
     }
 }
 
+fn trim_write(evidence: &mut Evidence, room: &mut usize) {
+    match evidence {
+        Evidence::Writer { exe, cmdline, ancestors, ways, place, .. } => {
+            for list in [cmdline, ancestors, ways] {
+                list.truncate(MAX_PIECES);
+                for text in list {
+                    shorten(text, room);
+                }
+            }
+            shorten(exe, room);
+            shorten(place, room);
+        }
+        Evidence::Protection { module, place, access, .. } => {
+            for text in [module, place, access] {
+                shorten(text, room);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn trim_opened(evidence: &mut Evidence, room: &mut usize) {
     if let Evidence::Opened {
         library,
@@ -198,6 +219,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             [path, inode].into_iter().chain(build_id).for_each(|text| shorten(text, room));
         }
         Evidence::Code { .. } | Evidence::Mapping { .. } => trim_code(evidence, room),
+        Evidence::Writer { .. } | Evidence::Protection { .. } => trim_write(evidence, room),
         Evidence::Audit { callback, callback_module, callback_build_id, .. } => {
             let texts = [callback, callback_module].into_iter().chain(callback_build_id);
             texts.for_each(|text| shorten(text, room));
@@ -251,6 +273,13 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
                 }
             }
         }
+        Evidence::Instrument { what, name, file, offset, symbol, owner, package, details } => {
+            details.truncate(MAX_PIECES);
+            let optional = [file, offset, symbol, owner, package].into_iter().flatten();
+            let texts = [what, name].into_iter().chain(optional).chain(details);
+            texts.for_each(|text| shorten(text, room));
+        }
+        Evidence::PamStack { .. } => trim_pam(evidence, room),
         Evidence::Exec { path, cmdline } => {
             cmdline.truncate(MAX_PIECES);
             [path].into_iter().chain(cmdline).for_each(|text| shorten(text, room));
@@ -261,6 +290,35 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
         }
         Evidence::Note { text } => shorten(text, room),
         Evidence::Repeated { .. } => {}
+    }
+}
+
+fn trim_pam(evidence: &mut Evidence, room: &mut usize) {
+    let Evidence::PamStack {
+        file,
+        what,
+        root,
+        actions,
+        before,
+        after,
+        added,
+        removed,
+        meanwhile,
+        services,
+        opened,
+    } = evidence
+    else {
+        return;
+    };
+    for text in [file, what, root, before, after] {
+        shorten(text, room);
+    }
+    // The worst first: there is room for so much.
+    for list in [opened, actions, added, removed, meanwhile, services] {
+        list.truncate(MAX_PIECES);
+        for text in list {
+            shorten(text, room);
+        }
     }
 }
 

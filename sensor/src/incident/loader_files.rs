@@ -9,20 +9,29 @@ const MAX_ENTRIES: usize = 3;
 /// What was done, and what it comes to.
 pub(super) fn sentence(finding: &Finding, evidence: &Evidence, subject: &str) -> Option<String> {
     let Evidence::LoaderConfig { file, root, actions, .. } = evidence else { return None };
+    let what = touched(finding, (file, root, actions), subject);
+    Some(match effect(evidence) {
+        Some(effect) => format!("{what}; {effect}"),
+        None => what,
+    })
+}
+
+/// Who did what to a file below a root.
+pub(super) fn touched(
+    finding: &Finding,
+    (file, root, actions): (&str, &str, &[String]),
+    subject: &str,
+) -> String {
     let inside = if root == "/" { String::new() } else { format!(" below {}", path(root)) };
     let file = format!("{}{inside}", path(file));
     let done: Vec<&str> = actions.iter().filter_map(|action| verb(action)).collect();
-    let what = match (finding.process.pid, done.as_slice()) {
+    match (finding.process.pid, done.as_slice()) {
         (0, _) if actions.iter().any(|action| action == "mounted_over") => {
             format!("something was mounted over {file} or unmounted from it")
         }
         (0, _) | (_, []) => format!("{file} is not as it was"),
         (_, done) => format!("{subject} {} {file}", done.join(" and ")),
-    };
-    Some(match effect(evidence) {
-        Some(effect) => format!("{what}; {effect}"),
-        None => what,
-    })
+    }
 }
 
 /// The worst of it in one line.
@@ -75,7 +84,8 @@ fn effect(evidence: &Evidence) -> Option<String> {
     Some(format!("it was: {}; it is: {}", clause(before), clause(after)))
 }
 
-fn listed(entries: &[String]) -> String {
+/// The first of them.
+pub(super) fn listed(entries: &[String]) -> String {
     let shown: Vec<String> = entries.iter().take(MAX_ENTRIES).map(|entry| path(entry)).collect();
     let more = entries.len().saturating_sub(MAX_ENTRIES);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, dlopen, loader_files};
+use super::{code, dlopen, loader_files, pam, writes};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -134,6 +134,13 @@ fn sentence(
             let more = modules.introduce(leads_to_module);
             format!("{}{when}", code::patched(evidence, subject, &who.exe, more))
         }
+        // What a check found names the hand too, which its own finding has told.
+        Evidence::Writer { .. } if finding.detector == "remote_write" => {
+            writes::written(evidence, subject)?
+        }
+        Evidence::Protection { .. } if finding.detector == "relro_reopened" => {
+            writes::reopened(evidence, subject)?
+        }
         Evidence::Mapping { .. } => format!("{}{when}", code::mapping(evidence, subject)),
         Evidence::Audit { callback, callback_module, .. } => {
             let more = modules.introduce(callback_module);
@@ -173,11 +180,38 @@ fn sentence(
             format!("the loader found it by {}{odd}", path(found_by))
         }
         Evidence::LoaderConfig { .. } => loader_files::sentence(finding, evidence, subject)?,
+        Evidence::Instrument { .. } => instrument(finding, evidence)?,
+        Evidence::PamStack { .. } => pam::sentence(finding, evidence, subject)?,
         Evidence::Note { text } => opened(&clause(text)),
-        Evidence::File { .. } | Evidence::Connection { .. } | Evidence::Repeated { .. } => {
-            return None;
-        }
+        Evidence::File { .. }
+        | Evidence::Writer { .. }
+        | Evidence::Protection { .. }
+        | Evidence::Connection { .. }
+        | Evidence::Repeated { .. } => return None,
     })
+}
+
+/// What was found, whose it is, and what is known of it.
+fn instrument(finding: &Finding, evidence: &Evidence) -> Option<String> {
+    let Evidence::Instrument {
+        what, name: called, file, offset, symbol: at, owner, package, ..
+    } = evidence
+    else {
+        return None;
+    };
+    let place = match (file, offset) {
+        (Some(file), Some(offset)) => {
+            let at = at.as_ref().map(|at| format!(", {}", name(at))).unwrap_or_default();
+            format!("{} at {}+{}{at}", name(what), path(file), name(offset))
+        }
+        _ => format!("{} {}", name(what), name(called)),
+    };
+    let by = owner.as_ref().map(|owner| format!(" is held by {}", path(owner)));
+    let by = by.unwrap_or_else(|| " is held by no process".to_owned());
+    let package = package.as_ref().map(|text| format!(" of package {}", name(text)));
+    let pid = Some(finding.process.pid).filter(|pid| *pid != 0 && owner.is_some());
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    Some(format!("{place}{by}{pid}{}", package.unwrap_or_default()))
 }
 
 fn timing(

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::sentence::{mapped, method, proven, unit};
 use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
-use super::{code, loader_files};
+use super::{code, loader_files, pam};
 use crate::finding::{Evidence, Finding};
 
 /// Characters of a title.
@@ -38,14 +38,21 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } | Evidence::Code { .. } => 0,
         Evidence::Audit { .. } | Evidence::Caller { .. } | Evidence::Mapping { .. } => 1,
-        Evidence::Exec { .. } | Evidence::LoaderConfig { .. } | Evidence::Opened { .. } => 2,
+        Evidence::Exec { .. }
+        | Evidence::LoaderConfig { .. }
+        | Evidence::PamStack { .. }
+        | Evidence::Opened { .. }
+        | Evidence::Instrument { .. }
+        | Evidence::Protection { .. } => 2,
         Evidence::Library { .. } if mapped(finding).is_some() => 3,
         Evidence::Timing { .. } => 4,
         Evidence::Environment { .. } => 5,
+        Evidence::Writer { .. } if finding.detector == "remote_write" => 2,
         Evidence::Library { .. }
         | Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Writer { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => 6,
@@ -95,10 +102,14 @@ fn headline(finding: &Finding) -> String {
             format!("{} was set for {exe}", name(variable))
         }
         Evidence::LoaderConfig { .. } => loader_files::headline(finding),
+        Evidence::PamStack { .. } => pam::headline(finding),
         Evidence::Mapping { .. }
+        | Evidence::Writer { .. }
+        | Evidence::Protection { .. }
         | Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Instrument { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => clause(&finding.title),

@@ -50,11 +50,11 @@ impl<'a> Attacher<'a> {
         Self { ebpf, functions, policy, btf: None }
     }
 
-    /// Takes the first rung that works.
-    pub(super) fn climb(&mut self, probe: &Probe) -> ProbeReport {
+    /// Takes the first rung that works. `before` is what became of the hooks before it.
+    pub(super) fn climb(&mut self, probe: &Probe, before: &[ProbeReport]) -> ProbeReport {
         let mut refused = Vec::new();
         for rung in probe.rungs {
-            match self.try_rung(probe.hook, rung) {
+            match self.try_rung(probe.hook, rung, before) {
                 Ok(()) => {
                     return ProbeReport {
                         hook: probe.hook,
@@ -83,7 +83,7 @@ impl<'a> Attacher<'a> {
         }
     }
 
-    fn try_rung(&mut self, hook: Hook, rung: &Rung) -> Result<(), String> {
+    fn try_rung(&mut self, hook: Hook, rung: &Rung, before: &[ProbeReport]) -> Result<(), String> {
         if self.policy.avoid.contains(&(hook, rung.mechanism)) {
             return Err("switched off".to_owned());
         }
@@ -92,6 +92,14 @@ impl<'a> Attacher<'a> {
         }
         if rung.needs_registers && !self.policy.has_registers {
             return Err("this kernel's saved user registers were not found".to_owned());
+        }
+        if let Some(other) = rung.served_by {
+            let serves = |report: &ProbeReport| {
+                report.hook == other && report.mechanism == Some(rung.mechanism)
+            };
+            if !before.iter().any(serves) {
+                return Err(format!("probe {other} does not use it"));
+            }
         }
         for (index, attachment) in rung.programs.iter().enumerate() {
             if let Err(reason) = self.attach(attachment) {

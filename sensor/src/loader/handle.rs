@@ -82,7 +82,11 @@ impl Sensor {
     /// Errors: a hook nothing works without cannot be served.
     pub fn attach(&mut self) -> Result<(), LoadError> {
         let mut attacher = Attacher::new(&mut self.object, &self.functions, &self.policy);
-        self.report = PROBES.iter().map(|probe| attacher.climb(probe)).collect();
+        self.report.clear();
+        for probe in PROBES {
+            let report = attacher.climb(probe, &self.report);
+            self.report.push(report);
+        }
         for (probe, report) in PROBES.iter().zip(&self.report) {
             if let Some(reason) = unmet(probe, report) {
                 return Err(LoadError::Required { hook: probe.hook, reason });
@@ -132,6 +136,10 @@ impl Sensor {
 
     pub(super) fn sampling_mut(&mut self) -> (&mut Ebpf, &mut Sampled) {
         (&mut self.object, &mut self.sampled)
+    }
+
+    pub(super) fn object_mut(&mut self) -> &mut Ebpf {
+        &mut self.object
     }
 
     /// Where user-space probes are or were set; goes on being filled.

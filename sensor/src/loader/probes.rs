@@ -23,6 +23,8 @@ pub enum Hook {
     Functions,
     /// Where a guarded program's start is busy.
     Samples,
+    /// Writes into another process's memory.
+    Writes,
 }
 
 impl fmt::Display for Hook {
@@ -35,6 +37,7 @@ impl fmt::Display for Hook {
             Self::Frames => "frames",
             Self::Functions => "functions",
             Self::Samples => "samples",
+            Self::Writes => "writes",
         })
     }
 }
@@ -102,6 +105,8 @@ pub struct Rung {
     pub price: &'static str,
     /// True if it is only taken where the configuration allows it.
     pub on_request: bool,
+    /// Its programs are those of this hook, which must have been attached by the same mechanism.
+    pub served_by: Option<Hook>,
     /// True if its programs are deaf where the saved user registers cannot be found.
     pub needs_registers: bool,
 }
@@ -128,11 +133,15 @@ const fn maybe(program: &'static str, targets: &'static [&'static str]) -> Attac
 }
 
 const fn rung(mechanism: Mechanism, programs: &'static [Attachment], price: &'static str) -> Rung {
-    Rung { mechanism, programs, price, on_request: false, needs_registers: false }
+    Rung { mechanism, programs, price, on_request: false, needs_registers: false, served_by: None }
 }
 
 const fn with_registers(rung: Rung) -> Rung {
     Rung { needs_registers: true, ..rung }
+}
+
+const fn served_by(hook: Hook, rung: Rung) -> Rung {
+    Rung { served_by: Some(hook), ..rung }
 }
 
 const fn on_request(rung: Rung) -> Rung {
@@ -209,6 +218,12 @@ pub const PROBES: &[Probe] = &[
         )],
         unseen: "which library's constructor made a guarded program start slowly",
     },
+    Probe {
+        hook: Hook::Writes,
+        need: Need::Optional,
+        rungs: WRITES,
+        unseen: "who writes into another program's memory",
+    },
 ];
 
 /// Executable mappings, seals and the end of linking go together: one without the others tells
@@ -271,6 +286,37 @@ const FRAMES: &[Rung] = &[
         &[on("frame_tracepoint", &["syscalls/sys_enter_write"])],
         "some 50 ns on every system call of every process",
     )),
+];
+
+/// The three ways together: who is seen by one takes another.
+const WRITES: &[Rung] = &[
+    with_registers(rung(
+        Mechanism::Fentry,
+        &[
+            on("write_ptrace_fentry", &["arch_ptrace"]),
+            on("write_vm_fentry", &["pin_user_pages_remote"]),
+            on("write_mem_fentry", &["access_remote_vm"]),
+        ],
+        "some 20 ns per ptrace request and per page read or written of another process's memory",
+    )),
+    with_registers(rung(
+        Mechanism::Kprobe,
+        &[
+            on("write_ptrace_kprobe", &["arch_ptrace"]),
+            on("write_vm_kprobe", &["pin_user_pages_remote"]),
+            on("write_mem_kprobe", &["access_remote_vm"]),
+        ],
+        "some 100 ns per ptrace request and per page read or written of another process's memory",
+    )),
+    served_by(
+        Hook::Memory,
+        with_registers(rung(
+            Mechanism::RawTracepoint,
+            &[],
+            "nothing beyond the memory probe's price; sees no writer in 32-bit code and none through \
+             io_uring",
+        )),
+    ),
 ];
 
 /// Every kernel function some rung may attach to.

@@ -30,6 +30,7 @@ fn every_metric_is_set_somewhere() {
         (".tell_host(", "processes"),
         (".tell_host(", "files_unprobed"),
         (".tell_host(", "reads_given_up"),
+        (".tell_host(", "verify_sweeps"),
         (".tell_probes(", "probed_files"),
         (".tell_probes(", "function_probes"),
         (".tell_probes(", "function_probes_attached"),

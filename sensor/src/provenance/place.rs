@@ -10,6 +10,7 @@ use rustix::fs::{major, minor};
 use crate::event::FileKey;
 use crate::host::FoundLibrary;
 use crate::package::Root;
+use crate::watch;
 
 /// A file below a root.
 #[derive(Clone, Debug)]
@@ -67,4 +68,18 @@ pub(super) fn of_library(
         size: metadata.size(),
     };
     Some((Place { root, path }, key))
+}
+
+/// A module of PAM, below the root that was looked at.
+pub(super) fn of_module(
+    host: &Arc<Root>,
+    at: &watch::Root,
+    path: &Path,
+    file: FileKey,
+) -> Option<(Place, FileKey)> {
+    let own = Root::of_process(at.tgid, host).ok().map(Arc::new);
+    let root = own.or_else(|| at.host.then(|| Arc::clone(host)))?;
+    let metadata = root.open(path).ok()?.metadata().ok()?;
+    let same = metadata.ino() == file.ino && metadata.size() == file.size;
+    same.then(|| (Place { root, path: path.to_owned() }, file))
 }

@@ -1,18 +1,20 @@
-//! Variables that wait until the owners of all their libraries are known.
+//! Variables, and changes of PAM's files, that wait until the owners of all their libraries are known.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::host::{Body, Observation, Owners, Ownership};
 use crate::package::{Content, Origin, Owner};
+use crate::watch::{Preloaded, Root};
 
-/// One library of a waiting variable.
+/// One library of what waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     question: u64,
     library: usize,
 }
 
-/// The variables that wait.
+/// Those that wait.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
     waiting: HashMap<u64, (Observation, usize)>,
@@ -22,12 +24,20 @@ pub(super) struct Variables {
 // === impl Variables ===
 
 impl Variables {
-    /// Holds a variable; the slots of its libraries, each to be filled once.
+    /// Holds one; the slots of its libraries, each to be filled once.
     pub(super) fn hold(&mut self, seen: Observation) -> Vec<Slot> {
-        let Body::Environment(variable) = &seen.body else { return Vec::new() };
         self.last += 1;
         let question = self.last;
-        let found = variable.libraries.iter().enumerate().filter(|(_, it)| it.file.is_some());
+        let is_found: Vec<bool> = match &seen.body {
+            Body::Environment(variable) => {
+                variable.libraries.iter().map(|library| library.file.is_some()).collect()
+            }
+            Body::LoaderConfig(change) => {
+                change.libraries.iter().map(|library| library.file.is_some()).collect()
+            }
+            _ => Vec::new(),
+        };
+        let found = is_found.iter().enumerate().filter(|(_, found)| **found);
         let slots: Vec<Slot> = found.map(|(library, _)| Slot { question, library }).collect();
         if !slots.is_empty() {
             self.waiting.insert(question, (seen, slots.len()));
@@ -42,21 +52,38 @@ impl Variables {
         Some((seen, variable.libraries.get(slot.library)?.file.as_ref()?))
     }
 
-    /// Fills a slot; the variable, once it was the last.
-    pub(super) fn fill(&mut self, slot: Slot, origin: &Origin) -> Option<Observation> {
+    /// The module of a slot, and the root it lies in.
+    pub(super) fn module(&self, slot: Slot) -> Option<(&Root, &Preloaded)> {
+        let (seen, _) = self.waiting.get(&slot.question)?;
+        let Body::LoaderConfig(change) = &seen.body else { return None };
+        Some((&change.root, change.libraries.get(slot.library)?))
+    }
+
+    /// Fills a slot; what waited, once it was the last.
+    pub(super) fn fill(&mut self, slot: Slot, origin: &Arc<Origin>) -> Option<Observation> {
         let (seen, left) = self.waiting.get_mut(&slot.question)?;
-        if let Body::Environment(variable) = &mut seen.body
-            && let Some(library) = variable.libraries.get_mut(slot.library)
-        {
-            library.owner = ownership(origin);
+        match &mut seen.body {
+            Body::Environment(variable) => {
+                if let Some(library) = variable.libraries.get_mut(slot.library) {
+                    library.owner = ownership(origin);
+                }
+            }
+            Body::LoaderConfig(change) => {
+                if let Some(module) = change.libraries.get_mut(slot.library) {
+                    module.origin = Some(Arc::clone(origin));
+                }
+            }
+            _ => {}
         }
         *left = left.saturating_sub(1);
         if *left > 0 {
             return None;
         }
         let (mut seen, _) = self.waiting.remove(&slot.question)?;
-        if let Body::Environment(variable) = &mut seen.body {
-            variable.owners = Owners::Answered;
+        match &mut seen.body {
+            Body::Environment(variable) => variable.owners = Owners::Answered,
+            Body::LoaderConfig(change) => change.owners = Owners::Answered,
+            _ => {}
         }
         Some(seen)
     }

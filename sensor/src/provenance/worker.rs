@@ -14,7 +14,7 @@ use super::place::{self, Place};
 use super::variables::{Slot, Variables};
 use super::{Counts, Found};
 use crate::event::FileKey;
-use crate::host::{Aside, Body, Library, Observation, Traced};
+use crate::host::{Aside, Body, Library, Observation, Owners, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
 use crate::search::{Explained, FileId, Gatherer, Question, Remains, Unexplained};
@@ -66,6 +66,7 @@ struct Hashing {
 enum Asker {
     Library { seen: Box<Observation>, way: Result<Arc<Explained>, Arc<str>> },
     Variable(Slot),
+    Writer(Box<Observation>),
 }
 
 impl Worker {
@@ -132,6 +133,25 @@ impl Worker {
                     });
                     self.trace(place, Asker::Variable(slot));
                 }
+            }
+            Body::LoaderConfig(_) => {
+                for slot in self.variables.hold(*seen) {
+                    let place = self.variables.module(slot).and_then(|(root, module)| {
+                        let (host, root) = (Arc::clone(&self.host), root.clone());
+                        let (path, file) = (PathBuf::from(&module.path), module.file?);
+                        let find = move |(): &mut ()| place::of_module(&host, &root, &path, file);
+                        self.files.ask(find).flatten()
+                    });
+                    self.trace(place, Asker::Variable(slot));
+                }
+            }
+            Body::Written(written) => {
+                let (tgid, program) = (written.writer.id.tgid, &written.writer.program);
+                let (path, file) = (PathBuf::from(&program.module.path), program.file);
+                let host = Arc::clone(&self.host);
+                let find = move |(): &mut ()| place::find(&host, tgid, &path, &file);
+                let place = self.files.ask(find).flatten();
+                self.trace(place.map(|place| (place, file)), Asker::Writer(seen));
             }
             _ => self.done(),
         }
@@ -239,6 +259,13 @@ impl Worker {
                     let traced = Traced { library, origin, way, judged: None };
                     self.tell(Observation { body: Body::Traced(traced), ..*seen });
                 }
+            }
+            Asker::Writer(mut seen) => {
+                if let Body::Written(written) = &mut seen.body {
+                    written.owners = Owners::Answered;
+                    written.origin = Some(Arc::clone(origin));
+                }
+                self.tell(*seen);
             }
             Asker::Variable(slot) => {
                 if let Some(seen) = self.variables.fill(slot, origin) {

@@ -1,5 +1,5 @@
 //! Who asked the loader for a library: from a thread's stack to the first code outside the loader
-//! and its C library.
+//! and its C library. Who called into a library: to the first code outside it.
 //!
 //! Frames of the loader and of libc are unwound by their own `.eh_frame`. Where that does not lead on
 //! (a function that is not covered, a word that was not told), the rest of the stack is searched for
@@ -58,6 +58,8 @@ struct Walk<'a> {
     process: &'a Process,
     stack: &'a Stack,
     loader: Option<&'a Vma>,
+    /// The library that is left, where it is not the loader and libc.
+    library: Option<&'a Vma>,
     files: Vec<Found<'a>>,
     steps: &'a mut Steps,
     machine: Machine,
@@ -85,6 +87,19 @@ impl Symbolizer {
         let through_libc = named.is_some_and(|name| !is_interface(&name));
         Ok(Some(Asker { place: self.resolve_in(&space, addr), unwound, through_libc }))
     }
+
+    /// The first code outside the library that this thread of a process that runs now is in; `None`
+    /// if its frames do not lead there.
+    pub fn behind(&mut self, pid: u32, stack: &Stack) -> Result<Option<Symbolized>, VerifyError> {
+        let space = AddressSpace::of(pid)?;
+        let mut walk = Walk::new(&space.process, stack, &mut self.steps);
+        walk.library = space.process.maps.find(stack.ip).filter(|vma| vma.is_file());
+        if walk.library.is_none() {
+            return Ok(None);
+        }
+        let found = walk.unwind().ok().filter(|pc| *pc != 0);
+        Ok(found.map(|addr| self.resolve_in(&space, addr)))
+    }
 }
 
 /// libc's functions that open a library for who calls them: `dlopen`, `dlmopen`,
@@ -103,17 +118,26 @@ impl<'a> Walk<'a> {
         let loader = process.maps.find(loader).filter(|vma| vma.is_file());
         let machine =
             if cfg!(target_arch = "aarch64") { Machine::Aarch64 } else { Machine::X86_64 };
-        Self { process, stack, loader, files: Vec::new(), steps, machine, last: None }
+        let files = Vec::new();
+        Self { process, stack, loader, library: None, files, steps, machine, last: None }
     }
 
     /// Address and whether it was unwound.
     fn run(&mut self) -> Option<(u64, bool)> {
+        match self.unwind() {
+            Ok(pc) => Some((pc, true)).filter(|(pc, _)| *pc != 0),
+            Err(sp) => self.search(sp).map(|addr| (addr, false)),
+        }
+    }
+
+    /// The first address outside; else the stack pointer of the last frame.
+    fn unwind(&mut self) -> Result<u64, u64> {
         let mut frame = Frame { pc: self.stack.ip, sp: self.stack.sp, fp: self.stack.fp };
         for depth in 0..FRAMES_MAX {
             // A return address may lie behind the last instruction of its function.
             let pc = if depth == 0 { frame.pc } else { frame.pc.wrapping_sub(1) };
-            if !self.in_runtime(pc) {
-                return Some((frame.pc, true)).filter(|(pc, _)| *pc != 0);
+            if !self.is_inside(pc) {
+                return Ok(frame.pc);
             }
             self.last = Some(frame.pc);
             match self.step(frame, pc, depth == 0) {
@@ -121,7 +145,7 @@ impl<'a> Walk<'a> {
                 None => break,
             }
         }
-        self.search(frame.sp).map(|addr| (addr, false))
+        Err(frame.sp)
     }
 
     fn step(&mut self, frame: Frame, pc: u64, first: bool) -> Option<Frame> {
@@ -204,6 +228,13 @@ impl<'a> Walk<'a> {
             self.process.read(addr - back, bytes).is_ok()
         };
         read && ends_in_call(bytes, self.machine)
+    }
+
+    /// In what is to be left.
+    fn is_inside(&self, addr: u64) -> bool {
+        let Some(library) = self.library else { return self.in_runtime(addr) };
+        let vma = self.process.maps.find(addr);
+        vma.is_some_and(|vma| vma.exec && vma.same_file(library))
     }
 
     /// In the loader, or in the libc that lies beside it: another file of that name is a stranger.

@@ -32,6 +32,11 @@ impl<K: Eq + Hash + Clone, V: Clone> Lru<K, V> {
         Some(entry.value.clone())
     }
 
+    /// Looks without making it one of the most recently used.
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|entry| &entry.value)
+    }
+
     /// Stores `value`; one heavier than the whole cache is not kept.
     pub(crate) fn insert(&mut self, key: K, value: V, bytes: usize) {
         if bytes > self.max_bytes || self.max_entries == 0 {

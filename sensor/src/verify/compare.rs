@@ -134,10 +134,12 @@ impl<'a> Comparer<'a> {
         read: &Read,
     ) -> Result<(), VerifyError> {
         let Some(object) = module.object() else { return Ok(()) };
-        if !self.fill(module, read) {
+        let checks = plan.checks.get(read.slots.clone()).unwrap_or(&[]);
+        let slots = checks.iter().filter_map(|check| plan.slot(&object.elf, index(check.slot)));
+        if !self.fill(module, read, slots.map(|slot| slot.vaddr)) {
             return Ok(());
         }
-        for check in plan.checks.get(read.slots.clone()).unwrap_or(&[]) {
+        for check in checks {
             let number = index(check.slot);
             let Some(slot) = plan.slot(&object.elf, number) else { continue };
             let into = index(slot.vaddr - read.vaddr);
@@ -161,7 +163,7 @@ impl<'a> Comparer<'a> {
         words: &[Relative],
         kind: SlotKind,
     ) -> Result<(), VerifyError> {
-        if !self.fill(module, read) {
+        if !self.fill(module, read, words.iter().map(|word| word.vaddr.into())) {
             return Ok(());
         }
         self.outcome.checked.add(kind, words.len() as u64);
@@ -184,18 +186,32 @@ impl<'a> Comparer<'a> {
         Ok(())
     }
 
-    fn fill(&mut self, module: &Module, read: &Read) -> bool {
+    /// Reads a stretch of slots. Between slots in memory that the process can write to may be
+    /// anything, so of those each counts for itself.
+    fn fill(&mut self, module: &Module, read: &Read, slots: impl Iterator<Item = u64>) -> bool {
         // It only grows: what is behind a shorter read is not looked at.
         if self.buffer.len() < read.bytes {
             self.buffer.resize(read.bytes, 0);
         }
+        let process = self.process;
         let addr = module.addr(read.vaddr);
-        let buffer = self.buffer.get_mut(..read.bytes);
-        let filled = buffer.is_some_and(|buffer| self.process.read(addr, buffer).is_ok());
-        if !filled {
+        let Some(buffer) = self.buffer.get_mut(..read.bytes) else { return false };
+        if process.read_unnoted(addr, buffer).is_err() {
+            process.note_unread();
             self.missed.unread += read.slots.len() as u64;
+            return false;
         }
-        filled
+        let end = addr.saturating_add(read.bytes as u64);
+        if process.maps.find(addr).is_some_and(|vma| !vma.write && end <= vma.end) {
+            process.note_memory(addr, buffer);
+            return true;
+        }
+        for vaddr in slots {
+            let at = index(vaddr - read.vaddr);
+            let word = buffer.get(at..at.saturating_add(module.width.len()));
+            process.note_memory(module.addr(vaddr), word.unwrap_or_default());
+        }
+        true
     }
 
     /// Whether the slot holds exactly what is wanted; notes IFUNC answers.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::auxv::Auxv;
 use super::elf::SlotKind;
 use super::process::Process;
-use super::{Gap, Limits, Report, Verifier};
+use super::{Depth, Gap, Limits, Report, Verifier};
 
 const CC: &str = "aarch64-linux-gnu-gcc";
 const ROOT: &str = "/usr/aarch64-linux-gnu";
@@ -78,7 +78,7 @@ impl Emulated {
     }
 
     fn look(&self, verifier: &mut Verifier) -> Report {
-        verifier.look_at(&self.process()).unwrap()
+        verifier.look_at(&self.process(), Depth::Full).unwrap()
     }
 
     /// Addresses of all slots, from the files of its modules.

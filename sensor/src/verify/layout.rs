@@ -32,7 +32,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Files {
     cache: Lru<FileKey, Arc<Loaded>>,
     /// To which depth files are read; those known to a greater one are good as well.
-    depth: Depth,
+    pub(crate) depth: Depth,
 }
 
 /// Why a mapped file is not available.

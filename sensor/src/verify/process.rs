@@ -1,7 +1,9 @@
 //! One process as it is now: its memory, maps and mapped files, all read from outside.
 
+use std::cell::RefCell;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +14,7 @@ use super::bytes::index;
 use super::error::VerifyError;
 use super::maps::{Maps, Vma};
 use super::reach::Reaches;
+use super::warm::Record;
 use super::width::Width;
 
 /// A maps text longer than this is refused (200 000 areas; the kernel's default limit is 65 530).
@@ -38,6 +41,18 @@ pub(crate) struct Process {
     mem: File,
     start_ticks: u64,
     reaches: Reaches,
+    /// What was read, for who wants to know.
+    record: Option<RefCell<Record>>,
+}
+
+/// A process whose address space was opened and not yet understood.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// Without maps and auxiliary vector.
+    pub(crate) process: Process,
+    /// Their texts as the kernel gave them.
+    pub(crate) maps: Vec<u8>,
+    pub(crate) auxv: Vec<u8>,
 }
 
 // === impl FileKey ===
@@ -59,32 +74,56 @@ impl FileKey {
     }
 }
 
-// === impl Process ===
+// === impl Opened ===
 
-impl Process {
-    pub(crate) fn open(pid: u32) -> Result<Self, VerifyError> {
-        let fail = |what| move |source| VerifyError::proc(pid, what, source);
-        let started = start_ticks(pid).map_err(fail("stat"))?;
-        match Self::open_memory(pid, started) {
+impl Opened {
+    pub(crate) fn new(pid: u32) -> Result<Self, VerifyError> {
+        match Self::open_memory(pid) {
             // Kernel threads and zombies are there but have no address space: ESRCH as well.
-            Err(VerifyError::Gone { .. }) if start_ticks(pid).is_ok_and(|now| now == started) => {
+            Err(VerifyError::Gone { .. }) if start_ticks(pid).is_ok() => {
                 Err(VerifyError::NoMemory { pid })
             }
             other => other,
         }
     }
 
-    fn open_memory(pid: u32, start_ticks: u64) -> Result<Self, VerifyError> {
-        let fail = |source| VerifyError::proc(pid, "mem", source);
-        let mem = File::open(format!("/proc/{pid}/mem")).map_err(fail)?;
+    fn open_memory(pid: u32) -> Result<Self, VerifyError> {
+        let fail = |what| move |source| VerifyError::proc(pid, what, source);
+        let mem = File::open(format!("/proc/{pid}/mem")).map_err(fail("mem"))?;
+        // Only now: had the address space belonged to an earlier process of this PID, it could not
+        // be read any more.
+        let start_ticks = start_ticks(pid).map_err(fail("stat"))?;
         let maps = read_bounded(pid, "maps", MAX_MAPS)?;
-        let maps = Maps::parse(&maps).map_err(|error| VerifyError::maps(pid, &error))?;
         if maps.is_empty() {
             return Err(VerifyError::NoMemory { pid });
         }
         let auxv = read_bounded(pid, "auxv", 64 << 10)?;
-        let (auxv, reaches) = (Auxv::parse(&auxv), Reaches::default());
-        Ok(Self { pid, maps, auxv, mem, start_ticks, reaches })
+        let (reaches, record) = (Reaches::default(), None);
+        let unread = Err(AuxvError::Empty);
+        let process =
+            Process { pid, maps: Maps::default(), auxv: unread, mem, start_ticks, reaches, record };
+        Ok(Self { process, maps, auxv })
+    }
+
+    /// The process, with what is read of it noted in a record.
+    pub(crate) fn parse(self, record: Option<Record>) -> Result<Process, VerifyError> {
+        let Self { process, maps, auxv } = self;
+        let maps = Maps::parse(&maps).map_err(|error| VerifyError::maps(process.pid, &error))?;
+        let record = record.map(RefCell::new);
+        Ok(Process { maps, auxv: Auxv::parse(&auxv), record, ..process })
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    pub(crate) fn open(pid: u32) -> Result<Self, VerifyError> {
+        Opened::new(pid)?.parse(None)
+    }
+
+    /// What was read of it.
+    pub(crate) fn into_record(self) -> Option<Record> {
+        self.record.map(RefCell::into_inner)
     }
 
     /// Start since boot, clock ticks: with the PID, which process this is.
@@ -104,7 +143,38 @@ impl Process {
 
     /// Reads memory of the process; all of `buf` or an error.
     pub(crate) fn read(&self, addr: u64, buf: &mut [u8]) -> io::Result<()> {
+        let result = self.read_unnoted(addr, buf);
+        match result {
+            Ok(()) => self.note_memory(addr, buf),
+            Err(_) => self.note(Record::fail),
+        }
+        result
+    }
+
+    /// The same for who notes itself which of the bytes count.
+    pub(crate) fn read_unnoted(&self, addr: u64, buf: &mut [u8]) -> io::Result<()> {
         self.mem.read_exact_at(buf, addr)
+    }
+
+    /// Notes what memory held.
+    pub(crate) fn note_memory(&self, addr: u64, bytes: &[u8]) {
+        self.note(|record| record.memory(addr, bytes));
+    }
+
+    /// Notes which pages of a mapping with code are private.
+    pub(crate) fn note_code(&self, vma: &Vma, private: &[Range<u64>]) {
+        self.note(|record| record.code(vma, private));
+    }
+
+    /// Notes that something counted which cannot be noted.
+    pub(crate) fn note_unread(&self) {
+        self.note(Record::fail);
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Record)) {
+        if let Some(record) = &self.record {
+            what(&mut record.borrow_mut());
+        }
     }
 
     /// One address.
@@ -121,14 +191,16 @@ impl Process {
         let room = index(vma.end - addr).min(MAX_NAME);
         for size in [room.min(128), room] {
             let mut buf = vec![0; size];
-            if self.read(addr, &mut buf).is_err() {
-                return Vec::new();
+            if self.read_unnoted(addr, &mut buf).is_err() {
+                break;
             }
             if let Some(end) = buf.iter().position(|byte| *byte == 0) {
+                self.note_memory(addr, buf.get(..=end).unwrap_or_default());
                 buf.truncate(end);
                 return buf;
             }
         }
+        self.note_unread();
         Vec::new()
     }
 
@@ -142,6 +214,15 @@ impl Process {
     /// `stat` of the file an area maps, by the kernel's own reference to it. An error where that
     /// could take for ever.
     pub(crate) fn stat_file(&self, vma: &Vma) -> io::Result<Metadata> {
+        let result = self.stat_unnoted(vma);
+        self.note(|record| match &result {
+            Ok(metadata) => record.file(vma, FileKey::of(metadata)),
+            Err(_) => record.fail(),
+        });
+        result
+    }
+
+    fn stat_unnoted(&self, vma: &Vma) -> io::Result<Metadata> {
         self.reaches.check(self.pid, vma.dev)?;
         match fs::metadata(self.map_file(vma)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

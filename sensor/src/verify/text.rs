@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use self::owners::Owners;
-use self::pages::Pagemap;
+pub(super) use self::pages::Pagemap;
 use self::patch::{Origin, Source};
 use self::vdso::{OwnVdso, Seen};
 use super::budget::Budget;
@@ -39,7 +39,7 @@ pub(crate) use self::report::shown;
 pub use self::report::{Explanation, Loose, Patch, RestoredPage, Stray, StrayKind, Text};
 
 /// Pages of one process whose table entry is looked at (16 GiB of code with small pages).
-const LOOKED_MAX: u64 = 4 << 20;
+pub(super) const LOOKED_MAX: u64 = 4 << 20;
 /// Private pages of one process that are compared.
 const COMPARED_MAX: u64 = 16_384;
 /// Bytes compared at once.
@@ -142,11 +142,13 @@ impl<'a> Look<'a> {
             let found = match self.pagemap.private(vma.start..vma.end) {
                 Ok(found) => found,
                 Err(error) => {
+                    process.note_unread();
                     self.unread(vma, &error);
                     continue;
                 }
             };
             complete &= found.complete;
+            process.note_code(vma, &found.private);
             if !found.private.is_empty() {
                 complete &= self.compare_area(vma, found.private)?;
             }

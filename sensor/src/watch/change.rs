@@ -1,10 +1,13 @@
 //! What the watch tells: one change of one file that the loader reads.
 
 use std::path::PathBuf;
-
-use crate::event::FileKey;
+use std::sync::Arc;
 
 use super::spot::Role;
+use super::state::Identity;
+use crate::event::FileKey;
+use crate::host::Owners;
+use crate::package::Origin;
 
 /// What was done to a watched name or file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,8 +71,8 @@ pub struct Root {
     pub others: usize,
 }
 
-/// A library that `/etc/ld.so.preload` has gained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A library that `/etc/ld.so.preload` has gained, or a module that a service of PAM has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preloaded {
     /// As it is written.
     pub path: String,
@@ -81,12 +84,24 @@ pub struct Preloaded {
     pub uid: u32,
     /// Permissions.
     pub mode: u32,
+    /// Whose it is; `None` where the provenance station was not asked, or has not answered.
+    pub origin: Option<Arc<Origin>>,
 }
 
-/// A change of a file that the loader reads, with its effect.
+/// What a change of PAM's files comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PamEffect {
+    /// Services that have these lines by themselves or by an include; the file's own first.
+    pub services: Vec<String>,
+    /// Those of them that let everybody in now and did not before: authentication succeeds though
+    /// every module that wants proof refuses it.
+    pub opened: Vec<String>,
+}
+
+/// A change of a file that the loader or PAM reads, with its effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderConfig {
-    /// What the file is to the loader.
+    /// What the file is to the loader or PAM.
     pub role: Role,
     /// Its path below the root.
     pub path: String,
@@ -106,8 +121,13 @@ pub struct LoaderConfig {
     pub now: Vec<String>,
     /// Entries that were in effect for a moment only.
     pub meanwhile: Vec<String>,
-    /// The libraries among `added` and `meanwhile`.
+    /// The libraries among `added` and `meanwhile`; the modules that such lines name; the module
+    /// itself, where that is what has changed.
     pub libraries: Vec<Preloaded>,
+    /// What it comes to, for services of PAM.
+    pub pam: PamEffect,
+    /// How far the question is whose `libraries` are.
+    pub owners: Owners,
     /// The loader reads the same as before.
     pub same: bool,
     /// Others than its owner may write to it now, and could not before, or its owner is not root.
@@ -126,7 +146,7 @@ pub struct LoaderConfig {
 pub struct Tool {
     /// Its path, as a program in that root sees it.
     pub path: String,
-    /// It installs packages; otherwise it is ldconfig on its own.
+    /// It installs packages; otherwise it is ldconfig, or what writes PAM's services, on its own.
     pub packages: bool,
 }
 
@@ -141,6 +161,25 @@ pub struct Change {
     pub crowded: bool,
     /// What.
     pub config: LoaderConfig,
+}
+
+// === impl Preloaded ===
+
+impl Preloaded {
+    /// A file by its numbers.
+    pub(super) fn of(path: &str, identity: &Identity) -> Self {
+        let device = u32::try_from(identity.dev >> 32).unwrap_or(0) << 20
+            | u32::try_from(identity.dev & 0xf_ffff).unwrap_or(0);
+        let file = FileKey {
+            ino: identity.ino,
+            dev: device,
+            generation: 0,
+            ctime_s: u64::try_from(identity.ctime_ns / 1_000_000_000).unwrap_or(0),
+            size: identity.size,
+        };
+        let (uid, mode) = (identity.uid, identity.mode);
+        Self { path: path.to_owned(), file: Some(file), uid, mode, ..Self::default() }
+    }
 }
 
 // === impl Action ===

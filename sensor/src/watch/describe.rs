@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::change::{Action, Change, LoaderConfig, Preloaded, Root};
+use super::change::{Action, Change, LoaderConfig, PamEffect, Preloaded, Root};
+use super::examine::Look;
+use super::pam;
 use super::pending::Pending;
-use super::spot::Spot;
+use super::spot::{Role, Spot};
 use super::state::{Identity, State, TOLD_MAX};
+use crate::host::Owners;
 
 /// One file's change in one root.
 #[derive(Debug)]
@@ -14,10 +17,10 @@ pub(super) struct Found<'a> {
     pub(super) pending: Pending,
     pub(super) before: &'a State,
     pub(super) after: &'a State,
-    /// Pairs of the cache that `before` does not have.
-    pub(super) fresh: Vec<String>,
-    /// Libraries of the list as it is now.
-    pub(super) libraries: &'a [Preloaded],
+    /// The look that found `after`.
+    pub(super) look: &'a Look,
+    /// What it comes to for PAM.
+    pub(super) pam: PamEffect,
     pub(super) root: Root,
 }
 
@@ -35,7 +38,8 @@ impl Found<'_> {
 
     /// `None` where nothing happened that is worth a word.
     pub(super) fn change(self) -> Option<Change> {
-        let effect = self.after.effect(self.before, self.fresh.clone());
+        let fresh = self.look.fresh.get(self.spot).cloned().unwrap_or_default();
+        let effect = self.after.effect(self.before, fresh);
         let mounted = mounted(self.after) != mounted(self.before);
         let exposed = exposed(self.after.file) && !exposed(self.before.file);
         let entries = |state: &State| -> BTreeSet<String> {
@@ -52,14 +56,16 @@ impl Found<'_> {
             return None;
         }
         let gained: BTreeSet<&String> = effect.added.iter().chain(&meanwhile).collect();
-        let libraries = self.libraries.iter().filter(|library| gained.contains(&library.path));
+        let libraries = self.libraries(&gained);
         let config = LoaderConfig {
             role: self.spot.role,
             path: self.spot.path.clone(),
             actions: self.actions(mounted),
-            before: self.before.content.told(),
-            after: self.after.content.told(),
-            libraries: libraries.cloned().collect(),
+            before: self.told(self.before),
+            after: self.told(self.after),
+            libraries,
+            pam: self.pam,
+            owners: Owners::NotAsked,
             now: first(self.after.content.entries()),
             added: first(&effect.added),
             removed: first(&effect.removed),
@@ -73,6 +79,23 @@ impl Found<'_> {
         };
         let Pending { ktime_ns, touches, crowded, .. } = self.pending;
         Some(Change { ktime_ns, touches, crowded, config })
+    }
+
+    /// Code that is loaded for what was gained.
+    fn libraries(&self, gained: &BTreeSet<&String>) -> Vec<Preloaded> {
+        match self.spot.role {
+            Role::PamService => pam::modules(&self.spot.path, gained, self.look),
+            Role::PamModule => pam::itself(self.spot, self.after).into_iter().collect(),
+            _ => {
+                let known = self.look.libraries.iter();
+                known.filter(|library| gained.contains(&library.path)).cloned().collect()
+            }
+        }
+    }
+
+    fn told(&self, state: &State) -> String {
+        let between = if self.spot.role == Role::PamService { " | " } else { " " };
+        state.content.told(between)
     }
 
     /// What everyone did; how a name was made shows in what it leads to.
@@ -146,8 +169,8 @@ mod tests {
             pending: pending(by),
             before,
             after,
-            fresh: Vec::new(),
-            libraries: &[],
+            look: &Look::default(),
+            pam: PamEffect::default(),
             root: Root::default(),
         };
         found.change()

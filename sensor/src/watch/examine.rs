@@ -1,6 +1,6 @@
 //! One look at a root: what the loader's files are there, and marks on all that can change them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,20 +11,25 @@ use rustix::io::Errno;
 
 use super::change::Preloaded;
 use super::roots::RootKey;
-use super::spot::{self, CONF_DIR, CONF_FILES_MAX, Role, Spot};
+use super::spot::{self, Folder, Role, Spot};
 use super::state::{Content, Identity, State, TOLD_MAX, fnv};
 use super::sys::{self, Group, Object};
-use super::walk::{Way, walk};
+use super::walk::{Dirs, Way, key, look, walk, walk_with};
 use super::{cache, text};
-use crate::event::FileKey;
 use crate::host::build_id_of;
+use crate::pam;
 
 /// Looks until one finds what the marks before it were put on.
 const TRIES: usize = 3;
 /// Bytes of a loader.
 const LOADER_MAX: u64 = 8 << 20;
-/// Libraries of one preload list that are looked at.
-const LIBRARIES_MAX: usize = 8;
+/// Bytes of a module of PAM.
+const MODULE_MAX: u64 = 4 << 20;
+/// Libraries of one preload list, or modules out of their directory, that are looked at.
+const LIBRARIES_MAX: usize = 32;
+/// Files of all directories of a root that are watched by name: each takes a descriptor for the
+/// moment, two while a look is repeated.
+const FILES_MAX: usize = 384;
 
 /// What is watched in a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +46,8 @@ pub(super) struct Watched {
 pub(super) enum Name {
     /// This one.
     One(String),
-    /// All that ldconfig reads.
-    Conf,
+    /// All that count in the directory.
+    Every,
 }
 
 /// What a look found.
@@ -52,7 +57,7 @@ pub(super) struct Look {
     pub(super) watched: Vec<Watched>,
     /// Pairs of a cache that the state told last does not have, in words.
     pub(super) fresh: BTreeMap<Spot, Vec<String>>,
-    /// Libraries of the preload list.
+    /// Libraries of the preload list, and modules of PAM that are named by their whole path.
     pub(super) libraries: Vec<Preloaded>,
     /// Why something could not be marked: changes of it are found by comparison.
     pub(super) unmarked: Option<String>,
@@ -111,6 +116,7 @@ pub(super) fn examine(group: &Group, task: &Task) -> Answer {
     for (spot, way) in ways {
         read_spot(root.as_fd(), task, &spot, way, &mut look);
     }
+    look.libraries.extend(modules_elsewhere(root.as_fd(), &look.states));
     Answer::New(Box::new(look))
 }
 
@@ -118,24 +124,44 @@ type Ways = Vec<(Spot, Result<Way, Errno>)>;
 
 fn ways(root: BorrowedFd<'_>) -> Ways {
     let mut spots = spot::fixed();
-    spots.push(Spot { role: Role::Conf, path: CONF_DIR.to_owned() });
-    spots.extend(conf_files(root));
-    let way = |spot: Spot| {
-        let way = walk(root, &spot.path);
+    let mut seen = Vec::new();
+    let mut left = FILES_MAX;
+    for folder in spot::folders() {
+        let opened = open_folder(root, folder);
+        // One directory by two paths is watched once.
+        if let Some((_, key)) = &opened {
+            if seen.contains(key) {
+                continue;
+            }
+            seen.push(*key);
+        }
+        spots.push(folder.spot());
+        let files = opened.map(|(dir, _)| files(&dir, folder, left)).unwrap_or_default();
+        left -= files.len();
+        spots.extend(files);
+    }
+    let mut dirs = Dirs::default();
+    let mut way = |spot: Spot| {
+        let way = walk_with(root, &spot.path, &mut dirs);
         (spot, way)
     };
-    spots.into_iter().map(way).collect()
+    spots.into_iter().map(&mut way).collect()
 }
 
-fn conf_files(root: BorrowedFd<'_>) -> Vec<Spot> {
+fn open_folder(root: BorrowedFd<'_>, folder: &Folder) -> Option<(OwnedFd, (u64, u64))> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(dir) = openat2(root, CONF_DIR, flags, Mode::empty(), resolve) else { return Vec::new() };
-    let Ok(entries) = Dir::read_from(&dir) else { return Vec::new() };
+    let dir = openat2(root, folder.path, flags, Mode::empty(), resolve).ok()?;
+    let key = key(&look(dir.as_fd()).ok()?);
+    Some((dir, key))
+}
+
+fn files(dir: &OwnedFd, folder: &Folder, room: usize) -> Vec<Spot> {
+    let Ok(entries) = Dir::read_from(dir) else { return Vec::new() };
     let mut found: Vec<Spot> = entries
-        .take(CONF_FILES_MAX * 8)
-        .filter_map(|entry| spot::in_conf_dir(entry.ok()?.file_name().to_bytes()))
-        .take(CONF_FILES_MAX)
+        .take(folder.files_max * 8)
+        .filter_map(|entry| folder.file(entry.ok()?.file_name().to_bytes()))
+        .take(folder.files_max.min(room))
         .collect();
     found.sort();
     found
@@ -168,7 +194,7 @@ fn same(before: &Look, ways: &Ways) -> bool {
 /// A directory's times and sizes change with what is in it, which is looked at for itself.
 fn comparable(spot: &Spot, file: Option<Identity>) -> Option<Identity> {
     let file = file?;
-    if spot.path != CONF_DIR {
+    if spot.folder().is_none() {
         return Some(file);
     }
     Some(Identity {
@@ -204,7 +230,7 @@ fn mark(group: &Group, ways: &Ways, look: &mut Look) {
         let key = (identity.dev, identity.ino);
         let (mask, name) = match kind {
             FileType::RegularFile => (sys::FILE, None),
-            FileType::Directory if spot.path == CONF_DIR => (sys::DIRECTORY, Some(Name::Conf)),
+            FileType::Directory if spot.folder().is_some() => (sys::DIRECTORY, Some(Name::Every)),
             _ => continue,
         };
         let object = put(key, file.as_fd(), mask, &mut look.unmarked);
@@ -258,7 +284,8 @@ fn content(task: &Task, spot: &Spot, file: &OwnedFd, kind: FileType, look: &mut 
     let limit = match spot.role {
         Role::Cache => cache::FILE_MAX,
         Role::Loader => LOADER_MAX,
-        Role::Preload | Role::Conf | Role::SearchPath => text::FILE_MAX,
+        Role::PamModule => MODULE_MAX,
+        Role::Preload | Role::Conf | Role::SearchPath | Role::PamService => text::FILE_MAX,
     };
     let mut bytes = Vec::new();
     if let Err(error) = (&opened).take(limit).read_to_end(&mut bytes) {
@@ -268,7 +295,10 @@ fn content(task: &Task, spot: &Spot, file: &OwnedFd, kind: FileType, look: &mut 
         Role::Preload => Content::Entries(text::preload(&bytes)),
         Role::Conf => Content::Entries(text::conf(&bytes)),
         Role::SearchPath => Content::Entries(text::search_path(&bytes)),
-        Role::Loader => Content::Loader { build_id: build_id_of(&opened), hash: fnv(&bytes, None) },
+        Role::PamService => Content::Entries(pam::entries(&bytes)),
+        Role::Loader | Role::PamModule => {
+            Content::Loader { build_id: build_id_of(&opened), hash: fnv(&bytes, None) }
+        }
         Role::Cache => {
             let told = task.told.get(spot).map(|state| Arc::clone(&state.content));
             let (content, fresh) = cached(&bytes, told.as_deref());
@@ -307,8 +337,21 @@ fn libraries(root: BorrowedFd<'_>, entries: &[String]) -> Vec<Preloaded> {
     entries.iter().take(LIBRARIES_MAX).map(|entry| library(root, entry)).collect()
 }
 
+/// Modules that services name by a path, wherever that leads.
+fn modules_elsewhere(root: BorrowedFd<'_>, states: &BTreeMap<Spot, State>) -> Vec<Preloaded> {
+    let services = states.iter().filter(|(spot, _)| spot.role == Role::PamService);
+    let named: BTreeSet<String> = services
+        .flat_map(|(spot, state)| {
+            let lines = state.content.entries().iter();
+            lines.filter_map(|entry| super::pam::module(&spot.path, entry))
+        })
+        .filter(|module| module.starts_with('/'))
+        .collect();
+    named.iter().take(LIBRARIES_MAX).map(|module| library(root, module)).collect()
+}
+
 fn library(root: BorrowedFd<'_>, entry: &str) -> Preloaded {
-    let none = Preloaded { path: entry.to_owned(), file: None, build_id: None, uid: 0, mode: 0 };
+    let none = Preloaded { path: entry.to_owned(), ..Preloaded::default() };
     if !entry.starts_with('/') {
         return none;
     }
@@ -316,15 +359,6 @@ fn library(root: BorrowedFd<'_>, entry: &str) -> Preloaded {
     else {
         return none;
     };
-    let device = u32::try_from(identity.dev >> 32).unwrap_or(0) << 20
-        | u32::try_from(identity.dev & 0xf_ffff).unwrap_or(0);
-    let key = FileKey {
-        ino: identity.ino,
-        dev: device,
-        generation: 0,
-        ctime_s: u64::try_from(identity.ctime_ns / 1_000_000_000).unwrap_or(0),
-        size: identity.size,
-    };
     let build_id = reopen(&file).ok().and_then(|opened| build_id_of(&opened));
-    Preloaded { file: Some(key), build_id, uid: identity.uid, mode: identity.mode, ..none }
+    Preloaded { build_id, ..Preloaded::of(entry, &identity) }
 }

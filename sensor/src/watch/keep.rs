@@ -14,7 +14,8 @@ use super::state::State;
 
 /// Larger than any state we write.
 const FILE_MAX: u64 = 16 << 20;
-const VERSION: u32 = 1;
+/// 2: with the files of PAM.
+const VERSION: u32 = 2;
 
 /// The file.
 #[derive(Debug)]

@@ -9,7 +9,8 @@ use crate::probe::ProbeReport;
 /// Its name among the probes.
 const PROBE: &str = "loader_files";
 const UNSEEN: &str = "changes of ld.so.preload, ld.so.conf, ld.so.cache and the loader itself \
-                      (loader_config_changed)";
+                      (loader_config_changed), of PAM's services and modules \
+                      (pam_stack_changed)";
 
 /// Counts of what is watched and what is not.
 #[derive(Debug, Default)]

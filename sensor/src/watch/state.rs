@@ -81,14 +81,14 @@ impl Content {
         }
     }
 
-    /// In a few words.
-    pub(super) fn told(&self) -> String {
+    /// In a few words, its entries with `between` between them.
+    pub(super) fn told(&self, between: &str) -> String {
         match self {
             Self::Absent => "absent".to_owned(),
             Self::Entries(entries) if entries.is_empty() => "no entries".to_owned(),
             Self::Entries(entries) => {
                 let shown = entries.iter().take(TOLD_MAX).map(String::as_str);
-                shown.collect::<Vec<_>>().join(" ")
+                shown.collect::<Vec<_>>().join(between)
             }
             Self::Cache(pairs) => format!("{} libraries", pairs.len()),
             Self::Loader { build_id: Some(id), .. } => format!("build-id {id}"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::examine::{Look, Name, Task};
 use super::parse::Event;
 use super::roots::RootKey;
-use super::spot::{self, Spot};
+use super::spot::Spot;
 use super::state::State;
 use super::sys::Object;
 
@@ -122,7 +122,7 @@ impl Views {
             let spot = match (watched, name) {
                 (None, None) => spot.clone(),
                 (Some(Name::One(one)), Some(name)) if one.as_bytes() == name => spot.clone(),
-                (Some(Name::Conf), Some(name)) => spot::in_conf_dir(name)?,
+                (Some(Name::Every), Some(name)) => spot.folder()?.file(name)?,
                 _ => return None,
             };
             Some((*root, spot))
@@ -160,7 +160,7 @@ impl Views {
 #[cfg(test)]
 mod tests {
     use super::super::examine::Watched;
-    use super::super::spot::CONF_DIR;
+    use super::super::spot;
     use super::*;
 
     fn object(byte: u8) -> Object {
@@ -170,12 +170,12 @@ mod tests {
     fn views() -> (Views, RootKey) {
         let root = RootKey { namespace: 1, directory: (1, 2) };
         let preload = spot::fixed().remove(0);
-        let dir = Spot { role: spot::Role::Conf, path: CONF_DIR.to_owned() };
+        let dir = spot::folders()[0].spot();
         let one = |name: &str| Some(Name::One(name.to_owned()));
         let watched = vec![
             Watched { object: object(1), name: one("ld.so.preload"), spot: preload.clone() },
             Watched { object: object(2), name: None, spot: preload },
-            Watched { object: object(3), name: Some(Name::Conf), spot: dir },
+            Watched { object: object(3), name: Some(Name::Every), spot: dir },
         ];
         let mut views = Views::default();
         let view = View {

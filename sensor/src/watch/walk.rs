@@ -1,7 +1,9 @@
 //! From a root to a watched file, by every name on the way: whoever changes one of these names
 //! changes what the loader finds.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, openat,
@@ -20,7 +22,7 @@ const PATH_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Hop {
     /// The directory it is looked up in.
-    pub(super) dir: OwnedFd,
+    pub(super) dir: Arc<OwnedFd>,
     /// Device and inode of it.
     pub(super) dir_key: (u64, u64),
     /// The name.
@@ -40,13 +42,21 @@ pub(super) struct Way {
     pub(super) file: Option<(OwnedFd, Identity, FileType)>,
 }
 
+/// Directories that were opened on the way to other files of the same look.
+#[derive(Debug, Default)]
+pub(super) struct Dirs(BTreeMap<String, (Arc<OwnedFd>, (u64, u64))>);
+
 /// Walks `path` below `root`: never out of it, through no magic link of `/proc`.
 pub(super) fn walk(root: BorrowedFd<'_>, path: &str) -> Result<Way, Errno> {
+    walk_with(root, path, &mut Dirs::default())
+}
+
+/// The same for one of many files of one directory, which is opened once.
+pub(super) fn walk_with(root: BorrowedFd<'_>, path: &str, dirs: &mut Dirs) -> Result<Way, Errno> {
     let mut way = Way::default();
     let mut path = path.to_owned();
     while way.links.len() <= LINKS_MAX {
-        let Some((dir, name, last)) = parent(root, &path)? else { return Ok(way) };
-        let dir_key = key(&look(dir.as_fd())?);
+        let Some((dir, dir_key, name, last)) = parent(root, &path, dirs)? else { return Ok(way) };
         let found =
             if last { openat(&dir, name, HANDLE, Mode::empty()) } else { Err(Errno::NOENT) };
         way.hops.push(Hop { dir, dir_key, name: name.to_owned() });
@@ -72,12 +82,15 @@ pub(super) fn walk(root: BorrowedFd<'_>, path: &str) -> Result<Way, Errno> {
 
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The deepest directory of the path that exists, the name looked up in it, and whether that is
-/// the last one.
+/// A directory, its device and inode, the name looked up in it, and whether that is the last one.
+type Parent<'a> = (Arc<OwnedFd>, (u64, u64), &'a str, bool);
+
+/// The deepest directory of the path that exists.
 fn parent<'a>(
     root: BorrowedFd<'_>,
     path: &'a str,
-) -> Result<Option<(OwnedFd, &'a str, bool)>, Errno> {
+    dirs: &mut Dirs,
+) -> Result<Option<Parent<'a>>, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut rest = path.trim_end_matches('/');
@@ -88,8 +101,15 @@ fn parent<'a>(
             return Ok(None);
         }
         let at = if dir.is_empty() { "/" } else { dir };
+        if let Some((dir, key)) = dirs.0.get(at) {
+            return Ok(Some((Arc::clone(dir), *key, name, last)));
+        }
         match openat2(root, at, flags, Mode::empty(), resolve) {
-            Ok(dir) => return Ok(Some((dir, name, last))),
+            Ok(dir) => {
+                let (key, dir) = (key(&look(dir.as_fd())?), Arc::new(dir));
+                dirs.0.insert(at.to_owned(), (Arc::clone(&dir), key));
+                return Ok(Some((dir, key, name, last)));
+            }
             Err(Errno::NOENT | Errno::NOTDIR) => (rest, last) = (dir.trim_end_matches('/'), false),
             Err(error) => return Err(error),
         }

@@ -23,7 +23,7 @@ use super::pending::Gathered;
 use super::prober::Prober;
 use super::report::Standing;
 use super::roots::{self, RootKey};
-use super::spot::{CONF_DIR, Spot};
+use super::spot::Spot;
 use super::sys::Group;
 use super::views::{Concern, View, Views};
 use crate::config::Watch as Settings;
@@ -345,7 +345,7 @@ impl Work {
         let spots: BTreeSet<&Spot> = view.told.keys().chain(view.look.states.keys()).collect();
         let differing: Vec<Spot> = spots
             .into_iter()
-            .filter(|spot| spot.path != CONF_DIR)
+            .filter(|spot| spot.folder().is_none())
             .filter(|spot| view.told.get(spot) != view.look.states.get(spot))
             .cloned()
             .collect();

@@ -33,6 +33,7 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
         let expected: &[&str] = match line["kind"].as_str().unwrap() {
             "check" => &["check", "found", "kind", "remedy", "state", "unseen"],
             "probe" => &["kind", "mechanism", "price", "probe", "reason", "required", "unseen"],
+            "limit" => &["kind", "limit", "unseen"],
             "sensor" => &["kind", "reason", "state"],
             "summary" => &["kind", "sound"],
             other => panic!("{other}"),
@@ -41,6 +42,9 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
     }
     let sound = lines.last().unwrap()["sound"].as_bool().unwrap();
     assert_eq!(ended.code, Some(if sound { 0 } else { 3 }));
+    let limits: Vec<_> =
+        lines.iter().filter(|line| line["kind"] == "limit").map(|line| &line["limit"]).collect();
+    assert_eq!(limits, ["transient_slots", "data_pointers", "callers_of_others"]);
     // Every probe says what is not seen without it.
     for probe in lines.iter().filter(|line| line["kind"] == "probe") {
         assert!(!probe["unseen"].as_str().unwrap().is_empty(), "{probe}");

@@ -146,6 +146,7 @@ fn a_redirected_slot_exits_1_and_names_the_symbol() {
             "settled",
             "slots_by_kind",
             "slots_checked",
+            "tools",
             "uid"
         ]
     );

@@ -56,10 +56,11 @@ fn runs_per_start_are_counted() {
     for (before, after) in before.iter().zip(&after) {
         let runs = after.runs - before.runs;
         println!(
-            "{}: {}.{:02} runs per start, {} instructions verified, {} missed",
+            "{}: {}.{:02} runs per start, {} ns each, {} instructions verified, {} missed",
             after.name,
             runs / STARTS,
             runs % STARTS * 100 / STARTS,
+            (after.run_ns - before.run_ns).checked_div(runs).unwrap_or(0),
             after.verified_instructions.map_or("unknown".to_owned(), |count| count.to_string()),
             after.missed,
         );

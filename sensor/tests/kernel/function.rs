@@ -75,7 +75,7 @@ fn a_guarded_function_tells_its_caller_only_in_processes_with_a_role() {
         events
             .iter()
             .filter_map(|event| match event.body {
-                EventBody::Caller(caller) => Some(caller),
+                EventBody::Caller(ref caller) => Some(caller.clone()),
                 _ => None,
             })
             .collect()
@@ -93,6 +93,11 @@ fn a_guarded_function_tells_its_caller_only_in_processes_with_a_role() {
         // Page offsets survive loading; the caller is the shell, not the library.
         same("offset in its page", caller.ip & 0xfff, probed.offset & 0xfff);
         assert!(caller.return_address != 0 && caller.return_address.abs_diff(caller.ip) > 4096);
+        // The stack leads further; on x86_64 it begins with where the function returns to.
+        let (stack, told) = (&caller.stack, |word: &&u64| **word != 0);
+        assert!(stack.sp != 0 && stack.words.iter().filter(told).count() > 1, "{stack:?}");
+        #[cfg(target_arch = "x86_64")]
+        same("top of the stack", stack.words.first().copied(), Some(caller.return_address));
     }
     let library_inode = inode_of(&bench.sensor, &path);
     same("watched libraries", bench.sensor.probed_functions().len(), 1);

@@ -11,7 +11,7 @@ use crate::frame;
 use crate::harness::{Bench, same, skip};
 
 /// A kernel side whose hook uses this mechanism and no other.
-fn only(hook: Hook, mechanism: Mechanism) -> Option<Bench> {
+pub fn only(hook: Hook, mechanism: Mechanism) -> Option<Bench> {
     let others = [
         Mechanism::RawTracepoint,
         Mechanism::Fentry,

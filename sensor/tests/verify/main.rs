@@ -22,3 +22,5 @@ mod patience;
 mod servers;
 mod slots;
 mod text;
+mod tools;
+mod warm;

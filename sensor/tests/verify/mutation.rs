@@ -20,25 +20,25 @@ const GROUP: usize = 64;
 const SAMPLE: (usize, usize) = (320, 64);
 
 /// A stopped child and how to write into it.
-struct Target {
-    pid: u32,
+pub(crate) struct Target {
+    pub(crate) pid: u32,
     memory: File,
     modules: Vec<Module>,
     /// An address of writable memory without a file.
     heap: u64,
-    slots: BTreeMap<u64, SlotKind>,
+    pub(crate) slots: BTreeMap<u64, SlotKind>,
     wide: bool,
 }
 
 /// One mapped file.
-struct Module {
+pub(crate) struct Module {
     path: String,
     base: u64,
     file: FileSlots,
 }
 
 impl Target {
-    fn new(pid: u32) -> Self {
+    pub(crate) fn new(pid: u32) -> Self {
         kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::STOP).unwrap();
         let status = format!("/proc/{pid}/stat");
         wait_for("stop", || fs::read_to_string(&status).ok()?.contains(") T ").then_some(()));
@@ -70,14 +70,14 @@ impl Target {
         Self { pid, memory: memory.unwrap(), modules, heap: heap.unwrap(), slots, wide }
     }
 
-    fn read(&self, addr: u64) -> u64 {
+    pub(crate) fn read(&self, addr: u64) -> u64 {
         let mut word = [0; 8];
         let word_bytes = if self.wide { 8 } else { 4 };
         self.memory.read_exact_at(&mut word[..word_bytes], addr).unwrap();
         u64::from_le_bytes(word)
     }
 
-    fn write(&self, addr: u64, value: u64) {
+    pub(crate) fn write(&self, addr: u64, value: u64) {
         let bytes = if self.wide { 8 } else { 4 };
         self.memory.write_all_at(&value.to_le_bytes()[..bytes], addr).unwrap();
         assert_eq!(self.read(addr), value, "slot {addr:#x} was not written");
@@ -101,7 +101,7 @@ impl Target {
     }
 
     /// Address of an exported function.
-    fn function(&self, module: &str, name: &str) -> u64 {
+    pub(crate) fn function(&self, module: &str, name: &str) -> u64 {
         let module = self.module(module);
         module.base + module.file.symbols[name.as_bytes()].0
     }
@@ -251,7 +251,7 @@ fn every_overwritten_slot_of_python_is_found() {
 }
 
 /// A library with every kind of slot and a program that uses it.
-fn kinds(shop: &Workshop, cc: &str, library: &[&str], program: &[&str]) -> Child {
+pub(crate) fn kinds(shop: &Workshop, cc: &str, library: &[&str], program: &[&str]) -> Child {
     let library = [&["-shared", "-fPIC", "-Wl,-soname,libkinds.so"], library].concat();
     shop.compile(cc, "kinds.c", "libkinds.so", &library);
     let program = [program, &["-l:libkinds.so"]].concat();
@@ -259,13 +259,13 @@ fn kinds(shop: &Workshop, cc: &str, library: &[&str], program: &[&str]) -> Child
 }
 
 /// Flags of library and program that together give every kind.
-const WAYS: [Way<'_>; 3] = [
+pub(crate) const WAYS: [Way<'_>; 3] = [
     (&["-Wl,-z,lazy"], &["-no-pie", "-fno-pie", "-Wl,-z,lazy"]),
     (&["-Wl,-z,now"], &["-pie", "-Wl,-z,now"]),
     (&["-Wl,-z,pack-relative-relocs"], &["-pie", "-Wl,-z,pack-relative-relocs"]),
 ];
 
-type Way<'a> = (&'a [&'a str], &'a [&'a str]);
+pub(crate) type Way<'a> = (&'a [&'a str], &'a [&'a str]);
 
 fn assert_every_kind_is_found(cc: &str, machine: &[&str], ways: &[Way<'_>], without: &[SlotKind]) {
     let mut counts: BTreeMap<SlotKind, usize> = BTreeMap::new();
@@ -282,7 +282,7 @@ fn assert_every_kind_is_found(cc: &str, machine: &[&str], ways: &[Way<'_>], with
 }
 
 /// Makes x86 compilers use descriptors, as those for ARM do by themselves.
-const DESCRIPTORS: &[&str] =
+pub(crate) const DESCRIPTORS: &[&str] =
     if cfg!(target_arch = "x86_64") { &["-mtls-dialect=gnu2"] } else { &[] };
 
 #[test]
@@ -333,7 +333,7 @@ fn a_process_whose_link_map_is_broken_is_an_error_and_not_clean() {
 }
 
 /// Address of `_r_debug` in a target.
-fn r_debug(target: &Target) -> u64 {
+pub(crate) fn r_debug(target: &Target) -> u64 {
     let maps = fs::read_to_string(format!("/proc/{}/maps", target.pid)).unwrap();
     let line = maps.lines().find(|line| line.contains("/ld-linux")).unwrap();
     let base = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();

@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 
 use super::harness::{Actor, Tree, unprivileged};
 use super::lab::{Agent, free_port, wait_until};
+use super::pam;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Findings of our detector about a file below `root`.
+/// Findings of our detectors about a file below `root`.
 fn findings<'a>(incident: &'a Value, root: &Path) -> Vec<&'a Value> {
     let about = |finding: &&Value| {
-        finding["detector"] == "loader_config_changed"
+        (finding["detector"] == "loader_config_changed"
+            || finding["detector"] == "pam_stack_changed")
             && finding["evidence"][0]["root"] == root.to_str().unwrap_or_default()
     };
     incident["findings"].as_array().into_iter().flatten().filter(about).collect()
@@ -31,7 +33,10 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let tree = Tree::new();
+        Self::with(Tree::new())
+    }
+
+    fn with(tree: Tree) -> Self {
         let holder = tree.run(&["hold"]);
         let port = free_port().unwrap();
         let config = format!(
@@ -44,7 +49,8 @@ impl Watched {
             Ok(agent.get(port, "/readyz").ok().filter(|(status, _)| *status == 200))
         })
         .unwrap();
-        wait_until("a sensor that watches files", PATIENCE, || {
+        // Told by its own thread, which may come after the others.
+        wait_until("the watch among the probes", PATIENCE, || {
             let (_, probes) = agent.get(port, "/api/v1/probes")?;
             Ok(probes.contains("loader_files").then_some(()))
         })
@@ -177,4 +183,36 @@ fn a_cache_made_by_ldconfig_is_its_business_and_one_put_there_by_hand_is_medium(
     assert_eq!(finding["explained_by"], Value::Null);
     let pair = "libc.so.6 => /usr/lib/other/libc.so.6";
     assert_eq!(finding["evidence"][0]["added"][0], pair, "{finding:#}");
+}
+
+#[test]
+fn a_changed_stack_of_pam_is_an_incident_that_says_what_it_comes_to() {
+    if unprivileged() {
+        return;
+    }
+    let watched = Watched::with(pam::tree());
+    let tree = &watched.tree;
+    // What dpkg would have there: a root without packages owns nothing.
+    fs::create_dir_all(tree.at("var/lib/dpkg/info")).unwrap();
+    fs::write(tree.at("var/lib/dpkg/status"), "").unwrap();
+    let file = "/etc/pam.d/common-auth";
+    let actor = tree.run(&["write", file, "auth sufficient pam_permit.so\n"]);
+    let pid = actor.pid();
+    let (incident, finding) = watched.incident(file);
+    println!("{}", serde_json::to_string_pretty(&incident).unwrap());
+    actor.end();
+    assert_eq!(finding["severity"], "high");
+    assert_eq!(finding["process"]["pid"], pid);
+    let evidence = &finding["evidence"][0];
+    assert_eq!(evidence["added"][0], "auth sufficient pam_permit.so");
+    assert_eq!(evidence["opened"], json!(["common-auth", "sshd"]));
+    assert_eq!(finding["explained_by"], Value::Null);
+    let story = incident["story"].as_str().unwrap();
+    assert!(story.contains("lets everybody in"), "{story}");
+
+    // A module of nobody's, by another process.
+    let module = "/usr/lib/x86_64-linux-gnu/security/pam_new.so";
+    tree.run(&["write", module, "x"]).end();
+    let (_, finding) = watched.incident(module);
+    assert_eq!(finding["severity"], "high", "{finding:#}");
 }

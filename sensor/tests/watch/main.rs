@@ -19,5 +19,6 @@ mod agent;
 mod files;
 mod harness;
 mod kept;
+mod pam;
 mod roots;
 mod ways;

@@ -28,6 +28,8 @@ pub(super) struct Idle {
     bpf: f64,
     /// Seconds until it watched, the median over all its starts.
     armed: Option<f64>,
+    /// Seconds on a CPU until it came to rest after its start.
+    start: f64,
 }
 
 /// Lets every arm that has a process run for `length` with no workload.
@@ -39,6 +41,7 @@ pub(super) fn measure(arms: &mut [Box<dyn Arm>], length: Duration) -> Result<Vec
         arm.start().with_context(|| format!("{} does not start", arm.name()))?;
         if let Some(pid) = arm.pid() {
             eprintln!("idle: {} for {} s", arm.name(), length.as_secs());
+            let start = process::settle(pid)?.as_secs_f64();
             let (began, before) = (Instant::now(), process::cpu_time(pid)?);
             // Not a synchronisation: the length of the measurement itself.
             thread::sleep(length);
@@ -49,6 +52,7 @@ pub(super) fn measure(arms: &mut [Box<dyn Arm>], length: Duration) -> Result<Vec
                 cpu_percent: 100.0 * spent.as_secs_f64() / began.elapsed().as_secs_f64(),
                 resident: mib(process::resident(pid)?),
                 bpf: mib(process::bpf_memory(pid)?),
+                start,
                 armed: (!starts.is_empty()).then(|| stats::median(&starts)),
             });
         }
@@ -71,9 +75,9 @@ impl Idle {
 
 impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, cpu_percent, resident, bpf, .. } = self;
+        let Self { name, cpu_percent, resident, bpf, start, .. } = self;
         write!(f, "idle            {name:<12} {cpu_percent:.3} % of a core, ")?;
-        write!(f, "{resident:.1} MiB + {bpf:.1} MiB BPF")?;
+        write!(f, "{resident:.1} MiB + {bpf:.1} MiB BPF, {start:.2} s of CPU to start")?;
         if let Some(armed) = self.armed {
             write!(f, ", armed after {armed:.2} s")?;
         }

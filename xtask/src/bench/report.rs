@@ -155,6 +155,10 @@ mod tests {
         fn run(&mut self) -> anyhow::Result<Vec<f64>> {
             Ok(Vec::new())
         }
+
+        fn rehearse(&mut self) -> anyhow::Result<()> {
+            Ok(())
+        }
     }
 
     fn report(sensor: f64) -> Report {

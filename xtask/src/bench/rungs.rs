@@ -84,13 +84,14 @@ fn one(
     sensor.start()?;
     // What happens the first time only is not the price of every time.
     repeat(count / 10)?;
-    thread::sleep(SETTLE);
     let pid = sensor.pid().context("the sensor does not run")?;
+    process::settle(pid)?;
     let counting = Counting::start()?;
     let (before, idle) = (totals(&sensor.page("/metrics")?), process::cpu_time(pid)?);
     repeat(count)?;
     thread::sleep(SETTLE);
-    let (after, busy) = (totals(&sensor.page("/metrics")?), process::cpu_time(pid)?);
+    let busy = process::cpu_time(pid)?;
+    let after = totals(&sensor.page("/metrics")?);
     drop(counting);
     sensor.stop()?;
     let count = f64::from(count);

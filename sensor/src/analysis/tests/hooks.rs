@@ -185,3 +185,18 @@ fn an_audit_that_nobody_asked_for_is_critical_in_sshd() {
     );
     assert!(incident.title.contains("liblzma.so.5.4.1"), "{}", incident.title);
 }
+
+#[test]
+fn who_called_into_the_library_counts_where_its_own_code_calls_the_function() {
+    let mut bench = Bench::new();
+    bench.learn(Tree::V9);
+    let through =
+        |caller: &str| Login { through: true, caller: caller.into(), ..Login::new("publickey") };
+    bench.login(&through(SSHD_PATH));
+    assert_eq!(bench.fired(), Vec::<&str>::new(), "the program itself");
+    bench.login(&through(LZMA));
+    assert_eq!(bench.fired(), ["foreign_caller"]);
+    let incident = bench.incident();
+    assert_eq!(incident.severity, Severity::Critical);
+    assert!(incident.story.contains("liblzma.so.5.4.1"), "{}", incident.story);
+}

@@ -9,7 +9,7 @@ use crate::package::{Content, Distro, Manager, Origin, Owned, Owner};
 
 const PROGRAM: &str = "/usr/bin/backup";
 
-fn owned(content: Content) -> Origin {
+pub(super) fn owned(content: Content) -> Origin {
     let owned = Owned {
         package: "liblzma5".to_owned(),
         version: "5.6.1-1".to_owned(),

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use crate::cli::Failure;
 use crate::event::{FileKey, InodeKey};
 use crate::host::{Aside, Directive, Watch};
-use crate::loader::{FunctionSite, ProgramHandles, Released, Sensor};
+use crate::loader::{FunctionSite, PerfEvents, ProgramHandles, Released, Sensor};
 use crate::metrics::Metrics;
 use crate::probe::ProbeReport;
 use crate::symbol::{find_entry_offset, find_symbol_offset};
@@ -50,6 +50,11 @@ impl Probes {
     /// Where user-space probes are or were set; goes on being filled.
     pub(in crate::app) fn own_probes(&self) -> OwnProbes {
         self.sensor.own_probes()
+    }
+
+    /// What perf events of others are asked by; once.
+    pub(in crate::app) fn perf_events(&mut self) -> Result<PerfEvents, String> {
+        self.sensor.perf_events()
     }
 
     /// What the programs are asked by how they do.

@@ -10,6 +10,7 @@ use super::who::Who;
 use crate::cli::Exit;
 use crate::doctor::missing_capabilities;
 use crate::finding::Evidence;
+use crate::tool;
 use crate::verify::{
     Audit, Category, Linkage, Report, Skipped, SlotCounts, SlotMismatch, VerifyError,
 };
@@ -35,6 +36,8 @@ pub(super) struct Findings {
     pub(super) gaps: Vec<String>,
     /// Paths of libraries that were loaded before the program's own.
     pub(super) preloads: Vec<String>,
+    /// Debuggers, profilers and tracers whose libraries the evidence speaks of, by those names.
+    pub(super) tools: Vec<&'static str>,
 }
 
 /// The account.
@@ -87,7 +90,27 @@ impl Findings {
             evidence,
             gaps: report.gaps.iter().map(ToString::to_string).collect(),
             preloads: report.preloads.iter().map(|module| module.path.clone()).collect(),
+            tools: Vec::new(),
         }
+    }
+
+    fn libraries(&self) -> impl Iterator<Item = &str> {
+        self.evidence.iter().flat_map(|one| match one {
+            Evidence::Slot { actual_module, .. } => [actual_module.as_str(), ""],
+            Evidence::Code { module, leads_to_module, .. } => [module.as_str(), leads_to_module],
+            Evidence::Mapping { module, .. } => [module.as_str(), ""],
+            _ => ["", ""],
+        })
+    }
+}
+
+/// Whoever reads one finding of a process is told what all of them show.
+fn name_tools(found: &mut [Findings]) {
+    let libraries = found.iter().flat_map(Findings::libraries);
+    let tools: BTreeSet<&str> =
+        libraries.filter_map(tool::by_library).map(|tool| tool.name).collect();
+    for findings in found {
+        findings.tools = tools.iter().copied().collect();
     }
 }
 
@@ -142,6 +165,7 @@ impl Tally {
         let code = self.code.add(report).into_iter();
         found.extend(code.map(|(detector, evidence)| Findings::new(report, detector, evidence)));
         self.with_findings += u64::from(!found.is_empty());
+        name_tools(&mut found);
         found
     }
 

@@ -58,6 +58,7 @@ fn write_findings(out: &mut impl Write, findings: &Findings, style: Style) -> io
     writeln!(out, "{}", style.paint(Tone::Bold, &heading))?;
     let mut rows = vec![row("  command", &who.cmdline.join(" ")), row("  uid", &uid)];
     rows.extend(findings.preloads.iter().map(|path| row("  preloads", path)));
+    rows.extend(findings.tools.iter().map(|tool| row("  by name", tool)));
     style.table(out, &rows)?;
     for evidence in &findings.evidence {
         if let Evidence::Audit { callback, callback_module, .. } = evidence {

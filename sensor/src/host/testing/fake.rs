@@ -161,4 +161,9 @@ impl Locate for Fake {
         };
         Some(Asked { place, unwound: true, through_libc: false })
     }
+
+    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
+        let word = stack.words.iter().copied().find(|word| *word != 0)?;
+        self.locate(tgid, &[word]).pop()?
+    }
 }

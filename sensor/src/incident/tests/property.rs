@@ -53,6 +53,23 @@ fn code() -> impl Strategy<Value = Evidence> {
                 differing: None,
             }
         }),
+        (text(), vec(text(), 0..40), text()).prop_map(|(exe, list, place)| Evidence::Writer {
+            pid: 7,
+            exe,
+            cmdline: list.clone(),
+            uid: 0,
+            ancestors: list.clone(),
+            ways: list,
+            times: 3,
+            place,
+        }),
+        (text(), text()).prop_map(|(module, place)| Evidence::Protection {
+            module,
+            access: place.clone(),
+            place,
+            length: 4096,
+            relro: true,
+        }),
     ]
 }
 
@@ -72,6 +89,7 @@ fn opened() -> impl Strategy<Value = Evidence> {
     )
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of evidence")]
 fn evidence() -> impl Strategy<Value = Evidence> {
     let slot = (text(), text(), text(), text(), option::of(text()));
     prop_oneof![
@@ -155,6 +173,19 @@ fn evidence() -> impl Strategy<Value = Evidence> {
                 meanwhile: list(),
             }
         }),
+        (text(), text(), option::of(text()), vec(text(), 0..4)).prop_map(
+            |(what, name, other, details)| Evidence::Instrument {
+                what,
+                name,
+                file: other.clone(),
+                offset: other.clone(),
+                symbol: other.clone(),
+                owner: other.clone(),
+                package: other,
+                details,
+            }
+        ),
+        pam(),
         (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
         (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
             |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {
@@ -171,6 +202,26 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             last: Timestamp::MAX
         }),
     ]
+}
+
+fn pam() -> impl Strategy<Value = Evidence> {
+    (vec(text(), 5), vec(vec(text(), 0..4), 6)).prop_map(|(texts, mut lists)| {
+        let text = |at: usize| texts[at].clone();
+        let mut list = || lists.pop().unwrap();
+        Evidence::PamStack {
+            file: text(0),
+            what: text(1),
+            root: text(2),
+            actions: list(),
+            before: text(3),
+            after: text(4),
+            added: list(),
+            removed: list(),
+            meanwhile: list(),
+            services: list(),
+            opened: list(),
+        }
+    })
 }
 
 fn detector() -> impl Strategy<Value = (String, Family)> {

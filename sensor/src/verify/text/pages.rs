@@ -21,7 +21,7 @@ const PRESENT: u64 = 1 << 63;
 
 /// `/proc/PID/pagemap`.
 #[derive(Debug)]
-pub(super) struct Pagemap {
+pub(crate) struct Pagemap {
     file: File,
     page: u64,
     buffer: Vec<u8>,
@@ -31,27 +31,27 @@ pub(super) struct Pagemap {
 
 /// What was found of one stretch.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Stretches of private pages, ascending.
-    pub(super) private: Vec<Range<u64>>,
+    pub(crate) private: Vec<Range<u64>>,
     /// False where the stretch was too long to look at all of it.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 impl Pagemap {
     /// Needs the right to inspect the process, nothing else: page frame numbers are not used.
-    pub(super) fn open(pid: u32, pages_max: u64) -> io::Result<Self> {
+    pub(crate) fn open(pid: u32, pages_max: u64) -> io::Result<Self> {
         let file = File::open(format!("/proc/{pid}/pagemap"))?;
         let page = rustix::param::page_size() as u64;
         Ok(Self { file, page, buffer: Vec::new(), left: pages_max })
     }
 
-    pub(super) fn page(&self) -> u64 {
+    pub(crate) fn page(&self) -> u64 {
         self.page
     }
 
     /// Looks at the pages from `range.start` to `range.end`, both at page boundaries.
-    pub(super) fn private(&mut self, range: Range<u64>) -> io::Result<Found> {
+    pub(crate) fn private(&mut self, range: Range<u64>) -> io::Result<Found> {
         let mut found = Found { private: Vec::new(), complete: true };
         let (mut at, end) = (range.start / self.page, range.end / self.page);
         while at < end {

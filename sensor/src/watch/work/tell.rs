@@ -11,9 +11,10 @@ use super::Work;
 use crate::watch::Told;
 use crate::watch::change::Root;
 use crate::watch::describe::{Found, Key};
+use crate::watch::pam;
 use crate::watch::pending::Pending;
 use crate::watch::roots::{self, RootKey};
-use crate::watch::spot::{CONF_DIR, Role, Spot};
+use crate::watch::spot::Spot;
 use crate::watch::state::State;
 
 /// Changes that wait to be told.
@@ -86,17 +87,14 @@ impl Work {
     fn expanded(&self, due: Vec<((RootKey, Spot), Pending)>) -> Vec<((RootKey, Spot), Pending)> {
         let mut all = Vec::new();
         for ((root, spot), pending) in due {
-            if spot.path != CONF_DIR {
+            let Some(folder) = spot.folder() else {
                 all.push(((root, spot), pending));
                 continue;
-            }
+            };
             let Some(view) = self.views.get(&root) else { continue };
             let inside = view.told.keys().chain(view.look.states.keys()).collect::<BTreeSet<_>>();
             let changed = inside.into_iter().filter(|inside| {
-                inside.role == Role::Conf
-                    && inside.path.starts_with(CONF_DIR)
-                    && inside.path != CONF_DIR
-                    && view.told.get(inside) != view.look.states.get(inside)
+                inside.is_in(folder) && view.told.get(inside) != view.look.states.get(inside)
             });
             all.extend(changed.map(|inside| ((root, inside.clone()), pending.clone())));
         }
@@ -116,14 +114,14 @@ impl Work {
         let before = view.told.get(spot).cloned().unwrap_or_default();
         let look = Arc::clone(&view.look);
         let after = look.states.get(spot).unwrap_or(&nothing);
-        let fresh = look.fresh.get(spot).cloned().unwrap_or_default();
+        let pam = pam::effect(&view.told, spot, after);
         match look.states.get(spot) {
             Some(state) => view.told.insert(spot.clone(), state.clone()),
             None => view.told.remove(spot),
         };
         let place = Root { host, path: view.path.clone(), tgid: view.tgid, others: 0 };
-        let libraries = &look.libraries;
-        let found = Found { spot, pending, before: &before, after, fresh, libraries, root: place };
+        let (before, look) = (&before, &*look);
+        let found = Found { spot, pending, before, after, look, pam, root: place };
         let key = found.key();
         let Some(change) = found.change() else { return };
         match changes.get_mut(&key) {

@@ -1,0 +1,37 @@
+//! What is not seen on any host, whatever is attached: said, so that silence is not taken for more
+//! than it is.
+
+use serde::Serialize;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limit {
+    /// A name for it.
+    pub limit: &'static str,
+    /// What is not seen, and what tells of it all the same.
+    pub unseen: &'static str,
+}
+
+/// All that are known.
+pub const LIMITS: [Limit; 3] = [
+    Limit {
+        limit: "transient_slots",
+        unseen: "an import redirected between two checks and restored before the second \
+                 (got_redirected); who calls a guarded function is told each time (foreign_caller), \
+                 so a wrapper that calls on is seen, one that jumps there is not",
+    },
+    Limit {
+        limit: "data_pointers",
+        unseen: "function pointers in memory that stays writable (.data, the heap: method tables of \
+                 OpenSSL, PAM's handlers and conversations) are not compared, whether they were \
+                 changed for one connection or for good; such a hook is seen if it calls a guarded \
+                 function from a module that never did, or brings a module, and not if it answers by \
+                 itself, jumps on, or leads to code that was there",
+    },
+    Limit {
+        limit: "callers_of_others",
+        unseen: "callers in programs that are not guarded, of functions that are not listed \
+                 (`[[functions]]`), and of copies inside a program (OpenSSH's Ed25519, Dropbear's \
+                 and strongSwan's own code)",
+    },
+];

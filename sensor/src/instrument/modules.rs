@@ -1,0 +1,99 @@
+//! Kernel modules, and what the kernel holds against them.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use super::{Instrument, Module, Source, What};
+
+/// Bytes read of one file.
+const FILE_MAX: u64 = 1 << 20;
+/// Modules believed.
+const MODULES_MAX: usize = 8192;
+/// Bytes kept of a name: the kernel's own bound is 56.
+const NAME_MAX: usize = 64;
+
+/// Every loaded module, and that the kernel was tainted by something that is gone.
+pub(super) fn read(sources: &mut Vec<Source>) -> Vec<Instrument> {
+    let (mut found, reason) = match text("/proc/modules") {
+        Ok(text) => (parse(&text), None),
+        // A kernel without modules.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    for one in &mut found {
+        if let What::Module(module) = &mut one.what
+            && module.taint.is_empty()
+        {
+            module.taint = taint_of(&module.name);
+        }
+    }
+    sources.push(Source { name: "modules", reason });
+    found
+}
+
+/// `NAME SIZE REFERENCES USERS STATE ADDRESS [(TAINT)]` (kernel/module/procfs.c `m_show`).
+fn parse(text: &str) -> Vec<Instrument> {
+    text.lines().take(MODULES_MAX).filter_map(module).collect()
+}
+
+fn module(line: &str) -> Option<Instrument> {
+    let mut words = line.split_whitespace();
+    let name = name(words.next()?)?;
+    let size = words.next()?.parse().ok()?;
+    let address = words.nth(3).and_then(|word| word.strip_prefix("0x"));
+    let address = address.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+    let taint = words.next().and_then(|word| word.strip_prefix('(')?.strip_suffix(')'));
+    let taint = taint.map(flags).unwrap_or_default();
+    let id = format!("module {name} {address:x} {size}");
+    let what = What::Module(Module { name, size, taint, address });
+    Some(Instrument { id, what, holders: Vec::new() })
+}
+
+/// Names are letters, digits and `_`; others are no path components of `/sys/module` either.
+fn name(word: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (word.len() <= NAME_MAX && word.bytes().all(plain)).then(|| word.to_owned())
+}
+
+/// `+` and `-` say that it is being loaded or unloaded.
+fn flags(text: &str) -> String {
+    text.chars().filter(char::is_ascii_uppercase).take(16).collect()
+}
+
+fn taint_of(name: &str) -> String {
+    text(&format!("/sys/module/{name}/taint")).map(|text| flags(&text)).unwrap_or_default()
+}
+
+fn text(path: &str) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path).map(|file: File| file.take(FILE_MAX))?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn taint_address_and_size_of_a_module_are_read() {
+        let text = "nf_tables 278528 0 - Live 0xffffffffc0a80000\n\
+            diamorphine 16384 0 - Live 0xffffffffc0b10000 (OE)\n\
+            zfs 5000000 6 - Live 0x0000000000000000 (POE+)\n../x 1 0 - Live 0x0\n";
+        let found = parse(text);
+        let told: Vec<_> = found.iter().map(Instrument::form).collect();
+        assert_eq!(told, ["module nf_tables []", "module diamorphine [OE]", "module zfs [POE]"]);
+        let What::Module(module) = &found[1].what else { panic!() };
+        assert_eq!((module.size, module.address), (16384, 0xffff_ffff_c0b1_0000));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in "(?s)([a-z_]+ [0-9]+ 0 - Live 0x|\\(OE\\)|.|\n){0,200}") {
+            for one in parse(&text) {
+                prop_assert!(one.name().len() <= NAME_MAX);
+            }
+        }
+    }
+}

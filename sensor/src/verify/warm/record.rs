@@ -1,0 +1,286 @@
+//! What one look at a process took into account: which bytes of its memory, which files, which
+//! private pages of code.
+
+use std::io;
+use std::ops::Range;
+
+use super::super::bytes::index;
+use super::super::maps::Vma;
+use super::super::process::FileKey;
+use super::digest::{Digest, Secret};
+
+/// Pieces of memory and files noted; a look at more is not remembered.
+const NOTES_MAX: usize = 1 << 16;
+/// Bytes of memory noted (Chromium has 13 MB of slots).
+const BYTES_MAX: u64 = 32 << 20;
+/// Pieces shorter than this are read together with their neighbours, bytes.
+const SHORT: u64 = 1024;
+/// Longer ones are read in parts of this many bytes, so that they stay in the processor's cache.
+const PART: usize = 64 << 10;
+/// Pieces closer together than this are read together: there is no whole page between them, which
+/// might not be there.
+const GAP: u64 = 2048;
+
+/// Notes taken while a process is looked at, in the order of the look.
+#[derive(Debug)]
+pub(crate) struct Record {
+    digest: Digest,
+    pieces: Vec<Range<u64>>,
+    bytes: u64,
+    files: Vec<(Vma, FileKey)>,
+    code: Vec<Code>,
+    /// Something was taken into account that is not noted.
+    incomplete: bool,
+}
+
+/// An executable file mapping, with what of it is private.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Code {
+    pub(super) area: Range<u64>,
+    pub(super) private: Vec<Range<u64>>,
+}
+
+/// All that a look rested on.
+#[derive(Debug)]
+pub(super) struct Notes {
+    pub(super) memory: Memory,
+    pub(super) files: Vec<(Vma, FileKey)>,
+    pub(super) code: Vec<Code>,
+}
+
+/// Which memory was looked at and what it held: a digest of all pieces in the order of the look.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Stretches that hold all short pieces.
+    joined: Vec<Range<u64>>,
+    pieces: Vec<Piece>,
+    digest: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    /// Of the bytes of all joined stretches together.
+    Short(Range<u32>),
+    Long(Range<u64>),
+}
+
+// === impl Record ===
+
+impl Record {
+    pub(super) fn new(secret: &Secret) -> Self {
+        Self {
+            digest: secret.digest(),
+            pieces: Vec::new(),
+            bytes: 0,
+            files: Vec::new(),
+            code: Vec::new(),
+            incomplete: false,
+        }
+    }
+
+    /// Memory that was read.
+    pub(crate) fn memory(&mut self, addr: u64, bytes: &[u8]) {
+        let Some(end) = addr.checked_add(bytes.len() as u64) else { return self.fail() };
+        self.bytes += bytes.len() as u64;
+        if self.pieces.len() >= NOTES_MAX || self.bytes > BYTES_MAX {
+            return self.fail();
+        }
+        self.digest.add(bytes);
+        match self.pieces.last_mut().filter(|last| last.end == addr) {
+            Some(last) => last.end = end,
+            None => self.pieces.push(addr..end),
+        }
+    }
+
+    /// A mapped file and what it was.
+    pub(crate) fn file(&mut self, vma: &Vma, key: FileKey) {
+        let same = |(other, known): &(Vma, FileKey)| other.same_file(vma) && *known == key;
+        if self.files.iter().any(same) {
+            return;
+        }
+        if self.files.len() >= NOTES_MAX {
+            return self.fail();
+        }
+        self.files.push((vma.clone(), key));
+    }
+
+    /// Which pages of code are private.
+    pub(crate) fn code(&mut self, vma: &Vma, private: &[Range<u64>]) {
+        if self.code.len() >= NOTES_MAX {
+            return self.fail();
+        }
+        self.code.push(Code { area: vma.start..vma.end, private: private.to_vec() });
+    }
+
+    /// Something that counts and cannot be noted, such as memory that is not there.
+    pub(crate) fn fail(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// What is to be compared to find out whether all is the same; `None` if notes are missing.
+    pub(super) fn finish(self) -> Option<Notes> {
+        if self.incomplete {
+            return None;
+        }
+        let memory = Memory::new(&self.pieces, self.digest.finish())?;
+        Some(Notes { memory, files: self.files, code: self.code })
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn new(noted: &[Range<u64>], digest: u64) -> Option<Self> {
+        let short = |piece: &&Range<u64>| piece.end - piece.start < SHORT;
+        let joined = joined(noted.iter().filter(short).cloned().collect());
+        let mut starts = Vec::with_capacity(joined.len());
+        let mut bytes = 0;
+        for read in &joined {
+            starts.push(bytes);
+            bytes += read.end - read.start;
+        }
+        let place = |piece: &Range<u64>| {
+            if !short(&piece) {
+                return Some(Piece::Long(piece.clone()));
+            }
+            let at = joined.partition_point(|read| read.start <= piece.start).checked_sub(1)?;
+            let start = starts.get(at)? + (piece.start - joined.get(at)?.start);
+            let end = start + (piece.end - piece.start);
+            Some(Piece::Short(u32::try_from(start).ok()?..u32::try_from(end).ok()?))
+        };
+        let pieces = noted.iter().map(place).collect::<Option<_>>()?;
+        Some(Self { joined, pieces, digest })
+    }
+
+    /// Whether memory holds what it held. `read` fills all of a buffer, or fails; `buffer` is left
+    /// for the next use.
+    pub(super) fn is_same(
+        &self,
+        secret: &Secret,
+        buffer: &mut Vec<u8>,
+        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> bool {
+        self.digest_now(secret, buffer, read).is_ok_and(|now| now == self.digest)
+    }
+
+    fn digest_now(
+        &self,
+        secret: &Secret,
+        buffer: &mut Vec<u8>,
+        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        let short: u64 = self.joined.iter().map(|read| read.end - read.start).sum();
+        let short = index(short);
+        if buffer.len() < short + PART {
+            buffer.resize(short + PART, 0);
+        }
+        let (short, part) = buffer.split_at_mut(short);
+        let mut rest = &mut *short;
+        for stretch in &self.joined {
+            let bytes = index(stretch.end - stretch.start);
+            let all = rest.split_at_mut_checked(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+            read(stretch.start, all.0)?;
+            rest = all.1;
+        }
+        let mut digest = secret.digest();
+        for piece in &self.pieces {
+            let range = match piece {
+                Piece::Long(range) => range,
+                Piece::Short(range) => {
+                    let bytes = short.get(index(range.start)..index(range.end));
+                    digest.add(bytes.ok_or(io::ErrorKind::InvalidInput)?);
+                    continue;
+                }
+            };
+            let mut at = range.start;
+            while at < range.end {
+                let bytes = index(range.end - at).min(PART);
+                let part = part.get_mut(..bytes).ok_or(io::ErrorKind::InvalidInput)?;
+                read(at, part)?;
+                digest.add(part);
+                at += bytes as u64;
+            }
+        }
+        Ok(digest.finish())
+    }
+
+    /// Heap bytes held.
+    pub(super) fn held(&self) -> usize {
+        self.joined.len() * size_of::<Range<u64>>() + self.pieces.len() * size_of::<Piece>()
+    }
+}
+
+/// Stretches of memory that hold all pieces, ascending and disjoint.
+fn joined(mut sorted: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    sorted.sort_unstable_by_key(|piece| piece.start);
+    let mut reads: Vec<Range<u64>> = Vec::new();
+    for piece in sorted {
+        match reads.last_mut().filter(|last| piece.start <= last.end.saturating_add(GAP)) {
+            Some(last) => last.end = last.end.max(piece.end),
+            None => reads.push(piece),
+        }
+    }
+    reads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Notes of some pieces of memory that begins at address 1000.
+    fn noted(secret: &Secret, memory: &[u8], pieces: &[Range<u64>]) -> Memory {
+        let mut record = Record::new(secret);
+        for piece in pieces {
+            record.memory(piece.start, &memory[index(piece.start - 1000)..index(piece.end - 1000)]);
+        }
+        record.finish().unwrap().memory
+    }
+
+    fn is_same(noted: &Memory, secret: &Secret, memory: &[u8]) -> bool {
+        noted.is_same(secret, &mut Vec::new(), |addr, bytes| {
+            crate::verify::elf::ReadAt::read_exact_at(memory, addr - 1000, bytes)
+        })
+    }
+
+    #[test]
+    fn only_a_change_inside_a_piece_counts() {
+        let secret = Secret::new();
+        let mut memory: Vec<u8> = (0..9000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let pieces = [7000..7100, 1500..1508, 8000..9900, 1516..1524, 1508..1512, 1500..1520];
+        let noted = noted(&secret, &memory, &pieces);
+        assert_eq!(noted.joined, [1500..1524, 7000..7100]);
+        assert!(is_same(&noted, &secret, &memory));
+        for at in 1000..10_000 {
+            memory[index(at - 1000)] ^= 1;
+            let inside = pieces.iter().any(|piece| piece.contains(&at));
+            assert_eq!(is_same(&noted, &secret, &memory), !inside, "{at}");
+            memory[index(at - 1000)] ^= 1;
+        }
+        assert!(!is_same(&noted, &secret, &memory[..8000]), "memory that is not there any more");
+    }
+
+    #[test]
+    fn long_pieces_are_read_in_parts() {
+        let secret = Secret::new();
+        let mut memory: Vec<u8> = (0..200_000_u32).map(|at| at.to_le_bytes()[1]).collect();
+        let noted = noted(&secret, &memory, &[1000..151_000, 150_990..151_000]);
+        assert!(is_same(&noted, &secret, &memory));
+        memory[149_999] ^= 0x80;
+        assert!(!is_same(&noted, &secret, &memory));
+    }
+
+    #[test]
+    fn what_is_not_noted_in_full_is_not_remembered() {
+        let secret = Secret::new();
+        let mut record = Record::new(&secret);
+        record.memory(u64::MAX - 3, &[0; 8]);
+        assert!(record.finish().is_none());
+        let mut record = Record::new(&secret);
+        record.fail();
+        record.memory(8, &[0; 8]);
+        assert!(record.finish().is_none());
+        let mut record = Record::new(&secret);
+        (0..=NOTES_MAX as u64).for_each(|at| record.memory(at * 16, &[0; 8]));
+        assert!(record.finish().is_none());
+    }
+}
