@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World, judge};
-use crate::finding::{Evidence, Finding, Severity};
+use crate::finding::{Evidence, Family, Finding, Severity};
 use crate::host::{Body, CheckReason, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
 use family::Families;
@@ -349,6 +349,11 @@ fn finding(host: &str, seen: &Observation, draft: Draft) -> Finding {
     let ktime_ns = draft.ktime_ns.unwrap_or(seen.ktime_ns).max(seen.ktime_ns);
     let later = ktime_ns - seen.ktime_ns;
     let mut evidence = draft.evidence;
+    // Who changes a file of the loader is not who is linked by it.
+    let linking = draft.family == Family::Linker && !matches!(seen.body, Body::LoaderConfig(_));
+    if let Some(uncovered) = draft.program.uncovered.filter(|_| linking) {
+        evidence.push(Evidence::Note { text: format!("{} is {uncovered}", draft.program.name()) });
+    }
     if let Some(connection) = &seen.connection {
         let since = ktime_ns.saturating_sub(connection.accepted_ktime_ns);
         evidence.push(Evidence::Connection {

@@ -1,6 +1,7 @@
 //! What this host supports of what the sensor needs, what is missing, and what is not seen then.
 
 mod ask;
+mod guarded;
 mod kernel;
 mod limit;
 mod place;
@@ -88,6 +89,7 @@ impl Diagnosis {
             return Self { checks, live, probes: Vec::new() };
         };
         checks.push(place::state_dir(&config.state_dir));
+        checks.push(host.guarded(&config.guarded));
         let live = Live::ask(config.http.listen);
         let probes = match &live {
             Live::Answered(state) => state.probes.clone(),

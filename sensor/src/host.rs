@@ -10,6 +10,7 @@ mod clock;
 mod conn;
 mod constructors;
 pub(crate) mod container;
+mod coverage;
 mod describe;
 mod directive;
 mod environ;
@@ -44,6 +45,7 @@ pub use aside::Aside;
 pub(crate) use build_id::read as build_id_of;
 pub use clock::Clock;
 pub(crate) use container::Container;
+pub use coverage::Uncovered;
 pub use directive::{Directive, Watch};
 pub use module::{ModuleId, inode_text};
 pub use observe::{

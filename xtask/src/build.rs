@@ -82,6 +82,26 @@ pub(crate) fn executable(cargo: &mut Command, kind: &str, name: &str) -> Result<
     path.with_context(|| format!("cargo built no {kind} called {name}"))
 }
 
+/// Runs a cargo command that builds several targets, and returns the executable of each with its
+/// kind and name; a library's is that of its own tests.
+///
+/// # Errors
+/// When the build fails.
+pub(crate) fn executables(cargo: &mut Command) -> Result<Vec<(String, String, PathBuf)>> {
+    cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let messages = sh::output(sh::announced(cargo))?;
+    Ok(messages.lines().filter_map(any_executable_in).collect())
+}
+
+fn any_executable_in(message: &str) -> Option<(String, String, PathBuf)> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let target = message.get("target")?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let kind = text(target.get("kind")?.as_array()?.first()?)?;
+    let path = message.get("executable")?.as_str()?;
+    Some((kind, text(target.get("name")?)?, PathBuf::from(path)))
+}
+
 /// The `executable` of the wanted `compiler-artifact` message, or nothing for any other line.
 fn executable_in(message: &str, kind: &str, name: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;

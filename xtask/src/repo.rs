@@ -36,3 +36,24 @@ pub(crate) fn sensor_tests() -> std::io::Result<Vec<String>> {
     names.sort();
     Ok(names)
 }
+
+/// What the tests of `sensor` compile or read: everything beside their own sources, sorted.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn fixtures() -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join("sensor/tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().extension().is_none_or(|ext| ext != "rs") {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -43,6 +43,10 @@ const TEST: &[Need] = &[
     Need::tool("c++", &["g++"]),
     Need::tool("make", &["make"]),
     Need::tool("ps", &["procps"]),
+    // The modules of the guests' kernels.
+    Need::tool("xz", &["xz-utils"]),
+    // Programs of another C library.
+    Need::tool("musl-gcc", &["musl-tools"]),
     Need::tool("python3", &["python3"]),
     Need::library("python3-venv", &["python3-venv"]),
     Need::tool("perl", &["perl"]),

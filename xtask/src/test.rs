@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::vm::On;
 use crate::{build, fuzz, repo, setup, sh, vm};
 use report::{Counts, Part, Report};
 
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     /// A real sshd, ssh and prometheus around a real sensor, as root.
     #[arg(long)]
     e2e: bool,
-    /// The kernel programs on other kernels, in emulated machines; all of them if none is named.
+    /// What sees the kernel on other kernels, in emulated machines; all of them if none is named.
     #[arg(long, value_name = "KERNEL", num_args = 0..)]
     vm: Option<Vec<String>>,
     /// Every fuzz target for a minute.
@@ -137,7 +138,7 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
         bail!("sensor/tests has no test called {name}");
     }
     // End to end the sensor races a login: only the program as it is shipped says whether it wins.
-    let binary = build_test(name, None, name == "e2e")?;
+    let binary = build_test(name, name == "e2e")?;
     let mut command = sh::as_root("env")?;
     command.current_dir(repo::root().join("sensor"));
     if args.quick {
@@ -163,31 +164,105 @@ fn fuzzed(args: &Args) -> Result<Vec<Part>> {
     Ok(vec![part])
 }
 
-/// The kernel tests in each guest.
+/// What runs in guests: what sees the kernel, and what a kernel decides about.
+struct GuestTest {
+    name: &'static str,
+    /// The part of it that is meant; all of it: an empty word.
+    only: &'static str,
+    /// It sees the whole machine: its tests run one after the other.
+    alone: bool,
+    on: On,
+}
+
+/// Of the end-to-end tests, the table of the loader's ways in.
+const LOADER: &str = "linker::each_way_into";
+/// Tests of the same kind that no guest runs, and why.
+const NOT_IN_GUESTS: [(&str, &str); 1] = [(
+    "e2e linker::dlopen",
+    "the sensor waits half a second at most for who asked, less than an emulated machine takes to \
+     answer; what the kernel tells of it is in kernel::opened",
+)];
+
+/// The last two read files and /proc in ways that no kernel series changed. Emulated, the loader's
+/// cases take minutes, so not every kernel between the oldest and the newest runs them.
+const GUEST_TESTS: [GuestTest; 5] = [
+    GuestTest { name: "kernel", only: "", alone: true, on: On::Every },
+    GuestTest { name: "e2e", only: LOADER, alone: true, on: On::Ends },
+    GuestTest { name: "watch", only: "", alone: false, on: On::Ends },
+    GuestTest { name: "cli", only: "libs::", alone: false, on: On::First },
+    GuestTest { name: "verify", only: "", alone: false, on: On::First },
+];
+/// Unit tests that run there too: they read files as a kernel shows them.
+const GUEST_UNITS: GuestTest =
+    GuestTest { name: "units", only: "package::", alone: false, on: On::First };
+/// Others wait for most of their time: as many at once as help on two processors.
+const GUEST_THREADS: &str = "--test-threads=4";
+/// What is optimised a little, as unoptimised code is slow beyond patience there: the agent itself,
+/// and what reads and hashes whole files.
+const GUEST_OPTIMISED: [&str; 6] = ["sensor", "md-5", "object", "redb", "sha1", "sha2"];
+
+/// The tests that see something of the kernel in each guest.
 fn vm(args: &Args) -> Result<Vec<Part>> {
     let mut names = args.vm.clone().unwrap_or_default();
     if names.is_empty() {
         let all = if args.quick { &vm::DEFAULT_KERNELS[1..2] } else { &vm::DEFAULT_KERNELS[..] };
         names = all.iter().map(|name| (*name).to_owned()).collect();
     }
-    let outcomes = vm::run(&names, vm::TIME_LIMIT, |target| {
-        if !repo::sensor_tests()?.iter().any(|test| test == "kernel") {
-            println!("sensor/tests has no test called kernel: only the guest itself is tested");
-            return Ok(Vec::new());
-        }
-        Ok(vec![("kernel".to_owned(), build_test("kernel", Some(target), false)?)])
-    })?;
+    for (test, reason) in NOT_IN_GUESTS {
+        println!("not in guests: {test}: {reason}");
+    }
+    let outcomes = vm::run(&names, vm::TIME_LIMIT, guest_payload)?;
     Ok(outcomes.into_iter().map(Part::from).collect())
 }
 
+/// Everything of the above that the tree has, built for `target`, with the agent and what the tests
+/// compile where they look for it.
+fn guest_payload(target: &str) -> Result<vm::Payload> {
+    let have = repo::sensor_tests()?;
+    let tests = GUEST_TESTS.iter().filter(|test| have.iter().any(|name| name == test.name));
+    let mut cargo = sh::cargo(["test", "--package", "sensor", "--no-run", "--lib"]);
+    cargo.args(["--target", target]);
+    for package in GUEST_OPTIMISED {
+        cargo.args(["--config", &format!("profile.dev.package.{package}.opt-level=1")]);
+    }
+    for test in tests.clone() {
+        cargo.args(["--test", test.name]);
+    }
+    let built = build::executables(&mut cargo).context("the guests' tests do not build")?;
+    let find = |kind: &str, name: &str| {
+        let mut built = built.iter().filter(|one| (one.0.as_str(), one.1.as_str()) == (kind, name));
+        let path = built.next().map(|one| one.2.clone());
+        path.with_context(|| format!("cargo built no {kind} called {name} for {target}"))
+    };
+    let mut payload = vm::Payload::default();
+    let program = |test: &GuestTest, kind: &str, target: &str| {
+        let mut args = if test.alone { vm::alone() } else { together() };
+        args.extend((!test.only.is_empty()).then(|| test.only.to_owned()));
+        let (name, binary) = (test.name.to_owned(), find(kind, target)?);
+        anyhow::Ok(vm::Program { name, binary, args, on: test.on })
+    };
+    for test in tests {
+        payload.programs.push(program(test, "test", test.name)?);
+    }
+    payload.programs.push(program(&GUEST_UNITS, "lib", "sensor")?);
+    payload.placed = repo::fixtures()?;
+    let agent = find("bin", "halfsecond")?;
+    // Cargo's temporary directory for tests: target/TARGET/tmp beside target/TARGET/debug.
+    payload.folders.extend(agent.ancestors().nth(2).map(|folder| folder.join("tmp")));
+    payload.placed.push(agent);
+    Ok(payload)
+}
+
+/// Several at once, what they print shown at the end.
+fn together() -> Vec<String> {
+    [GUEST_THREADS, "--show-output"].map(str::to_owned).into()
+}
+
 /// Builds one of the agent's integration tests and returns where cargo put it.
-pub(crate) fn build_test(name: &str, target: Option<&str>, release: bool) -> Result<PathBuf> {
+pub(crate) fn build_test(name: &str, release: bool) -> Result<PathBuf> {
     let mut cargo = sh::cargo(["test", "--package", "sensor", "--test", name, "--no-run"]);
     if release {
         cargo.arg("--release");
-    }
-    if let Some(target) = target {
-        cargo.args(["--target", target]);
     }
     build::executable(&mut cargo, "test", name)
         .with_context(|| format!("the {name} test does not build"))

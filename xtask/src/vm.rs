@@ -9,6 +9,7 @@ mod cpio;
 mod guest;
 mod kernel;
 mod qemu;
+mod strip;
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::PathBuf;
@@ -24,8 +25,51 @@ pub(crate) use qemu::{Outcome, TIME_LIMIT};
 /// The matrix: every long-term series from the oldest we promise, the newest, and one arm64.
 pub(crate) const DEFAULT_KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "newest", "arm64"];
 
-/// A program for the guests, by the name its verdict carries.
-pub(crate) type Program = (String, PathBuf);
+/// A test program for the guests.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The name its verdict carries.
+    pub(crate) name: String,
+    /// Static, for the guest's architecture.
+    pub(crate) binary: PathBuf,
+    /// For libtest.
+    pub(crate) args: Vec<String>,
+    pub(crate) on: On,
+}
+
+/// Which of the kernels of an architecture, in the order they were named, run a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    Every,
+    /// The first and the last: what both do, those between them do.
+    Ends,
+    First,
+}
+
+/// What a guest is to run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Payload {
+    pub(crate) programs: Vec<Program>,
+    /// Files that must lie where they lie here: tests know them by their absolute paths.
+    pub(crate) placed: Vec<PathBuf>,
+    /// Folders likewise, which are empty there.
+    pub(crate) folders: Vec<PathBuf>,
+}
+
+// === impl On ===
+
+impl On {
+    /// What the kernel at this place among all named is meant by.
+    fn at(number: usize, archs: &[Arch]) -> Vec<Self> {
+        let own = archs.get(number);
+        let of_own =
+            |part: Option<&[Arch]>| part.unwrap_or_default().iter().any(|a| Some(a) == own);
+        let first = !of_own(archs.get(..number));
+        let last = !of_own(archs.get(number + 1..));
+        let all = [(Self::Every, true), (Self::Ends, first || last), (Self::First, first)];
+        all.into_iter().filter_map(|(on, meant)| meant.then_some(on)).collect()
+    }
+}
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Verb {
@@ -67,25 +111,37 @@ pub(crate) fn dispatch(verb: Verb) -> Result<()> {
 pub(crate) fn run(
     names: &[String],
     limit: Duration,
-    build: impl Fn(&'static str) -> Result<Vec<Program>>,
+    build: impl Fn(&'static str) -> Result<Payload>,
 ) -> Result<Vec<Outcome>> {
     let specs = names.iter().map(|name| name.parse()).collect::<Result<Vec<Spec>>>()?;
     let mut archive = Archive::open()?;
     let mut images = BTreeMap::new();
     let mut outcomes = Vec::new();
+    let mut kernels = Vec::new();
     for spec in specs {
         let kernel = kernel::provide(&spec, &mut archive)?;
-        let image = match images.entry(spec.arch) {
+        kernels.push((spec, kernel));
+    }
+    let modules: Vec<PathBuf> =
+        kernels.iter().flat_map(|(_, kernel)| kernel.modules.iter().cloned()).collect();
+    let archs: Vec<Arch> = kernels.iter().map(|(spec, _)| spec.arch).collect();
+    for (number, (spec, kernel)) in kernels.into_iter().enumerate() {
+        let (image, programs) = match images.entry(spec.arch) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let programs = build(spec.arch.rust_target())?;
-                let image = initramfs(spec.arch, &mut archive, programs)
+                let payload = build(spec.arch.rust_target())?;
+                let programs: Vec<(String, On)> =
+                    payload.programs.iter().map(|one| (one.name.clone(), one.on)).collect();
+                let image = initramfs(spec.arch, &mut archive, payload, &modules)
                     .with_context(|| format!("cannot make the {} guest", spec.arch.debian()))?;
-                entry.insert(image)
+                entry.insert((image, programs))
             }
         };
+        let meant = On::at(number, &archs);
+        let left_out = programs.iter().filter(|(_, on)| !meant.contains(on));
+        let left_out: Vec<String> = left_out.map(|(name, _)| name.clone()).collect();
         println!("\n-- {spec}: Linux {} ({})", kernel.version, spec.arch.debian());
-        let outcome = qemu::boot(&spec, &kernel, image, limit)?;
+        let outcome = qemu::boot(&spec, &kernel, image, &left_out, limit)?;
         println!("-- {outcome}");
         outcomes.push(outcome);
     }
@@ -109,7 +165,16 @@ fn fetch(names: &[String], refresh: bool) -> Result<()> {
 fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
     let names = or_all(names);
     let outcomes = run(&names, Duration::from_secs(limit), |_| {
-        programs.iter().map(|path| Ok((file_name(path)?, path.clone()))).collect()
+        let program = |path: &PathBuf| {
+            Ok(Program {
+                name: file_name(path)?,
+                binary: path.clone(),
+                args: alone(),
+                on: On::Every,
+            })
+        };
+        let programs = programs.iter().map(program).collect::<Result<_>>()?;
+        Ok(Payload { programs, ..Payload::default() })
     })?;
     println!();
     for outcome in &outcomes {
@@ -122,7 +187,12 @@ fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
 }
 
 /// The guest's own programs first, then those given: a rig that is broken says so itself.
-fn initramfs(arch: Arch, archive: &mut Archive, programs: Vec<Program>) -> Result<PathBuf> {
+fn initramfs(
+    arch: Arch,
+    archive: &mut Archive,
+    payload: Payload,
+    modules: &[PathBuf],
+) -> Result<PathBuf> {
     let target = arch.rust_target();
     let own = |cargo: &[&str], kind, name| {
         let mut cargo = sh::cargo(cargo);
@@ -130,12 +200,30 @@ fn initramfs(arch: Arch, archive: &mut Archive, programs: Vec<Program>) -> Resul
         build::executable(&mut cargo, kind, name)
     };
     let init = own(&["build"], "bin", "vm-init")?;
-    let mut tests = vec![("guest".to_owned(), own(&["test", "--no-run"], "test", "guest")?)];
-    tests.extend(programs);
+    let rig = own(&["test", "--no-run"], "test", "guest")?;
+    let mut tests =
+        vec![Program { name: "guest".to_owned(), binary: rig, args: alone(), on: On::Every }];
+    tests.extend(payload.programs);
     let folder = guest::provide(arch, archive)?;
     let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));
-    guest::assemble(&path, &folder, &init, &tests)?;
+    for test in &mut tests {
+        test.binary = strip::stripped(&test.binary, arch)?;
+    }
+    let parts = guest::Parts {
+        arch,
+        init: &init,
+        modules,
+        tests: &tests,
+        placed: &payload.placed,
+        folders: &payload.folders,
+    };
+    guest::assemble(&path, &folder, &parts)?;
     Ok(path)
+}
+
+/// One test after the other, each shown while it runs.
+pub(crate) fn alone() -> Vec<String> {
+    ["--test-threads=1", "--nocapture"].map(str::to_owned).into()
 }
 
 fn or_all(names: &[String]) -> Vec<String> {
@@ -148,4 +236,20 @@ fn or_all(names: &[String]) -> Vec<String> {
 fn file_name(path: &std::path::Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     Ok(name.with_context(|| format!("{} has no usable file name", path.display()))?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_between_two_of_its_architecture_runs_what_every_kernel_runs() {
+        const X86: Arch = Arch::X86_64;
+        let matrix = [X86, X86, X86, Arch::Aarch64];
+        let everything = [On::Every, On::Ends, On::First];
+        assert_eq!(On::at(0, &matrix), everything);
+        assert_eq!(On::at(1, &matrix), [On::Every]);
+        assert_eq!(On::at(2, &matrix), [On::Every, On::Ends]);
+        assert_eq!(On::at(3, &matrix), everything, "the only one of its architecture");
+    }
 }

@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::GuardedProgram;
 
 /// A host made of files.
 struct Fake {
@@ -151,4 +152,26 @@ fn a_state_directory_that_is_no_directory_is_missing() {
     assert_eq!(check.state, CheckState::Ok, "{check:?}");
     let check = place::state_dir(&fake.folder.path().join("a/b/c"));
     assert_eq!(check.state, CheckState::Degraded, "{check:?}");
+}
+
+#[test]
+fn guarded_programs_whose_linking_is_not_seen_are_named_and_others_counted() {
+    let fake = Fake::new();
+    let mut config = Config { state_dir: fake.folder.path().to_owned(), ..Config::default() };
+    config.http.listen = None;
+    config.guarded = ["/bin/narrow", "/bin/script", "/bin/none"]
+        .map(|path| GuardedProgram { path: path.into(), sshd: false })
+        .into();
+    fake.write("bin/narrow", b"\x7fELF\x01\x01\x01");
+    fake.write("bin/script", b"#!/bin/sh\n");
+    let diagnosis =
+        Diagnosis::make(&fake.host, Path::new("/nowhere.toml"), &Ok(config), |_| Vec::new());
+    let check = diagnosis.checks.iter().find(|check| check.check == "guarded").unwrap();
+    assert_eq!(
+        (check.state, check.found.as_str()),
+        (CheckState::Degraded, "2 of 3 programs are here")
+    );
+    let unseen = check.unseen.as_deref().unwrap();
+    assert!(unseen.starts_with("/bin/narrow is a 32-bit program"), "{unseen}");
+    assert!(diagnosis.is_sound(), "less is seen, but the sensor runs");
 }

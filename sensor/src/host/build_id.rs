@@ -76,22 +76,22 @@ fn in_notes(mut notes: &[u8]) -> Option<String> {
 }
 
 /// Up to `length` bytes; fewer at the end of the file.
-fn bytes(read_at: ReadAt<'_>, offset: u64, length: usize) -> Option<Vec<u8>> {
+pub(super) fn bytes(read_at: ReadAt<'_>, offset: u64, length: usize) -> Option<Vec<u8>> {
     let mut buffer = vec![0; length];
     let read = read_at(offset, &mut buffer)?;
     buffer.truncate(read);
     Some(buffer)
 }
 
-fn short(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn short(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 

@@ -185,6 +185,7 @@ impl Pipeline {
             subject: format!("{} {}", module.path, module.build),
             module,
             role: Role::default(),
+            uncovered: None,
         };
         let tgid = actor.map_or(0, |actor| actor.tgid);
         let start_ticks = actor.and_then(|actor| actor.start_ticks);

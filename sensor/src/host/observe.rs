@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::coverage::Uncovered;
 use super::module::ModuleId;
 use super::opened::Opening;
 use super::place::Placed;
@@ -47,6 +48,8 @@ pub struct Program {
     pub role: Role,
     /// Key of its baseline: path, a blank, build-id; in a container also which image it is from.
     pub subject: String,
+    /// What of its linking is not seen.
+    pub uncovered: Option<Uncovered>,
 }
 
 /// A process as it was when something was observed of it. Shared by its observations.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::coverage::Uncovered;
 use super::observe::Located;
 use super::opened::Asked;
 use super::variable::FoundLibrary;
@@ -79,6 +80,11 @@ pub trait Outside {
     /// The same without waiting: [`BuildId::Unread`] at first, and the answer when asked again.
     fn build_id_later(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> BuildId {
         BuildId::Unread
+    }
+    /// What of the linking of the executable with this identity is not seen, looked for as the
+    /// build-id is.
+    fn uncovered(&self, _tgid: u32, _path: &Path, _file: &FileKey) -> Option<Uncovered> {
+        None
     }
     /// The environment as it is now, at most 6 MB (more than the kernel takes at an exec).
     fn environ(&self, _tgid: u32) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::aside::Aside;
+use super::coverage::Uncovered;
 use super::observe::Located;
 use super::opened::Asked;
 use super::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered};
@@ -163,6 +164,14 @@ impl<O: Outside + Clone + Send + 'static> Outside for Patient<O> {
             lock(&self.late).pending.remove(file);
         }
         BuildId::Unread
+    }
+
+    fn uncovered(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<Uncovered> {
+        if self.slow.borrow().contains(&file.dev) {
+            return None;
+        }
+        let (path, file) = (path.to_owned(), *file);
+        self.near(move |outside| outside.uncovered(tgid, &path, &file))?
     }
 
     fn environ(&self, tgid: u32) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ use rustix::fs::{
     openat2, statx,
 };
 
+use super::coverage::Uncovered;
 use super::mounts::{self, RootMount};
 use super::outside::{BuildId, Outside, RootView, Stat, Unanswered};
 use super::variable::FoundLibrary;
@@ -108,26 +109,16 @@ impl Outside for Procfs {
     }
 
     fn build_id(&self, tgid: u32, path: &Path, file: &FileKey) -> BuildId {
-        // The path as the host sees it, as the process sees it, and what it has mapped: a mount of
-        // its own may hide the file from everyone else.
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        let places = [
-            PathBuf::from(format!("/proc/{tgid}/exe")),
-            path.to_owned(),
-            PathBuf::from(format!("/proc/{tgid}/root")).join(inside),
-        ];
-        let opened = |path: PathBuf| {
-            open_regular(&path).filter(|(_, key)| key.ino == file.ino && key.size == file.size)
-        };
-        let mapped = || opened(mapping_of(tgid, file.ino)?);
-        let Some((handle, _)) = places.into_iter().find_map(opened).or_else(mapped) else {
-            return BuildId::Unread;
-        };
+        let Some(handle) = meant(tgid, path, file) else { return BuildId::Unread };
         match build_id::try_read(&handle) {
             Ok(Some(id)) => BuildId::Id(id),
             Ok(None) => BuildId::None,
             Err(_) => BuildId::Unread,
         }
+    }
+
+    fn uncovered(&self, tgid: u32, path: &Path, file: &FileKey) -> Option<Uncovered> {
+        Uncovered::of(&meant(tgid, path, file)?)
     }
 
     fn environ(&self, tgid: u32) -> Option<Vec<u8>> {
@@ -195,6 +186,23 @@ impl Outside for Procfs {
 fn mountinfo(tgid: u32) -> Option<String> {
     let bytes = read_bounded(format!("/proc/{tgid}/mountinfo"), MAPS)?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The file with this identity at the path as the host sees it, as the process sees it, or among
+/// what it has mapped: a mount of its own may hide the file from everyone else.
+fn meant(tgid: u32, path: &Path, file: &FileKey) -> Option<File> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let places = [
+        PathBuf::from(format!("/proc/{tgid}/exe")),
+        path.to_owned(),
+        PathBuf::from(format!("/proc/{tgid}/root")).join(inside),
+    ];
+    let opened = |path: PathBuf| {
+        open_regular(&path).filter(|(_, key)| key.ino == file.ino && key.size == file.size)
+    };
+    let found =
+        places.into_iter().find_map(opened).or_else(|| opened(mapping_of(tgid, file.ino)?))?;
+    Some(found.0)
 }
 
 /// The value of a line of `/proc/PID/status`.

@@ -54,7 +54,11 @@ impl Programs {
         let module = self.module(outside, found);
         let subject = home.subject(&module, found.file);
         let read = !module.is_unread();
-        let program = Arc::new(Program { file: *found.file, module, role, subject });
+        // A file that could not be read, or that somebody else answers for, is not opened for this.
+        let uncovered = (read && !found.far)
+            .then(|| outside.uncovered(found.tgid, found.path, found.file))
+            .flatten();
+        let program = Arc::new(Program { file: *found.file, module, role, subject, uncovered });
         if read {
             self.executables.insert(key, Arc::clone(&program));
         }

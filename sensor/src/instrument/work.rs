@@ -208,6 +208,7 @@ fn process(owner: Option<&Owner>) -> Process {
         subject: HOST.to_owned(),
         module,
         role: Role::default(),
+        uncovered: None,
     };
     Process {
         id: id.unwrap_or(ProcessId { tgid: 0, start_ticks: 0 }),

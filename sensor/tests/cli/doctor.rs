@@ -1,3 +1,6 @@
+use std::fs;
+use std::process::Command;
+
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
 
 #[test]
@@ -22,7 +25,8 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
             "kprobes",
             "cgroup",
             "configuration",
-            "state_dir"
+            "state_dir",
+            "guarded"
         ]
     );
     for line in &lines {
@@ -58,6 +62,38 @@ fn doctor_without_root_names_what_is_missing_and_exits_3() {
     for text in ["CAP_BPF", "CAP_SYS_PTRACE", "Not seen", "run as root"] {
         assert!(ended.stdout.contains(text), "no {text:?} in {ended:#?}");
     }
+}
+
+#[test]
+fn doctor_names_guarded_programs_whose_linking_is_not_seen() {
+    let place = Place::new("[[guarded]]\npath = \"/bin/sh\"\n");
+    let guarded = |ended: &super::harness::Ended| {
+        let lines = ended.lines();
+        lines.into_iter().find(|line| line["check"] == "guarded").unwrap()
+    };
+    let check = guarded(&place.run(&["doctor", "--json"]));
+    assert_eq!((&check["state"], &check["unseen"]), (&"ok".into(), &().into()), "{check}");
+
+    let (fixed, narrow) = (place.path("fixed"), place.path("narrow"));
+    place.write("main.c", "int main(void) { return 0; }\n");
+    let mut cc = Command::new("cc");
+    let built = cc.arg("-static").arg(place.path("main.c")).arg("-o").arg(&fixed);
+    assert!(built.status().unwrap().success(), "cc -static");
+    // Only its first bytes say that it is one.
+    fs::write(&narrow, b"\x7fELF\x01\x01\x01").unwrap();
+    let config = [&fixed, &narrow, &place.path("none")]
+        .map(|path| format!("[[guarded]]\npath = \"{}\"\n", path.display()))
+        .concat();
+    let place = Place::new(&config);
+    let check = guarded(&place.run(&["doctor", "--json"]));
+    assert_eq!(check["state"], "degraded", "{check}");
+    assert_eq!(check["found"], "2 of 3 programs are here");
+    let unseen = check["unseen"].as_str().unwrap();
+    for (path, what) in [(&fixed, "linked statically"), (&narrow, "a 32-bit program")] {
+        assert!(unseen.contains(&format!("{} is {what}", path.display())), "{unseen}");
+    }
+    let text = place.run(&["doctor"]);
+    assert!(text.stdout.contains("is linked statically: it has no loader"), "{text:#?}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod doctor;
 mod harness;
 mod incidents;
 mod libs;
+#[path = "../lab/patience.rs"]
+mod patience;
 mod run;
 mod scan;
 mod usage;

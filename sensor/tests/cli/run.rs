@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sensor::http::client;
 
 use super::harness::{Place, as_stranger, exists, run};
+use crate::patience::patient;
 
 /// A sensor that takes longer to start or end does not.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -59,7 +60,7 @@ impl Sensor {
 
     #[track_caller]
     fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patient(PATIENCE);
         while !holds(self) {
             assert!(
                 Instant::now() < deadline,
@@ -73,7 +74,7 @@ impl Sensor {
     fn end(mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).unwrap();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patient(PATIENCE);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::harness::{Place, as_stranger, assert_plain, keys, run};
+use crate::patience::patient;
 
 const SUMMARY: [&str; 29] = [
     "anonymous_code_bytes",
@@ -44,7 +45,7 @@ impl Sleeper {
     fn start() -> Self {
         let child = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
         let sleeper = Self(child);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patient(Duration::from_secs(20));
         // Linked once it sleeps: its standard system call is then clock_nanosleep.
         loop {
             let state = fs::read_to_string(format!("/proc/{}/wchan", sleeper.pid()));

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -23,6 +24,10 @@ const MAIN: &str = "#include <stdio.h>\nint outer_all(void);\nint main(int argc,
                     \treturn outer_all() != 14;\n}\n";
 /// Starts while learning: more than observations.
 const STARTS: usize = 16;
+const LIBRARIES: [&str; 2] = ["libinner.so", "libouter.so"];
+/// Where the program and its libraries are kept as they were built, and what tests have built once.
+const KEPT: &str = "kept";
+const PARTS: &str = "parts";
 
 /// The program, its libraries, and their directory.
 pub(crate) struct Victim(TempDir);
@@ -34,14 +39,56 @@ impl Victim {
         let mut named = tempfile::Builder::new();
         let victim =
             Self(named.prefix("halfsecond-victim-").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?);
-        for library in ["libinner.so", "libouter.so"] {
+        for library in LIBRARIES {
             victim.library(library, "-DRESOLVER_MS=0")?;
         }
         let main = victim.path("main.c");
         fs::write(&main, MAIN)?;
         let mut cc = victim.cc(PROGRAM);
         must(cc.arg(&main).args(["-l:libouter.so", "-Wl,-z,now"]), "", PATIENCE)?;
+        for folder in [KEPT, PARTS] {
+            fs::create_dir(victim.path(folder))?;
+        }
+        for name in LIBRARIES.into_iter().chain([PROGRAM]) {
+            fs::copy(victim.path(name), victim.path(KEPT).join(name))?;
+        }
         Ok(victim)
+    }
+
+    /// Undoes what was done to the program, its libraries and their directory.
+    pub(crate) fn restore(&self) -> Result<()> {
+        for entry in fs::read_dir(self.0.path())? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+            } else if entry.file_name() != KEPT && entry.file_name() != PARTS {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        for name in LIBRARIES.into_iter().chain([PROGRAM]) {
+            fs::copy(self.path(KEPT).join(name), self.path(name))?;
+        }
+        Ok(fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o700))?)
+    }
+
+    /// Lets other users start the program.
+    pub(crate) fn open_to_all(&self) -> Result<()> {
+        Ok(fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o755))?)
+    }
+
+    /// A file that is made once and put in place by a copy, under any name, whenever it is asked for.
+    pub(crate) fn part(
+        &self,
+        name: &str,
+        place: &str,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let (part, place) = (self.path(PARTS).join(name), self.path(place));
+        if !part.exists() {
+            make(&part)?;
+        }
+        fs::copy(part, &place)?;
+        Ok(place)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

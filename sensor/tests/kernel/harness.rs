@@ -15,7 +15,9 @@ use sensor::loader::probes::Hook;
 use sensor::loader::{LoadError, Loader, LoaderConfig, Sensor};
 use sensor::source::Rings;
 
-/// How long an event may take; generous, since the machine may be emulated.
+use crate::patience::patient;
+
+/// How long an event may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at the rings.
 const STEP: Duration = Duration::from_millis(5);
@@ -121,7 +123,7 @@ impl Inner {
 
     /// Waits for an event; the failure shows everything the process named in `about` sent.
     pub fn expect(&mut self, what: &str, about: u32, wanted: impl Fn(&Event) -> bool) -> Event {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patient(DEADLINE);
         let mut looked_at = 0;
         loop {
             self.drain();

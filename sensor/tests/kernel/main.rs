@@ -19,6 +19,8 @@ mod instrument;
 mod loss;
 mod memory;
 mod opened;
+#[path = "../lab/patience.rs"]
+mod patience;
 mod place;
 mod process;
 mod refusal;

@@ -16,6 +16,7 @@ pub(crate) fn free_port() -> Result<u16> {
 /// GET `path` from 127.0.0.1:`port`: status and body. HTTP/1.0, so the body ends the connection.
 pub(crate) fn get(port: u16, path: &str, timeout: Duration) -> Result<(u16, String)> {
     let address = (Ipv4Addr::LOCALHOST, port).into();
+    let timeout = super::patience::patient(timeout);
     let mut stream = TcpStream::connect_timeout(&address, timeout)
         .with_context(|| format!("connecting to port {port}"))?;
     stream.set_read_timeout(Some(timeout))?;

@@ -13,6 +13,7 @@ mod fixture;
 mod http;
 mod login;
 mod machine;
+pub(crate) mod patience;
 mod process;
 mod prometheus;
 mod slot;

@@ -47,6 +47,8 @@ pub(crate) struct Machine {
     lock: File,
     dir: TempDir,
     password: String,
+    /// Whether there is a test user.
+    has_user: bool,
 }
 
 impl Machine {
@@ -61,10 +63,7 @@ impl Machine {
             );
         }
         require(TOOLS)?;
-        let mut lock = lock()?;
-        end_leftovers(&mut lock)?;
-        let dir = tempfile::Builder::new().prefix("halfsecond-machine-").tempdir()?;
-        let machine = Self { lock, dir, password: random_word()? };
+        let mut machine = Self::taken()?;
         for (key, bits) in [("rsa", "2048"), ("ed25519", "256"), ("host", "256")] {
             let kind = if key == "host" { "ed25519" } else { key };
             let mut keygen = Command::new("ssh-keygen");
@@ -74,7 +73,26 @@ impl Machine {
         private_file(&machine.password_file(), &format!("{}\n", machine.password))?;
         private_file(&machine.dir.path().join("wrong"), "not the password\n")?;
         add_user(None, &machine.password)?;
+        machine.has_user = true;
         Ok(Arc::new(machine))
+    }
+
+    /// The same for tests without servers: there is no test user and there are no keys.
+    ///
+    /// # Errors
+    /// Without root.
+    pub(crate) fn without_user() -> Result<Arc<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("the sensor needs root (`cargo xtask test --e2e` has it)");
+        }
+        Ok(Arc::new(Self::taken()?))
+    }
+
+    fn taken() -> Result<Self> {
+        let mut lock = lock()?;
+        end_leftovers(&mut lock)?;
+        let dir = tempfile::Builder::new().prefix("halfsecond-machine-").tempdir()?;
+        Ok(Self { lock, dir, password: random_word()?, has_user: false })
     }
 
     /// Notes a server or agent, so that it ends before the next test even if this one is killed.
@@ -110,7 +128,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        remove_user(None);
+        if self.has_user {
+            remove_user(None);
+        }
     }
 }
 

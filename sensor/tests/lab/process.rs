@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::patience::patient;
+
 /// When a condition that offers no event of its own is looked at again: soon, then less often, so
 /// that looking takes little from what is waited for.
 const RECHECK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(80));
@@ -23,6 +25,7 @@ pub(crate) fn wait_until<T>(
     timeout: Duration,
     mut ready: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let timeout = patient(timeout);
     let deadline = Instant::now() + timeout;
     let mut pause = RECHECK.0;
     loop {
@@ -110,7 +113,7 @@ impl Lines {
         let (seen, wait) = self
             .0
             .1
-            .wait_timeout_while(self.lock(), timeout, |seen| !seen.closed)
+            .wait_timeout_while(self.lock(), patient(timeout), |seen| !seen.closed)
             .unwrap_or_else(PoisonError::into_inner);
         drop(seen);
         !wait.timed_out()
@@ -124,7 +127,7 @@ impl Lines {
         timeout: Duration,
         mut pick: impl FnMut(&str) -> Option<T>,
     ) -> Option<T> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + patient(timeout);
         let mut next = from;
         let mut seen = self.lock();
         loop {

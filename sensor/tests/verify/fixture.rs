@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::patience::patient;
+
 /// How long a child may take to do what is waited for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -103,7 +105,7 @@ impl Child {
 
     /// The next line of its output.
     pub(crate) fn line(&mut self) -> String {
-        self.lines.recv_timeout(DEADLINE).unwrap_or_else(|error| {
+        self.lines.recv_timeout(patient(DEADLINE)).unwrap_or_else(|error| {
             panic!("child {} said nothing: {error}, {:?}", self.pid(), self.process.try_wait())
         })
     }
@@ -143,7 +145,7 @@ pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T 
         if let Some(value) = done() {
             return value;
         }
-        assert!(start.elapsed() < DEADLINE, "{what} did not happen within {DEADLINE:?}");
+        assert!(start.elapsed() < patient(DEADLINE), "{what} did not happen within {DEADLINE:?}");
         thread::yield_now();
     }
 }

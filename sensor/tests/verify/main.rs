@@ -18,6 +18,8 @@ mod fixture;
 mod hostile;
 mod machine;
 mod mutation;
+#[path = "../lab/patience.rs"]
+mod patience;
 mod servers;
 mod slots;
 mod text;

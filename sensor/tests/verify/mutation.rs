@@ -10,13 +10,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use sensor::verify::{Category, Limits, Report, SlotKind, Verifier, VerifyError};
 
 use crate::fixture::{Child, Workshop, command, have, have_32_bit, wait_for};
+use crate::patience::repetitions;
 use crate::servers;
 use crate::slots::{self, FileSlots};
 
 /// Slots overwritten together.
 const GROUP: usize = 64;
-/// Slots of each kind overwritten per process at most.
-const SAMPLE: usize = 320;
+/// Slots of each kind overwritten per process at most, and where a check takes its time.
+const SAMPLE: (usize, usize) = (320, 64);
 
 /// A stopped child and how to write into it.
 pub(crate) struct Target {
@@ -85,10 +86,11 @@ impl Target {
     /// Of each kind, evenly spread over all slots of the kind.
     fn sample(&self) -> Vec<(u64, SlotKind)> {
         let mut sample = Vec::new();
+        let most = repetitions(SAMPLE.0, SAMPLE.1);
         for kind in SlotKind::ALL {
             let all = self.slots.iter().filter(|(_, one)| **one == kind);
             let all: Vec<u64> = all.map(|(slot, _)| *slot).collect();
-            let step = (all.len() / SAMPLE).max(1);
+            let step = (all.len() / most).max(1);
             sample.extend(all.into_iter().step_by(step).map(|slot| (slot, kind)));
         }
         sample

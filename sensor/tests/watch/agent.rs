@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -128,6 +129,60 @@ fn a_package_manager_explains_itself_and_what_only_has_its_name_does_not() {
         Ok(watched.agent.metric(watched.port, series)?.filter(|count| *count >= 1.0))
     })
     .unwrap();
+}
+
+/// The one that a distribution's script may stand in front of.
+fn ldconfig() -> Option<&'static str> {
+    let places = ["/sbin/ldconfig.real", "/sbin/ldconfig"];
+    let found = places.into_iter().find(|path| Path::new(path).exists());
+    if found.is_none() {
+        println!("skipped: this machine has no ldconfig");
+    }
+    found
+}
+
+/// Makes a cache in the tree of the directories that a file names.
+fn make_cache(tree: &Tree, directories: &str, cache: &str) {
+    let mut command = Command::new("chroot");
+    command.arg(tree.root()).args(["/usr/sbin/ldconfig", "-X", "-f", directories, "-C", cache]);
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+#[test]
+fn a_cache_made_by_ldconfig_is_its_business_and_one_put_there_by_hand_is_medium() {
+    let (false, Some(ldconfig)) = (unprivileged(), ldconfig()) else { return };
+    let watched = Watched::new();
+    let tree = &watched.tree;
+    for folder in ["usr/sbin", "usr/lib", "var/cache/ldconfig"] {
+        fs::create_dir_all(tree.at(folder)).unwrap();
+    }
+    fs::copy(ldconfig, tree.at("usr/sbin/ldconfig")).unwrap();
+    make_cache(tree, "/etc/ld.so.conf", "/etc/ld.so.cache");
+    let series = "halfsecond_findings_total{detector=\"loader_config_changed\",severity=\"info\"}";
+    wait_until("the finding to be counted", PATIENCE, || {
+        Ok(watched.agent.metric(watched.port, series)?.filter(|count| *count >= 1.0))
+    })
+    .unwrap();
+    let root = tree.root();
+    for line in watched.agent.lines(0).unwrap() {
+        assert!(findings(&line, &root).is_empty(), "it opens no incident: {line:#}");
+    }
+
+    let libc = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"];
+    let libc = libc.into_iter().find(|path| Path::new(path).exists()).unwrap();
+    fs::create_dir(tree.at("usr/lib/other")).unwrap();
+    fs::copy(libc, tree.at("usr/lib/other/libc.so.6")).unwrap();
+    // Not the file that the loader's tool reads, so that only the cache changes.
+    fs::write(tree.at("tmp/conf"), "/usr/lib/other\n").unwrap();
+    make_cache(tree, "/tmp/conf", "/tmp/cache");
+    let actor = tree.run(&["rename", "/tmp/cache", "/etc/ld.so.cache"]);
+    let (_, finding) = watched.incident("/etc/ld.so.cache");
+    let (severity, pid) = (&finding["severity"], &finding["process"]["pid"]);
+    assert_eq!((severity, pid), (&json!("medium"), &json!(actor.pid())), "{finding:#}");
+    assert_eq!(finding["explained_by"], Value::Null);
+    let pair = "libc.so.6 => /usr/lib/other/libc.so.6";
+    assert_eq!(finding["evidence"][0]["added"][0], pair, "{finding:#}");
 }
 
 #[test]

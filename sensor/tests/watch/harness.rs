@@ -8,11 +8,14 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use sensor::config;
+use sensor::kernel::Release;
 use sensor::metrics::Metrics;
 use sensor::watch::{Change, Told, Watch};
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
+
+use super::lab::patience::patient;
 
 /// A change takes 150 ms to be told; the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,6 +55,34 @@ pub fn unprivileged() -> bool {
         println!("skipped: fanotify and chroot need root");
     }
     stranger
+}
+
+/// True where the kernel, before `since`, shows nobody who did it: then it says why, and the change
+/// must have been found by comparison, without who.
+#[must_use]
+#[track_caller]
+pub fn by_comparison(change: &Change, since: (u32, u32), why: &str) -> bool {
+    let release = Release::current().to_string();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else {
+        panic!("{release}: no version");
+    };
+    if (major, minor) >= since {
+        return false;
+    }
+    println!("not tried on {release}: who it was, as {why} before {}.{}", since.0, since.1);
+    assert!(change.touches.is_empty(), "{change:#?}");
+    true
+}
+
+/// True on an emulated machine, where less happens in the same time: it says why.
+#[must_use]
+pub fn is_slow(what: &str) -> bool {
+    let slow = patient(STEP) != STEP;
+    if slow {
+        println!("not tried on an emulated machine: {what}");
+    }
+    slow
 }
 
 // === impl Tree ===
@@ -182,7 +213,7 @@ impl Bench {
 
     /// Waits until the watch knows a further root, by having it tell of harmless changes there.
     pub fn until_watched(&mut self, tree: &Tree) {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patient(DEADLINE);
         for at in 0.. {
             fs::write(tree.at("etc/ld.so.conf"), format!("/opt/{at}\n")).unwrap();
             std::thread::sleep(STEP * 10);
@@ -205,7 +236,7 @@ impl Bench {
     /// The same for one that `wanted` accepts. Every change is given once.
     #[track_caller]
     pub fn change_by(&mut self, path: &str, wanted: impl Fn(&Change) -> bool) -> Change {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patient(DEADLINE);
         loop {
             self.take();
             let found =

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::harness::unprivileged;
+use super::lab::patience::patient;
 
 const KEPT: &str = "loader-files.json";
 
@@ -19,7 +20,7 @@ fn told(state: &TempDir, enough: impl Fn(&[Change]) -> bool) -> Vec<Change> {
     let settings = config::Watch { roots: 4, compare_every: Duration::from_millis(100) };
     let (_watch, mut told) =
         Watch::start(settings, state.path(), &Metrics::new().unwrap()).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + patient(Duration::from_secs(30));
     let mut changes = Vec::new();
     while !enough(&changes) {
         while let Ok(Told::Change(change)) = told.try_recv() {

@@ -4,7 +4,7 @@ use std::fs;
 
 use sensor::watch::Action;
 
-use super::harness::{Bench, Tree, unprivileged};
+use super::harness::{Bench, Tree, by_comparison, unprivileged};
 
 const PRELOAD: &str = "/etc/ld.so.preload";
 
@@ -61,7 +61,9 @@ fn a_file_of_a_root_in_another_namespace_is_watched() {
     bench.inside_holder(&words);
     let change = bench.change(PRELOAD);
     assert_eq!(change.config.added, ["/opt/evil.so"]);
-    assert_eq!(change.touches.len(), 1, "{change:#?}");
+    if !by_comparison(&change, (5, 13), "a tmpfs has no identity") {
+        assert_eq!(change.touches.len(), 1, "{change:#?}");
+    }
     assert!(!bench.tree.at(PRELOAD).exists(), "the host sees nothing of it");
 }
 
@@ -92,7 +94,9 @@ fn a_file_of_an_image_that_is_copied_up_by_the_write_is_told() {
         );
         let change = bench.change(file);
         assert_eq!(change.config.added, [words[2].trim_end()], "{change:#?}");
-        assert_eq!(change.touches.len(), 1, "who: {change:#?}");
+        if !by_comparison(&change, (6, 6), "an overlay has no handles") {
+            assert_eq!(change.touches.len(), 1, "who: {change:#?}");
+        }
     }
 }
 

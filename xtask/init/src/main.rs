@@ -1,7 +1,7 @@
 //! PID 1 of a test guest: mounts what the tests expect, runs them, reports, powers off.
 //!
-//! It talks to the host over the console only, in lines that start with `HALFSECOND-VM`;
-//! xtask/src/vm/console.rs reads them.
+//! `/tests/NAME.args` beside `/tests/NAME` holds its arguments, one a line. It talks to the host over
+//! the console only, in lines that start with `HALFSECOND-VM`; xtask/src/vm/console.rs reads them.
 
 #![expect(clippy::print_stdout, reason = "stdout is the console, the only way out of the guest")]
 
@@ -9,6 +9,7 @@ mod net;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -17,12 +18,11 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
 
 /// Type and place of each file system, in the order they are mounted.
-const MOUNTS: [(&str, &str); 11] = [
+const MOUNTS: [(&str, &str); 10] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
     ("devpts", "/dev/pts"),
-    ("tmpfs", "/tmp"),
     ("tmpfs", "/run"),
     ("debugfs", "/sys/kernel/debug"),
     ("tracefs", "/sys/kernel/tracing"),
@@ -30,6 +30,13 @@ const MOUNTS: [(&str, &str); 11] = [
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
 ];
+
+const PATH: &str = "/usr/sbin:/usr/bin";
+
+/// The disk's image, in memory and mostly holes, and where it is mounted.
+const DISK: (&str, &str) = ("/disk", "/tmp");
+/// Bytes.
+const DISK_SIZE: u64 = 1 << 30;
 
 fn main() -> ExitCode {
     // It ends with the machine switched off: not something to do by mistake.
@@ -56,9 +63,47 @@ fn prepare() {
             println!("vm-init: no {kind} on {place}: {error}");
         }
     }
+    load_modules();
+    if let Err(error) = disk() {
+        println!("vm-init: no file system for {}: {error}", DISK.1);
+    }
+    // What every system has done: the loader then reads its cache, and unmaps it.
+    match Command::new("/usr/sbin/ldconfig").status() {
+        Ok(status) if status.success() => {}
+        other => println!("vm-init: ldconfig: {other:?}"),
+    }
     if let Err(error) = net::loopback_up() {
         println!("vm-init: loopback stays down: {error}");
     }
+}
+
+/// Those that came along for this kernel.
+fn load_modules() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    for entry in fs::read_dir(format!("/modules/{release}")).into_iter().flatten().flatten() {
+        let loaded = fs::File::open(entry.path()).and_then(|module| {
+            rustix::system::finit_module(&module, c"", 0).map_err(io::Error::from)
+        });
+        if let Err(error) = loaded {
+            println!("vm-init: no {}: {error}", entry.path().display());
+        }
+    }
+}
+
+/// Puts a file system as disks have it below the tests: the one in memory that a guest starts from
+/// has neither identity nor file handles in older kernels.
+fn disk() -> io::Result<()> {
+    let (image, place) = DISK;
+    fs::File::create(image)?.set_len(DISK_SIZE)?;
+    let make = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", image];
+    for command in [&make[..], &["mount", image, place]] {
+        let (program, args) = command.split_first().unwrap_or((&"", &[]));
+        let status = Command::new(program).env("PATH", PATH).args(args).status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("{program}: {status}")));
+        }
+    }
+    fs::set_permissions(place, fs::Permissions::from_mode(0o1777))
 }
 
 fn mount_at(kind: &str, place: &Path) -> io::Result<()> {
@@ -66,7 +111,8 @@ fn mount_at(kind: &str, place: &Path) -> io::Result<()> {
     if !place.exists() {
         fs::create_dir_all(place)?;
     }
-    mount(kind, place, kind, MountFlags::NOSUID, None)?;
+    // Set-uid programs are among what is tested.
+    mount(kind, place, kind, MountFlags::empty(), None)?;
     Ok(())
 }
 
@@ -78,11 +124,29 @@ fn facts() -> String {
     format!("release={release} btf={btf} lsm={}", lsm.trim())
 }
 
+/// How much longer than on a real machine tests wait for what is to come.
+const PATIENCE: (&str, &str) = ("HALFSECOND_TEST_PATIENCE", "4");
+
+/// Tests repeat less: it takes long, and one kernel does the same the thousandth time.
+const QUICK: (&str, &str) = ("HALFSECOND_TEST_QUICK", "1");
+
+/// The kernel's command line may name tests that are not meant; what it does not know itself it hands
+/// to us as environment.
+const LEFT_OUT: &str = "HALFSECOND_VM_LEFT_OUT";
+
+/// Of a property test, whose input no kernel decides about.
+const PROPERTY_CASES: &str = "8";
+
 /// Runs everything in /tests by name; returns how many failed.
 fn run_tests() -> usize {
+    let left_out = std::env::var(LEFT_OUT).unwrap_or_default();
     let mut failures = 0;
     for test in tests() {
         let name = test.file_name().unwrap_or_default().display();
+        if left_out.split(',').any(|one| test.to_string_lossy().ends_with(&format!("-{one}"))) {
+            println!("{name}: left out here, as other kernels of this architecture run it");
+            continue;
+        }
         match run(&test) {
             Ok(code) => {
                 println!("HALFSECOND-VM {name} exit={code}");
@@ -102,6 +166,7 @@ fn tests() -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_none())
         .collect();
     tests.sort();
     tests
@@ -111,13 +176,17 @@ fn tests() -> Vec<PathBuf> {
 ///
 /// Returns its exit code, or 128 and the signal that ended it, as a shell would.
 fn run(test: &Path) -> io::Result<i32> {
+    let args = fs::read_to_string(test.with_extension("args")).unwrap_or_default();
     let child = Command::new(test)
-        .args(["--test-threads=1", "--nocapture"])
+        .args(args.lines())
         .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin")
+        .env(PATIENCE.0, PATIENCE.1)
+        .env("PATH", PATH)
         .env("HOME", "/run")
         .env("TMPDIR", "/tmp")
-        .env("RUST_BACKTRACE", "1")
+        .env("RUST_BACKTRACE", "0")
+        .env("PROPTEST_CASES", PROPERTY_CASES)
+        .env(QUICK.0, QUICK.1)
         .spawn()?;
     let own = i32::try_from(child.id()).map_err(io::Error::other)?;
     loop {

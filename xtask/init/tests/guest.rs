@@ -24,6 +24,21 @@ fn tracing_and_bpf_file_systems_are_mounted() {
 }
 
 #[test]
+fn tests_lie_on_a_file_system_of_disks() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let disk = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/tmp"));
+    assert_eq!(disk.and_then(|line| line.split(' ').nth(2)), Some("ext4"), "{mounts}");
+}
+
+#[test]
+fn a_compiler_works() {
+    fs::write("/tmp/guest.c", "int main(void) { return 7; }\n").unwrap();
+    let built = Command::new("cc").args(["-o", "/tmp/guest", "/tmp/guest.c"]).output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    assert_eq!(Command::new("/tmp/guest").status().unwrap().code(), Some(7));
+}
+
+#[test]
 fn dynamically_linked_programs_run() {
     for (program, args) in [("/bin/true", &[][..]), ("/bin/ls", &["/"]), ("openssl", &["version"])]
     {

@@ -29,7 +29,7 @@ pub(super) struct Figure {
 
 /// Builds the verifier's tests as it ships and runs the one that measures.
 pub(super) fn measure() -> Result<Vec<Figure>> {
-    let test = build_test("verify", None, true)?;
+    let test = build_test("verify", true)?;
     let mut command = Command::new(test);
     command.args(["--ignored", "--exact", TEST, "--nocapture"]);
     let output = sh::output(&mut command)?;

@@ -1,5 +1,5 @@
-//! What is inside a guest: our PID 1, the test programs, and a few real dynamically linked
-//! programs for them to start.
+//! What is inside a guest: our PID 1, the test programs with what they look for, a few real
+//! dynamically linked programs for them to start, and the compiler that makes the others.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,42 +12,102 @@ use super::Program;
 use super::archive::Archive;
 use super::cpio::Cpio;
 use super::kernel::Arch;
+use super::strip;
 use crate::repo;
 
 /// The release the guest's programs come from, the same for every kernel.
 const SUITE: &str = "bookworm";
 
 /// Packages with the programs below and every library they load.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 44] = [
+    "binutils",
     "coreutils",
+    "cpp-12",
     "dash",
+    "e2fsprogs",
+    "gcc",
+    "gcc-12",
     "libacl1",
     "libattr1",
+    "libbinutils",
+    "libblkid1",
+    "libc-bin",
     "libc6",
+    "libc6-dev",
+    "libcap-ng0",
+    "libcap2",
+    "libcom-err2",
+    "libctf-nobfd0",
+    "libctf0",
+    "libext2fs2",
+    "libgcc-12-dev",
+    "libgcc-s1",
     "libgmp10",
+    "libisl23",
+    "libjansson4",
+    "libmount1",
+    "libmpc3",
+    "libmpfr6",
     "libpcre2-8-0",
     "libselinux1",
+    "libsmartcols1",
     "libssl3",
+    "libtinfo6",
+    "libudev1",
+    "libuuid1",
+    "libzstd1",
+    "linux-libc-dev",
+    "mount",
+    "musl",
+    "musl-dev",
+    "musl-tools",
     "openssl",
+    "util-linux",
     "zlib1g",
 ];
 
-/// Programs kept: small and large sets of libraries, with and without children.
-const PROGRAMS: [&str; 8] = ["cat", "dash", "env", "ls", "openssl", "sleep", "touch", "true"];
+/// Programs kept: small and large sets of libraries, with and without children; what tests make
+/// roots and namespaces with; the compiler's parts, which have a prefix or a version in their names.
+const PROGRAMS: &str = "as cat chroot cp dash env gcc head ld ld.bfd ldconfig ln ls mkdir mke2fs \
+                        mount mountpoint musl-gcc mv nm nsenter objcopy openssl readelf rm seq \
+                        setpriv sha256sum sleep touch true umount unshare wc";
+
+/// Not needed to compile C, and large; parts of names below `lib` and `lib/gcc`.
+const LEFT_OUT: [&str; 11] = [
+    "asan", "gcov", "gomp", "gprofng", "itm", "lsan", "lto1", "plugin/", "quadmath", "tsan",
+    "ubsan",
+];
 
 /// Folders that a merged /usr turns into links, in the order they are made.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
 enum Content {
     File(PathBuf),
+    Text(String),
+    Folder,
     Link(String),
+}
+
+/// What is put into a guest beside the packages.
+pub(super) struct Parts<'a> {
+    pub(super) arch: Arch,
+    pub(super) init: &'a Path,
+    /// Kernel modules in folders named after their releases.
+    pub(super) modules: &'a [PathBuf],
+    pub(super) tests: &'a [Program],
+    /// Files that lie there where they lie here.
+    pub(super) placed: &'a [PathBuf],
+    /// The same for folders, which are empty there.
+    pub(super) folders: &'a [PathBuf],
 }
 
 /// The folder with the unpacked packages for `arch`, downloaded unless it is here already.
 pub(super) fn provide(arch: Arch, archive: &mut Archive) -> Result<PathBuf> {
     let folder = repo::target().join(format!("vm/guests/{}", arch.debian()));
     let stamp = folder.join("packages");
-    let wanted = PACKAGES.join(" ");
+    let binutils = format!("binutils-{}-linux-gnu", arch.name());
+    let packages: Vec<&str> = PACKAGES.into_iter().chain([binutils.as_str()]).collect();
+    let wanted = packages.join(" ");
     if fs::read_to_string(&stamp).is_ok_and(|packages| packages == wanted) {
         return Ok(folder);
     }
@@ -55,7 +115,7 @@ pub(super) fn provide(arch: Arch, archive: &mut Archive) -> Result<PathBuf> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    for name in PACKAGES {
+    for name in packages {
         let package = archive.in_suite(name, arch.debian(), SUITE)?;
         archive.unpack(&package, &folder)?;
     }
@@ -63,19 +123,40 @@ pub(super) fn provide(arch: Arch, archive: &mut Archive) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Writes the initramfs: `init` as PID 1 and `tests` below /tests, to be run in that order.
-pub(super) fn assemble(path: &Path, packages: &Path, init: &Path, tests: &[Program]) -> Result<()> {
+/// Writes the initramfs: `init` as PID 1 and the tests below /tests, to be run in that order.
+pub(super) fn assemble(path: &Path, packages: &Path, parts: &Parts<'_>) -> Result<()> {
     let mut files = selected(packages)?;
-    files.insert("init".to_owned(), Content::File(init.to_owned()));
-    files.insert("usr/bin/sh".to_owned(), Content::Link("dash".to_owned()));
+    files.insert("init".to_owned(), Content::File(parts.init.to_owned()));
+    for module in parts.modules {
+        let name: Vec<_> = module.iter().map(|part| part.to_string_lossy()).collect();
+        let [.., release, name] = name.as_slice() else { continue };
+        files.insert(format!("modules/{release}/{name}"), Content::File(module.clone()));
+    }
+    for (name, to) in [("sh", "dash"), ("cc", "gcc")] {
+        files.insert(format!("usr/bin/{name}"), Content::Link(to.to_owned()));
+    }
     for folder in MERGED {
         files.insert(folder.to_owned(), Content::Link(format!("usr/{folder}")));
     }
-    for (order, (name, binary)) in tests.iter().enumerate() {
+    for (order, Program { name, binary, args, .. }) in parts.tests.iter().enumerate() {
         files.insert(format!("tests/{order}-{name}"), Content::File(binary.clone()));
+        files.insert(format!("tests/{order}-{name}.args"), Content::Text(args.join("\n")));
+    }
+    // Where the tests were told at their build that it lies.
+    for path in parts.placed {
+        let lean = strip::stripped(path, parts.arch)?;
+        files.insert(absolute(path)?, Content::File(lean));
+    }
+    for path in parts.folders {
+        files.insert(absolute(path)?, Content::Folder);
     }
     let out = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     write(&files, BufWriter::new(out)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Its name in the archive.
+fn absolute(path: &Path) -> Result<String> {
+    Ok(path.strip_prefix("/")?.to_str().context("a path that is no text")?.to_owned())
 }
 
 fn write(files: &BTreeMap<String, Content>, out: BufWriter<File>) -> Result<()> {
@@ -88,6 +169,9 @@ fn write(files: &BTreeMap<String, Content>, out: BufWriter<File>) -> Result<()> 
     for (name, content) in files {
         match content {
             Content::Link(to) => cpio.symlink(name, to)?,
+            // Made before everything else.
+            Content::Folder => {}
+            Content::Text(text) => cpio.executable(name, text.as_bytes())?,
             Content::File(from) => {
                 let bytes =
                     fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
@@ -102,9 +186,12 @@ fn write(files: &BTreeMap<String, Content>, out: BufWriter<File>) -> Result<()> 
 /// Every folder of `files`, parents first, and the mount points of PID 1.
 fn folders(files: &BTreeMap<String, Content>) -> Vec<String> {
     let mut folders: Vec<String> =
-        ["dev", "etc", "proc", "run", "sys", "tmp", "usr", "usr/sbin"].map(str::to_owned).into();
-    for name in files.keys() {
-        let parents = Path::new(name).ancestors().skip(1);
+        ["dev", "etc", "mnt", "proc", "run", "sys", "tmp", "usr", "usr/sbin"]
+            .map(str::to_owned)
+            .into();
+    for (name, content) in files {
+        let itself = usize::from(!matches!(content, Content::Folder));
+        let parents = Path::new(name).ancestors().skip(itself);
         folders.extend(parents.map(|folder| folder.display().to_string()));
     }
     folders.retain(|folder| !folder.is_empty());
@@ -140,18 +227,33 @@ fn selected(packages: &Path) -> Result<BTreeMap<String, Content>> {
     Ok(files)
 }
 
+/// A program's name without the prefix and the suffix that the compiler's parts have.
+fn plain(name: &str) -> &str {
+    let name = name.strip_suffix("-12").unwrap_or(name);
+    ["x86_64-linux-gnu-", "x86_64-linux-", "aarch64-linux-gnu-", "aarch64-linux-"]
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name)
+}
+
 /// The name in a guest with a merged /usr, or nothing for a file that is not wanted there.
 fn guest_name(path: &str) -> Option<String> {
     let path = path.strip_prefix("usr/").unwrap_or(path);
     let (folder, name) = path.rsplit_once('/')?;
-    let wanted = match folder.split_once('/') {
-        None if folder == "bin" => PROGRAMS.contains(&name),
-        None => folder.starts_with("lib") && name.starts_with("ld-linux"),
+    let linked = |name: &str| [".so", ".a", ".o", ".specs"].iter().any(|part| name.contains(part));
+    let wanted = match folder.split_once('/').unwrap_or((folder, "")) {
+        ("bin" | "sbin", "") => PROGRAMS.split(' ').any(|wanted| wanted == plain(name)),
+        ("include", _) => true,
+        (lib, "") => {
+            lib.starts_with("lib") && (name.starts_with("ld-linux") || name.starts_with("ld-musl"))
+        }
+        ("lib", rest) if rest.starts_with("gcc/") => true,
         // Directly in lib/TRIPLET, not in its folders of plugins.
-        Some(("lib", rest)) => !rest.contains('/') && name.contains(".so"),
-        Some(_) => false,
+        ("lib", rest) => !rest.contains('/') && linked(name),
+        _ => false,
     };
-    wanted.then(|| format!("usr/{path}"))
+    let left_out = folder.starts_with("lib") && LEFT_OUT.iter().any(|part| path.contains(part));
+    (wanted && !left_out).then(|| format!("usr/{path}"))
 }
 
 #[cfg(test)]
@@ -180,6 +282,22 @@ mod tests {
         assert_eq!(guest_name("usr/lib/x86_64-linux-gnu/gconv/ISO8859-1.so"), None);
         assert_eq!(guest_name("usr/share/doc/libc6/copyright"), None);
         assert_eq!(guest_name("bin/chmod"), None);
+        assert_eq!(guest_name("usr/lib/gcc/x86_64-linux-gnu/12/lto1"), None);
+        assert_eq!(guest_name("usr/bin/x86_64-linux-gnu-lto-dump-12"), None);
+    }
+
+    #[test]
+    fn the_compiler_keeps_its_names() {
+        for path in [
+            "usr/bin/gcc-12",
+            "usr/bin/x86_64-linux-gnu-ld.bfd",
+            "usr/lib/gcc/x86_64-linux-gnu/12/cc1",
+            "usr/lib/x86_64-linux-gnu/crt1.o",
+            "usr/lib/x86_64-linux-musl/musl-gcc.specs",
+            "usr/include/linux/io_uring.h",
+        ] {
+            assert_eq!(guest_name(path).as_deref(), Some(path));
+        }
     }
 
     #[test]

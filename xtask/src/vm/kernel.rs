@@ -1,14 +1,18 @@
 //! Distribution kernels: which one a name means, and getting its image.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, bail};
 
 use super::archive::{Archive, Package};
-use crate::repo;
+use crate::{repo, sh};
+
+/// Modules that a guest needs and no distribution builds in: for its disk, and for tests.
+const MODULES: [&str; 2] = ["loop.ko", "overlay.ko"];
 
 /// The series a bare `arm64` means: the newest long-term one.
 const ARM64_SERIES: &str = "6.12";
@@ -33,12 +37,14 @@ enum Series {
     Of(String),
 }
 
-/// A kernel image on disk.
+/// A kernel on disk.
 #[derive(Debug)]
 pub(super) struct Kernel {
     pub(super) image: PathBuf,
     /// The package's version.
     pub(super) version: String,
+    /// Modules, below a folder named as `uname -r` tells.
+    pub(super) modules: Vec<PathBuf>,
 }
 
 // === impl Arch ===
@@ -48,6 +54,14 @@ impl Arch {
         match self {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
+        }
+    }
+
+    /// As compilers name it; `-` where they would write `_`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86-64",
+            Self::Aarch64 => "aarch64",
         }
     }
 
@@ -95,25 +109,56 @@ impl fmt::Display for Spec {
     }
 }
 
-/// The image for `spec`, downloaded unless it is here already.
+/// The image and the modules for `spec`, downloaded unless they are here already.
 pub(super) fn provide(spec: &Spec, archive: &mut Archive) -> Result<Kernel> {
     let folder = repo::target().join(format!("vm/kernels/{spec}"));
-    let (image, stamp) = (folder.join("vmlinuz"), folder.join("version"));
-    if let (true, Ok(version)) = (image.is_file(), fs::read_to_string(&stamp)) {
-        return Ok(Kernel { image, version });
+    let (image, modules, stamp) =
+        (folder.join("vmlinuz"), folder.join("modules"), folder.join("version"));
+    let have = if modules.is_dir() { files(&modules)? } else { Vec::new() };
+    let complete = MODULES.iter().all(|name| have.iter().any(|path| name_of(path) == *name));
+    if let (true, Ok(version)) = (complete, fs::read_to_string(&stamp)) {
+        return Ok(Kernel { image, version, modules: have });
     }
     let meta = format!("linux-image-cloud-{}", spec.arch.debian());
     let versions = archive.versions(&meta, spec.arch.debian())?;
     let newest = versions.into_iter().find(|package| spec.wants(&package.version));
     let package = newest.with_context(|| format!("Debian's archive has no {spec} of {meta}"))?;
     let unpacked = folder.join("unpacked");
-    let found = unpack_image(&package, archive, &unpacked)?
-        .with_context(|| format!("no vmlinuz in what {meta} {} needs", package.version))?;
+    unpack(&package, archive, &unpacked)?;
+    let unpacked_files = files(&unpacked)?;
+    let found = unpacked_files.iter().find(|path| name_of(path).starts_with("vmlinuz"));
+    let found =
+        found.with_context(|| format!("no vmlinuz in what {meta} {} needs", package.version))?;
     fs::rename(found, &image)?;
+    for name in MODULES {
+        take_module(&unpacked_files, name, &modules)
+            .with_context(|| format!("no {name} for {spec}"))?;
+    }
     fs::remove_dir_all(unpacked)?;
     // Last, so that an interrupted download is not taken for a kernel.
     fs::write(stamp, &package.version)?;
-    Ok(Kernel { image, version: package.version })
+    Ok(Kernel { image, version: package.version, modules: files(&modules)? })
+}
+
+/// Puts a module into a folder for its release, decompressed: not every kernel can do that.
+fn take_module(unpacked: &[PathBuf], name: &str, modules: &Path) -> Result<()> {
+    let module = unpacked.iter().find(|path| {
+        let found = name_of(path);
+        found == name || found.strip_suffix(".xz") == Some(name)
+    });
+    let module = module.context("not among the package's files")?;
+    let mut parts = module.iter().skip_while(|part| *part != "modules").skip(1);
+    let folder = modules.join(parts.next().context("not below lib/modules")?);
+    fs::create_dir_all(&folder)?;
+    let place = folder.join(name);
+    if name_of(module) == name {
+        fs::copy(module, place)?;
+    } else {
+        let mut xz = Command::new("xz");
+        xz.args(["--decompress", "--stdout"]).arg(module).stdout(File::create(place)?);
+        sh::run(&mut xz)?;
+    }
+    Ok(())
 }
 
 impl Spec {
@@ -127,40 +172,44 @@ impl Spec {
     }
 }
 
-/// Follows a meta package to the package with the image, which newer kernels keep in a
-/// `linux-binary-*` of its own.
-fn unpack_image(meta: &Package, archive: &mut Archive, into: &Path) -> Result<Option<PathBuf>> {
+/// Follows a meta package to those with the image and the modules, which newer kernels keep in a
+/// `linux-binary-*` and a `linux-modules-*` of their own.
+fn unpack(meta: &Package, archive: &mut Archive, into: &Path) -> Result<()> {
+    const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
     let mut packages = vec![meta.clone()];
+    fs::create_dir_all(into)?;
     while let Some(package) = packages.pop() {
         let next = archive.pinned_dependencies(&package)?;
-        packages.extend(next.into_iter().filter(|package| {
-            package.name.starts_with("linux-image-") || package.name.starts_with("linux-binary-")
-        }));
-        if package == *meta {
-            continue;
-        }
-        fs::create_dir_all(into)?;
-        archive.unpack(&package, into)?;
-        if let Some(image) = find_image(into)? {
-            return Ok(Some(image));
+        packages.extend(
+            next.into_iter()
+                .filter(|package| PARTS.iter().any(|part| package.name.starts_with(part))),
+        );
+        if package != *meta {
+            archive.unpack(&package, into)?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-fn find_image(folder: &Path) -> Result<Option<PathBuf>> {
+/// Every file below a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 folders.push(entry.path());
-            } else if entry.file_name().to_string_lossy().starts_with("vmlinuz") {
-                return Ok(Some(entry.path()));
+            } else {
+                files.push(entry.path());
             }
         }
     }
-    Ok(None)
+    Ok(files)
+}
+
+fn name_of(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 #[cfg(test)]

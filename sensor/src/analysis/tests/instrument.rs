@@ -15,6 +15,7 @@ fn observed(at: u64, owner: Option<&Owner>, body: Body) -> Observation {
         subject: HOST.to_owned(),
         module,
         role: Role::default(),
+        uncovered: None,
     };
     let shown = owner.map_or_else(ProcessRef::default, |owner| owner.shown.clone());
     let process = Process {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Ended, Place};
+use crate::patience::patient;
 
 /// A shared library with a name and build-id that nothing else on this machine has.
 pub(super) struct Library {
@@ -104,7 +105,7 @@ impl Drop for Running {
 }
 
 pub(super) fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + patient(Duration::from_mins(1));
     while !is() {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
         thread::yield_now();

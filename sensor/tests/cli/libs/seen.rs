@@ -11,13 +11,14 @@ use rustix::process::{Pid, Signal};
 
 use super::fixture::{Library, Running, compile, libs, row_of, wait_until};
 use crate::harness::{Ended, Place};
+use crate::patience::patient;
 
 /// A control group that is removed with its test.
 struct Group(PathBuf);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patient(Duration::from_secs(20));
         // Busy for as long as the kernel takes to forget the process.
         while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
             std::thread::yield_now();
@@ -121,7 +122,8 @@ fn a_process_in_a_chroot_has_its_own_paths() {
     let library = Library::build();
     let jail = library.folder().join("jail");
     let sleep = find_program("sleep");
-    let listed = Command::new("ldd").arg(&sleep).output().unwrap();
+    // As ldd does, which is a script for a shell that may not be there.
+    let listed = Command::new(&sleep).env("LD_TRACE_LOADED_OBJECTS", "1").output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let needed = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
     for file in needed.chain([sleep.as_path()]) {
@@ -243,7 +245,7 @@ fn a_file_system_that_hangs_stalls_nothing() {
     let place = Place::new("");
     let mut command = place.command(&["libs", "libhalfsecond*", "--json"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + patient(Duration::from_mins(1));
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::yield_now();
     }

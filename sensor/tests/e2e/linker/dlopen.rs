@@ -221,7 +221,7 @@ fn found(machine: &Arc<Machine>, opener: &Opener, learned: &State, case: &Case) 
 
 #[test]
 fn each_way_to_open_a_library_late_is_found_with_who_asked() {
-    let machine = Machine::acquire().unwrap();
+    let machine = Machine::without_user().unwrap();
     let opener = Opener::build().unwrap();
     let learned = opener.learned(&machine).unwrap();
     for case in CASES {
