@@ -107,6 +107,11 @@ fn title(change: &LoaderConfig) -> String {
         (Role::Loader, _, _) if !change.same => format!("the loader {path} was changed"),
         _ => format!("{path} was changed"),
     };
+    circumstances(change, what)
+}
+
+/// A title with what else is known of how it came about.
+pub(super) fn circumstances(change: &LoaderConfig, what: String) -> String {
     match (change.actions.contains(&Action::Mounted), change.actions.is_empty()) {
         (true, _) => format!("{what}: something was mounted over it"),
         (false, true) if change.while_away => format!("{what} while the sensor was not running"),
@@ -162,30 +167,10 @@ fn evidence(change: &LoaderConfig, unseen: bool) -> Vec<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Owners;
-    use crate::watch::{PamEffect, Root, Tool};
+    use crate::watch::Tool;
 
     fn change(role: Role, path: &str) -> LoaderConfig {
-        LoaderConfig {
-            role,
-            path: path.to_owned(),
-            root: Root { host: true, path: "/".to_owned(), tgid: 1, others: 0 },
-            actions: vec![Action::Written],
-            before: String::new(),
-            after: String::new(),
-            added: Vec::new(),
-            removed: Vec::new(),
-            now: Vec::new(),
-            meanwhile: Vec::new(),
-            libraries: Vec::new(),
-            pam: PamEffect::default(),
-            owners: Owners::NotAsked,
-            same: false,
-            exposed: false,
-            while_away: false,
-            further: Vec::new(),
-            tool: None,
-        }
+        LoaderConfig::written(role, path)
     }
 
     fn gained(role: Role, path: &str, entry: &str) -> LoaderConfig {

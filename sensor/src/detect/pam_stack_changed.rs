@@ -10,11 +10,12 @@ mod module;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use super::loader_config_changed::circumstances;
 use super::{Detector, Draft, World};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, Observation, inode_text};
 use crate::pam::{self, Facility, Line};
-use crate::watch::{Action, LoaderConfig, Role};
+use crate::watch::{LoaderConfig, Role};
 use module::Doubt;
 
 /// Modules that run what their arguments name.
@@ -49,7 +50,7 @@ impl Detector for PamStackChanged {
             family: Family::Hook,
             severity,
             confidence,
-            title: titled(change, title),
+            title: circumstances(change, title),
             evidence: evidence(change, seen.process.shown.pid == 0),
             attack: &["T1556.003"],
             object,
@@ -163,14 +164,6 @@ fn hands_over(line: &str) -> bool {
         let proof = matches!(line.facility, Some(Facility::Auth | Facility::Password));
         runner && proof && (asked || module != Some("pam_exec.so"))
     })
-}
-
-fn titled(change: &LoaderConfig, what: String) -> String {
-    match (change.actions.contains(&Action::Mounted), change.actions.is_empty()) {
-        (true, _) => format!("{what}: something was mounted over it"),
-        (false, true) if change.while_away => format!("{what} (while the sensor was not running)"),
-        _ => what,
-    }
 }
 
 fn evidence(change: &LoaderConfig, unseen: bool) -> Vec<Evidence> {

@@ -28,7 +28,8 @@ pub enum Evidence {
         symbol: String,
         /// Where it should lead, `module+offset`.
         expected: String,
-        /// Path of the module it should lead into; empty where that is not known.
+        /// Path of the module it should lead into; empty where that is not known, or was not told.
+        #[serde(default)]
         expected_module: String,
         /// Where it leads, `module+offset`.
         actual: String,
@@ -72,7 +73,8 @@ pub enum Evidence {
     },
     /// Which package a file of the evidence before it belongs to, by the records of its root.
     Package {
-        /// The file, as the evidence names it.
+        /// The file, as the evidence names it; empty in what earlier versions have written.
+        #[serde(default)]
         path: String,
         /// `name version (architecture)`; empty where no package owns it.
         package: String,

@@ -247,9 +247,8 @@ fn runs(cmdline: Option<&[String]>, scripts: &[&str]) -> bool {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::host::Owners;
     use crate::host::testing::{MS, World, clock};
-    use crate::watch::{PamEffect, Role as FileRole, Root, Touch};
+    use crate::watch::{Role as FileRole, Touch};
 
     const DPKG: &str = "/usr/bin/dpkg";
     const LDCONFIG_PATH: &str = "/usr/sbin/ldconfig";
@@ -257,24 +256,8 @@ mod tests {
 
     fn change(touches: Vec<Touch>) -> Change {
         let config = LoaderConfig {
-            role: FileRole::Cache,
-            path: "/etc/ld.so.cache".to_owned(),
-            root: Root { host: true, path: "/".to_owned(), tgid: 1, others: 0 },
             actions: Vec::new(),
-            before: String::new(),
-            after: String::new(),
-            added: Vec::new(),
-            removed: Vec::new(),
-            now: Vec::new(),
-            meanwhile: Vec::new(),
-            libraries: Vec::new(),
-            pam: PamEffect::default(),
-            owners: Owners::NotAsked,
-            same: false,
-            exposed: false,
-            while_away: false,
-            further: Vec::new(),
-            tool: None,
+            ..LoaderConfig::written(FileRole::Cache, "/etc/ld.so.cache")
         };
         let ktime_ns = touches.first().map_or(0, |touch| touch.ktime_ns);
         Change { ktime_ns, touches, crowded: false, config }

@@ -173,7 +173,8 @@ fn sentence(
             let before = previous.as_ref().map(|version| format!(" in place of {}", name(version)));
             let but = if content == "differs" { ", but is not what that brought" } else { "" };
             let before = before.unwrap_or_default();
-            format!("{} belongs to {}{since}{before}{but}", path(base(file)), name(package))
+            let file = if file.is_empty() { "it".to_owned() } else { path(base(file)) };
+            format!("{file} belongs to {}{since}{before}{but}", name(package))
         }
         Evidence::Search { found_by, .. } if found_by.is_empty() => return None,
         Evidence::Search { found_by, odd, .. } => {

@@ -141,6 +141,33 @@ pub struct LoaderConfig {
     pub tool: Option<Tool>,
 }
 
+#[cfg(test)]
+impl LoaderConfig {
+    /// A file of the host that was written, with nothing known of what that changed.
+    pub(crate) fn written(role: Role, path: &str) -> Self {
+        Self {
+            role,
+            path: path.to_owned(),
+            root: Root { host: true, path: "/".to_owned(), tgid: 1, others: 0 },
+            actions: vec![Action::Written],
+            before: String::new(),
+            after: String::new(),
+            added: Vec::new(),
+            removed: Vec::new(),
+            now: Vec::new(),
+            meanwhile: Vec::new(),
+            libraries: Vec::new(),
+            pam: PamEffect::default(),
+            owners: Owners::NotAsked,
+            same: false,
+            exposed: false,
+            while_away: false,
+            further: Vec::new(),
+            tool: None,
+        }
+    }
+}
+
 /// A program whose work a change may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {

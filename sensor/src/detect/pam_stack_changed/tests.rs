@@ -1,30 +1,10 @@
 use super::*;
 use crate::event::FileKey;
-use crate::host::Owners;
 use crate::package::{Content, Origin, Owner};
-use crate::watch::{PamEffect, Preloaded, Root, Tool};
+use crate::watch::{Preloaded, Tool};
 
 fn change(role: Role, path: &str) -> LoaderConfig {
-    LoaderConfig {
-        role,
-        path: path.to_owned(),
-        root: Root { host: true, path: "/".to_owned(), tgid: 1, others: 0 },
-        actions: vec![Action::Written],
-        before: String::new(),
-        after: String::new(),
-        added: Vec::new(),
-        removed: Vec::new(),
-        now: Vec::new(),
-        meanwhile: Vec::new(),
-        libraries: Vec::new(),
-        pam: PamEffect::default(),
-        owners: Owners::NotAsked,
-        same: false,
-        exposed: false,
-        while_away: false,
-        further: Vec::new(),
-        tool: None,
-    }
+    LoaderConfig::written(role, path)
 }
 
 fn service(line: &str) -> LoaderConfig {
