@@ -67,8 +67,14 @@ impl Watched {
                 .find(|one| one["evidence"][0]["file"] == file)
                 .cloned()
         };
-        let incident =
-            self.agent.wait_for("an incident", 0, PATIENCE, |line| about(line).is_some()).unwrap();
+        // A line is written only when an incident opens or gets worse: the API has all of it.
+        let incident = wait_until("an incident", PATIENCE, || {
+            let (_, body) = self.agent.get(self.port, "/api/v1/incidents")?;
+            let answer: Value = serde_json::from_str(&body)?;
+            let all = answer["incidents"].as_array().into_iter().flatten();
+            Ok(all.into_iter().find(|one| about(one).is_some()).cloned())
+        });
+        let incident = incident.unwrap();
         let finding = about(&incident).unwrap();
         (incident, finding)
     }
