@@ -104,12 +104,11 @@ fn set_uid(victim: &Victim) -> Result<Child> {
     let mut command = victim.command();
     command.uid(STRANGER).env("LD_PRELOAD", library);
     command.env("GLIBC_TUNABLES", format!("glibc.malloc.mxfast={}", "A".repeat(2000)));
-    waiting(&mut command).or_else(|error| match error.downcast_ref::<std::io::Error>() {
+    waiting(&mut command).map_err(|error| match error.downcast_ref::<std::io::Error>() {
         Some(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
-            let text = format!("{} is out of reach of other users", program.display());
-            Err(NotHere(text).into())
+            NotHere(format!("{} is out of reach of other users", program.display())).into()
         }
-        _ => Err(error),
+        _ => error,
     })
 }
 
