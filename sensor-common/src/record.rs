@@ -4,11 +4,17 @@
 //! would be shared by two tasks that preempt each other on one CPU. Ring memory is not zeroed, so
 //! every byte is written.
 
+mod answer;
+mod link;
 mod opened;
+mod write;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use self::answer::{PERF_NAME_MAX, PerfEvent, SelfCheck};
+pub use self::link::{Link, Seal, SealAt};
 pub use self::opened::{MODULES_MAX, Modules, Opened, Placement, STACK_WORDS};
+pub use self::write::{WRITE_MEM, WRITE_PTRACE, WRITE_VM, Write};
 
 /// Longest path carried, as reversed components (see [`Path`]), bytes.
 pub const PATH_MAX: usize = 512;
@@ -304,58 +310,6 @@ pub struct Map {
     pub path: Path,
 }
 
-/// One module's RELRO became read-only: its relocation is done.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct SealAt {
-    /// First address sealed.
-    pub addr: u64,
-    /// Wall time since exec, ns.
-    pub wall_ns: u64,
-    /// Of it, waiting on a run queue, ns.
-    pub run_delay_ns: u64,
-    /// Minor faults since exec.
-    pub minor_faults: u32,
-    /// Voluntary switches since exec; CPU = wall - run delay holds only while this stands still.
-    pub voluntary_switches: u32,
-}
-
-/// A program's start-up from exec to the end of linking, told once it is over.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Link {
-    /// The process.
-    pub header: Header,
-    /// Its executable.
-    pub exe: FileKey,
-    /// `CLOCK_MONOTONIC` of the exec, ns.
-    pub exec_ktime_ns: u64,
-    /// Seals used of `seals`.
-    pub count: u32,
-    /// Seals that found no room.
-    pub overflow: u32,
-    /// In time order.
-    pub seals: [SealAt; SEALS_MAX],
-}
-
-/// A guarded program made memory read-only by `mprotect(PROT_READ)`: a RELRO seal as it happens,
-/// during linking and after. Or it asked for memory to be writable or
-/// executable, once linking was over.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Seal {
-    /// The process.
-    pub header: Header,
-    /// What and when.
-    pub at: SealAt,
-    /// Length, bytes.
-    pub len: u64,
-    /// `PROT_*` bits asked for.
-    pub prot: u32,
-    /// 1 if linking was over already.
-    pub after_link: u32,
-}
-
 /// One frame between sshd's monitor and its unprivileged child: five header bytes, and for the
 /// whitelisted types the verdict or the user name. Never the payload of a type that can carry a
 /// password.
@@ -429,107 +383,6 @@ pub struct Sample {
     pub header: Header,
     /// Where, in user space.
     pub ip: u64,
-}
-
-/// One process writes into another's memory. Sent the first time for each pair of them, and from
-/// then on at most once a second.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Write {
-    /// The writer.
-    pub header: Header,
-    /// Whose memory; 0 where the kernel does not say.
-    pub target_tgid: u32,
-    /// Its [`crate::Role`] bits.
-    pub target_role: u32,
-    /// `WRITE_*` bits: the ways used since the last record of this pair.
-    pub ways: u32,
-    /// What the writer named its target by: the process or thread id in its own PID namespace, or
-    /// with [`WRITE_MEM`] the descriptor; [`UNKNOWN`] where the hook does not know.
-    pub asked: u32,
-    /// Writes of this pair so far. A long one may count more than once.
-    pub count: u64,
-    /// Where this one goes; 0 where the hook does not know.
-    pub addr: u64,
-}
-
-/// `ptrace(PTRACE_POKETEXT)` or `PTRACE_POKEDATA`.
-pub const WRITE_PTRACE: u32 = 1;
-/// `process_vm_writev`
-pub const WRITE_VM: u32 = 1 << 1;
-/// A write to `/proc/PID/mem`.
-pub const WRITE_MEM: u32 = 1 << 2;
-
-/// The offsets tried out: what the kernel side reads of the agent itself. Not sent through a ring
-/// but left in the map `CHECK`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct SelfCheck {
-    /// Not from offsets: what the helper says, process id in the upper half.
-    pub pid_tgid: u64,
-    /// Start time since boot, ns; 0 where the kernel does not say.
-    pub start_ns: u64,
-    /// Thread id.
-    pub tid: u32,
-    /// Process id.
-    pub tgid: u32,
-    /// Parent's process id.
-    pub parent_tgid: u32,
-    /// Real user id.
-    pub uid: u32,
-    /// The agent's executable.
-    pub exe: FileKey,
-    /// The file whose descriptor was asked about; zero where there is none.
-    pub file: FileKey,
-    /// File mode of `file`, with type.
-    pub mode: u32,
-    /// Number of the system call in progress, from the saved user registers: that of `bpf` where
-    /// they are found, `u32::MAX` where they are not.
-    pub syscall: u32,
-    /// Path of `exe`.
-    pub path: Path,
-}
-
-/// Bytes of a name in [`PerfEvent`], its NUL included.
-pub const PERF_NAME_MAX: usize = 256;
-
-/// Where a perf event sits. Not sent through a ring but left in the map `PERF_EVENT`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct PerfEvent {
-    /// `perf_event_attr.type`: a number of `/sys/bus/event_source/devices/*/type`.
-    pub kind: u32,
-    /// Id of the BPF program it runs; 0 for none.
-    pub program: u32,
-    /// `perf_event_attr.config`.
-    pub config: u64,
-    /// Where in the file (uprobe) or function (kprobe), bytes.
-    pub offset: u64,
-    /// Where in the file the semaphore of a USDT probe lies, bytes; 0 for none.
-    pub ref_ctr_offset: u64,
-    /// The file of a uprobe; zero where it is not to be had.
-    pub file: FileKey,
-    /// Bytes of `name`, NUL included; 0 for none.
-    pub name_len: u32,
-    /// 1 where there is an event; 0 where the descriptor is none.
-    pub found: u32,
-    /// Path of the file as it was given, or name of the kernel function.
-    pub name: [u8; PERF_NAME_MAX],
-}
-
-impl PerfEvent {
-    /// No event.
-    pub const NONE: Self = Self {
-        kind: 0,
-        program: 0,
-        config: 0,
-        offset: 0,
-        ref_ctr_offset: 0,
-        file: FileKey { ino: 0, dev: 0, generation: 0, ctime_s: 0, size: 0 },
-        name_len: 0,
-        found: 0,
-        name: [0; PERF_NAME_MAX],
-    };
 }
 
 /// `LD_PRELOAD`

@@ -46,9 +46,12 @@ Examples:
   sudo halfsecond scan                    every process but this one
   sudo halfsecond scan --pid 4711         one process
   sudo halfsecond scan --json | jq -r 'select(.kind == \"process\") | .exe'
+  sudo halfsecond scan --self-test        whether changes are found on this host
 
 Compares every import slot (GOT, PLT, IFUNC) of every module with what the dynamic linker should
 have written there. Nothing is attached to the processes or executed in them.
+--self-test starts two children of its own that wait for input, changes slots of every kind, code
+and the loader's list in them, one at a time, and ends them; exits with 1 if a change was missed.
 Exits with 1 if a slot leads elsewhere, with 3 if nothing could be read for lack of privilege.";
 
 const LIBS_HELP: &str = "\

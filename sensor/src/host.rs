@@ -9,7 +9,7 @@ pub(crate) mod build_id;
 mod clock;
 mod conn;
 mod constructors;
-mod container;
+pub(crate) mod container;
 mod coverage;
 mod describe;
 mod directive;

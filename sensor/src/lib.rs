@@ -15,6 +15,9 @@ pub mod doctor;
 pub mod event;
 mod filesystem;
 pub mod finding;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod heap;
 pub mod host;
 pub mod http;

@@ -10,6 +10,8 @@ mod database;
 pub mod digest;
 mod dpkg;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod index;
 mod lines;
 mod origin;

@@ -8,7 +8,7 @@
 //! from it or its files is treated as hostile.
 
 mod audit;
-mod auxv;
+pub(crate) mod auxv;
 mod budget;
 pub(crate) mod bytes;
 pub(crate) mod cache;
@@ -21,10 +21,11 @@ mod error;
 mod explain;
 mod ifunc;
 mod layout;
-mod link_map;
+pub(crate) mod link_map;
 mod live_scope;
 mod loader;
 pub(crate) mod maps;
+mod places;
 mod plan;
 pub(crate) mod process;
 mod reach;
@@ -54,6 +55,7 @@ use self::warm::Warm;
 
 pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
+pub use self::places::{Listed, Place, Places};
 pub use self::process::list_processes;
 pub use self::report::{
     Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, Skipped, SlotCounts,

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod corpus;
 mod debian;
+mod fuzz;
 mod lint;
 mod repo;
 mod sensor;
@@ -45,6 +46,8 @@ enum Verb {
     BenchGetppid,
     /// Run a corpus of ordinary software under the sensor, which must find nothing in it.
     Corpus(corpus::Args),
+    /// Feed the readers of hostile input what they have never seen, under a sanitizer.
+    Fuzz(fuzz::Args),
     /// Formatting, lints and house rules.
     Lint,
     /// Kernels and guests of the virtual machine tests.
@@ -81,6 +84,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Bench(args) => bench::bench(&args)?,
         Verb::BenchGetppid => bench::call()?,
         Verb::Corpus(args) => corpus::corpus(&args)?,
+        Verb::Fuzz(args) => fuzz::fuzz(&args)?,
         Verb::Lint => lint::lint()?,
         Verb::Vm(verb) => vm::dispatch(verb)?,
     }

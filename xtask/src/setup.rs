@@ -39,6 +39,8 @@ const TEST: &[Need] = &[
     Need::tool("bpftool", &["bpftool", "linux-tools-common"]),
     Need::tool("systemd-analyze", &["systemd"]),
     Need::tool("modprobe", &["kmod"]),
+    // What libFuzzer is written in.
+    Need::tool("c++", &["g++"]),
     Need::tool("make", &["make"]),
     Need::tool("ps", &["procps"]),
     // The modules of the guests' kernels.

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the four tiers, each on the real thing it needs.
+//! `cargo xtask test`: the five tiers, each on the real thing it needs.
 
 mod report;
 
@@ -9,11 +9,15 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::vm::On;
-use crate::{build, repo, setup, sh, vm};
+use crate::{build, fuzz, repo, setup, sh, vm};
 use report::{Counts, Part, Report};
 
 /// Tells tests to do fewer repetitions of what they do.
 const QUICK: &str = "HALFSECOND_TEST_QUICK";
+
+/// Seconds of each fuzz target, and those of a quick test.
+const FUZZ: u32 = 60;
+const QUICK_FUZZ: u32 = 5;
 
 /// Integration tests with a tier of their own; every other one is part of the unit tier.
 const OWN_TIER: [&str; 2] = ["kernel", "e2e"];
@@ -33,7 +37,10 @@ pub(crate) struct Args {
     /// What sees the kernel on other kernels, in emulated machines; all of them if none is named.
     #[arg(long, value_name = "KERNEL", num_args = 0..)]
     vm: Option<Vec<String>>,
-    /// Fewer repetitions, and one virtual machine instead of five.
+    /// Every fuzz target for a minute.
+    #[arg(long)]
+    fuzz: bool,
+    /// Fewer repetitions, seconds of each fuzz target, and one virtual machine instead of five.
     #[arg(long)]
     quick: bool,
     /// Trust that everything needed is installed.
@@ -46,10 +53,11 @@ enum Tier {
     Unit,
     Kernel,
     EndToEnd,
+    Fuzz,
     Vm,
 }
 
-/// Runs the tiers asked for, all four when none is, and prints one table at the end.
+/// Runs the tiers asked for, all five when none is, and prints one table at the end.
 pub(crate) fn test(args: &Args) -> Result<ExitCode> {
     if !args.no_setup {
         setup::ensure(setup::Scope::Test, false)?;
@@ -62,6 +70,7 @@ pub(crate) fn test(args: &Args) -> Result<ExitCode> {
             Tier::Unit => unit(args),
             Tier::Kernel => privileged(args, "kernel"),
             Tier::EndToEnd => privileged(args, "e2e"),
+            Tier::Fuzz => fuzzed(args),
             Tier::Vm => vm(args),
         };
         // What keeps one tier from running at all must not keep the others from running.
@@ -82,6 +91,7 @@ impl Tier {
             Self::Unit => "unit",
             Self::Kernel => "kernel",
             Self::EndToEnd => "e2e",
+            Self::Fuzz => "fuzz",
             Self::Vm => "vm",
         }
     }
@@ -92,13 +102,14 @@ fn tiers(args: &Args) -> Vec<Tier> {
         (args.unit, Tier::Unit),
         (args.kernel, Tier::Kernel),
         (args.e2e, Tier::EndToEnd),
+        (args.fuzz, Tier::Fuzz),
         (args.vm.is_some(), Tier::Vm),
     ]
     .into_iter()
     .filter_map(|(asked, tier)| asked.then_some(tier))
     .collect();
     if asked.is_empty() {
-        return vec![Tier::Unit, Tier::Kernel, Tier::EndToEnd, Tier::Vm];
+        return vec![Tier::Unit, Tier::Kernel, Tier::EndToEnd, Tier::Fuzz, Tier::Vm];
     }
     asked
 }
@@ -135,6 +146,22 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
     }
     command.arg(binary).args(["--test-threads=1", "--show-output"]);
     Ok(vec![counted(name, &mut command)?])
+}
+
+/// The readers of hostile input, each fed for a while with what it has never seen.
+fn fuzzed(args: &Args) -> Result<Vec<Part>> {
+    let started = Instant::now();
+    if let Err(why) = fuzz::ensure_usable() {
+        println!("skipped: {why:#}");
+        return Ok(vec![Part::skipped("fuzz", started.elapsed(), fuzz::COUNT as u64, &why)]);
+    }
+    let outcomes = fuzz::all(if args.quick { QUICK_FUZZ } else { FUZZ })?;
+    let failed: Vec<String> = outcomes.iter().filter_map(|one| one.failed.clone()).collect();
+    let passed = outcomes.len() - failed.len();
+    let counts = Counts::of(passed as u64, failed.len() as u64);
+    let mut part = Part::counted("fuzz", started.elapsed(), counts, failed.is_empty());
+    part.explain(&failed.join("; "));
+    Ok(vec![part])
 }
 
 /// What runs in guests: what sees the kernel, and what a kernel decides about.

@@ -65,7 +65,7 @@ fn by_call(mm: u64) -> Option<()> {
             let fd = call.arg::<0>()?;
             // fs/proc/base.c `mem_open` keeps the address space there.
             let file = Task::current()?.file(fd);
-            if !file.is_some_and(|file| file.private_data() == mm) {
+            if file.is_none_or(|file| file.private_data() != mm) {
                 return Some(());
             }
             let addr = if number == number::PWRITE64 { call.arg_or_zero::<3>() } else { 0 };

@@ -67,20 +67,26 @@ impl Origins {
         }
     }
 
-    /// Adds what is known of the module that a finding speaks of, unless it is there.
+    /// Adds what is known of the module that a finding speaks of, unless it is there, and of the
+    /// one in whose place that is.
     pub(super) fn add_to(&mut self, subject: &str, evidence: &mut Vec<Evidence>) {
         let Some(at) = evidence.iter().position(|one| module(one).is_some()) else { return };
         let Some(path) = evidence.get(at).and_then(module).map(str::to_owned) else { return };
         let has = |is: fn(&Evidence) -> bool| evidence.iter().any(is);
-        let package = self.packages.get(&path).filter(|origin| {
-            origin.package().is_some() && !has(|one| matches!(one, Evidence::Package { .. }))
-        });
+        let place = evidence.get(at).and_then(instead_of).filter(|place| **place != *path);
+        let told = has(|one| matches!(one, Evidence::Package { .. }));
+        let known = [Some(path.as_str()), place].into_iter().flatten().map(str::to_owned);
+        let packages: Vec<_> = known
+            .filter(|_| !told)
+            .filter_map(|path| Some((self.packages.get(&path)?, path)))
+            .filter(|(origin, _)| origin.package().is_some())
+            .map(|(origin, path)| Evidence::of_origin(&path, &origin))
+            .collect();
         let way = self.ways.get(&(subject.to_owned(), path));
         let way = way.filter(|_| !has(|one| matches!(one, Evidence::Search { .. })));
-        let package = package.map(|origin| Evidence::of_origin(&origin));
         let way = way.map(|way| Evidence::of_search(&way));
         let rest = evidence.split_off(at + 1);
-        evidence.extend(way.into_iter().chain(package).chain(rest));
+        evidence.extend(way.into_iter().chain(packages).chain(rest));
     }
 }
 
@@ -92,6 +98,16 @@ impl Brought for Origins {
         let owned = origin.package().filter(|_| origin.content == Content::Matches)?;
         Some(format!("package {} {}", owned.package, owned.version))
     }
+}
+
+/// The module whose code or function another took over.
+fn instead_of(evidence: &Evidence) -> Option<&str> {
+    let path = match evidence {
+        Evidence::Slot { expected_module, .. } => expected_module,
+        Evidence::Code { module, .. } => module,
+        _ => return None,
+    };
+    (!path.is_empty()).then_some(path)
 }
 
 /// The module that a piece of evidence holds against.

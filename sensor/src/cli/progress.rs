@@ -24,6 +24,12 @@ impl Progress {
         }
     }
 
+    /// Names what of it is being done.
+    pub(super) fn doing(&mut self, part: &str) {
+        let text = format!("{}: {part}", self.what);
+        self.write(&text);
+    }
+
     pub(super) fn clear(&mut self) {
         self.write("");
     }

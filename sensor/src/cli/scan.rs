@@ -2,8 +2,12 @@
 //! every process, without daemon and eBPF.
 
 mod code;
+mod code_swap;
 mod found;
+mod mutate;
+mod self_test;
 mod show;
+mod trial;
 mod who;
 
 use std::io::{self, Write};
@@ -24,10 +28,22 @@ pub struct ScanArgs {
     /// Check this process only; may be given more than once
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
+    /// Change slots, code and lists of own children, and see that each change is found
+    #[arg(long, conflicts_with = "pid")]
+    pub self_test: bool,
+    /// Write what is read, as the child of --self-test
+    #[arg(long, hide = true, conflicts_with_all = ["pid", "self_test"])]
+    pub echo: bool,
 }
 
 /// Checks, and writes what was found to `out`.
 pub fn scan(global: &Global, args: &ScanArgs, out: &mut impl Write) -> Result<Exit, Failure> {
+    if args.self_test {
+        return self_test::run(global, out);
+    }
+    if args.echo {
+        return ended(io::copy(&mut io::stdin(), &mut io::stdout()).map(|_| ()), Exit::Success);
+    }
     let one_by_one = !args.pid.is_empty();
     let pids = if one_by_one { args.pid.clone() } else { all_processes()? };
     let mut progress = Progress::new("checking processes", one_by_one);

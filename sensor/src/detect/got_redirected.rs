@@ -107,6 +107,12 @@ fn slot(mismatch: &Mismatch) -> Evidence {
         slot_kind: mismatch.kind.clone(),
         symbol,
         expected: mismatch.expected.shown(),
+        expected_module: mismatch
+            .expected
+            .module
+            .as_ref()
+            .map(|one| one.path.clone())
+            .unwrap_or_default(),
         actual: mismatch.actual.shown(),
         actual_module: mismatch.actual.owner_path(),
         actual_build_id: mismatch

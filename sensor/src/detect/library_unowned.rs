@@ -53,7 +53,7 @@ impl Detector for LibraryUnowned {
                     build_id: module.build_id().map(str::to_owned),
                     inode: inode_text(&traced.library.file),
                 },
-                Evidence::of_origin(&traced.origin),
+                Evidence::of_origin(&module.path, &traced.origin),
             ],
             attack: &["T1574", "T1195.002", "T1036.005"],
             object: format!("{} {}", module.path, module.build),

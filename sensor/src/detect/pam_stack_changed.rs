@@ -201,7 +201,8 @@ fn evidence(change: &LoaderConfig, unseen: bool) -> Vec<Evidence> {
             build_id: module.build_id.clone(),
             inode: inode_text(file),
         }));
-        evidence.extend(module.origin.as_ref().map(|origin| Evidence::of_origin(origin)));
+        evidence
+            .extend(module.origin.as_ref().map(|origin| Evidence::of_origin(&module.path, origin)));
     }
     let mut note = |text: String| evidence.push(Evidence::Note { text });
     if unseen {

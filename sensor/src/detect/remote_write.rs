@@ -29,7 +29,12 @@ impl Detector for RemoteWrite {
         let explained_by = explained(written);
         let (severity, confidence) = judged(seen, written, explained_by.is_some());
         let mut all = vec![evidence(written)];
-        all.extend(written.origin.as_deref().map(Evidence::of_origin));
+        all.extend(
+            written
+                .origin
+                .as_deref()
+                .map(|origin| Evidence::of_origin(exe(&written.writer), origin)),
+        );
         if !written.is_target {
             let text = "Whose memory it was, this kernel does not tell".to_owned();
             all.push(Evidence::Note { text });

@@ -194,21 +194,28 @@ fn trim_opened(evidence: &mut Evidence, room: &mut usize) {
     }
 }
 
+fn trim_slot(evidence: &mut Evidence, room: &mut usize) {
+    if let Evidence::Slot {
+        module,
+        slot,
+        slot_kind,
+        symbol,
+        expected,
+        expected_module,
+        actual,
+        actual_module,
+        actual_build_id,
+    } = evidence
+    {
+        let modules = [module, expected_module, actual_module];
+        let texts = [slot, slot_kind, symbol, expected, actual].into_iter().chain(modules);
+        texts.chain(actual_build_id).for_each(|text| shorten(text, room));
+    }
+}
+
 fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
     match evidence {
-        Evidence::Slot {
-            module,
-            slot,
-            slot_kind,
-            symbol,
-            expected,
-            actual,
-            actual_module,
-            actual_build_id,
-        } => {
-            let texts = [module, slot, slot_kind, symbol, expected, actual, actual_module];
-            texts.into_iter().chain(actual_build_id).for_each(|text| shorten(text, room));
-        }
+        Evidence::Slot { .. } => trim_slot(evidence, room),
         Evidence::Caller { function, caller_module, caller, known } => {
             known.truncate(MAX_PIECES);
             let texts = [function, caller_module, caller].into_iter().chain(known);
@@ -224,9 +231,12 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             let texts = [callback, callback_module].into_iter().chain(callback_build_id);
             texts.for_each(|text| shorten(text, room));
         }
-        Evidence::Package { package, purl, previous, content, digest, .. } => {
+        Evidence::Package { path, package, purl, previous, content, digest, .. } => {
             let optional = purl.iter_mut().chain(previous).chain(digest);
-            [package, content].into_iter().chain(optional).for_each(|text| shorten(text, room));
+            [path, package, content]
+                .into_iter()
+                .chain(optional)
+                .for_each(|text| shorten(text, room));
         }
         Evidence::Search { found_by, asked_by, seen_as, on_host, not_told, odd } => {
             odd.truncate(MAX_PIECES);

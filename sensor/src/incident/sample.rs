@@ -78,6 +78,7 @@ pub(super) fn redirected() -> Finding {
         slot_kind: "GLOB_DAT".to_owned(),
         symbol: "RSA_public_decrypt@OPENSSL_3.0.0".to_owned(),
         expected: "libcrypto.so.3+0x1d3c40".to_owned(),
+        expected_module: "/usr/lib/x86_64-linux-gnu/libcrypto.so.3".to_owned(),
         actual: "liblzma.so.5.4.1+0x120f (xz_like_wrapper+0x0)".to_owned(),
         actual_module: LIBLZMA.to_owned(),
         actual_build_id: Some(BUILD_ID.to_owned()),

@@ -168,11 +168,12 @@ fn sentence(
             format!("{subject} executed {}{}{before}", path(file), command(cmdline))
         }
         Evidence::Package { package, .. } if package.is_empty() => return None,
-        Evidence::Package { package, installed, previous, content, .. } => {
+        Evidence::Package { path: file, package, installed, previous, content, .. } => {
             let since = installed.map(|time| format!(", installed {time:.0}")).unwrap_or_default();
             let before = previous.as_ref().map(|version| format!(" in place of {}", name(version)));
             let but = if content == "differs" { ", but is not what that brought" } else { "" };
-            format!("it belongs to {}{since}{}{but}", name(package), before.unwrap_or_default())
+            let before = before.unwrap_or_default();
+            format!("{} belongs to {}{since}{before}{but}", path(base(file)), name(package))
         }
         Evidence::Search { found_by, .. } if found_by.is_empty() => return None,
         Evidence::Search { found_by, odd, .. } => {

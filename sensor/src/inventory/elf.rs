@@ -47,7 +47,7 @@ struct Reader<'a> {
 
 impl ElfFacts {
     /// Reads a file; `None` for one that is not ELF. Parts that contradict themselves are left out.
-    pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
+    pub(crate) fn read(file: &File) -> io::Result<Option<Self>> {
         let read_at = |offset, buffer: &mut [u8]| file.read_at(buffer, offset);
         let Some(facts) = find(&read_at)? else { return Ok(None) };
         Ok(Some(Self { build_id: build_id::read(file), ..facts }))

@@ -14,8 +14,8 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER_LEN: usize = 24;
 /// Typedefs, qualifiers and anonymous members followed before a chain counts as a loop.
 const DEPTH: u32 = 16;
-/// Anonymous members looked into per question: a kernel needs a few dozen.
-const NESTED_MAX: u32 = 4096;
+/// Members looked at per question, nested and of all structs of the name: a kernel needs hundreds.
+const MEMBERS_MAX: usize = 1 << 14;
 /// More types than this are refused (a 6.18 kernel has 150 000).
 const TYPES_MAX: usize = 8 << 20;
 
@@ -155,10 +155,10 @@ impl<'a> Btf<'a> {
         if candidates.is_empty() {
             return Err(MemberError::NoStruct { name: outer.to_owned() });
         }
-        let mut found = None;
-        let mut failed = None;
+        let (mut found, mut failed) = (None, None);
+        let mut budget = MEMBERS_MAX;
         for candidate in &candidates {
-            match self.resolve(*candidate, &members, path) {
+            match self.resolve(*candidate, &members, path, &mut budget) {
                 Ok(offset) if found.is_none_or(|other| other == offset) => found = Some(offset),
                 Ok(_) => {
                     return Err(MemberError::Ambiguous {
@@ -198,6 +198,10 @@ impl<'a> Btf<'a> {
                 self.unread = Some(BtfError::UnknownKind { id, kind: each.kind() });
                 return Ok(());
             };
+            let end = each.entries + len;
+            if end > self.types.len() {
+                return Err(truncated);
+            }
             let (Ok(start), Ok(number)) = (u32::try_from(at), u32::try_from(id)) else {
                 return Err(truncated);
             };
@@ -205,7 +209,7 @@ impl<'a> Btf<'a> {
             if each.kind() == KIND_STRUCT && each.entry_count() > 0 {
                 self.structs.push(number);
             }
-            at = each.entries + len;
+            at = end;
         }
         Ok(())
     }
@@ -249,11 +253,16 @@ impl<'a> Btf<'a> {
             .collect()
     }
 
-    fn resolve(&self, outer: Type, members: &[&str], path: &str) -> Result<u32, MemberError> {
+    fn resolve(
+        &self,
+        outer: Type,
+        members: &[&str],
+        path: &str,
+        budget: &mut usize,
+    ) -> Result<u32, MemberError> {
         let inconsistent = || MemberError::Inconsistent { path: path.to_owned() };
         let mut inside = outer;
         let mut bits = 0_u32;
-        let mut budget = NESTED_MAX;
         for (index, name) in members.iter().enumerate() {
             if index > 0 && !inside.is_composite() {
                 return Err(MemberError::NoMember {
@@ -261,7 +270,7 @@ impl<'a> Btf<'a> {
                     path: path.to_owned(),
                 });
             }
-            let (member, before) = self.find(inside, name, 0, &mut budget).ok_or_else(|| {
+            let (member, before) = self.find(inside, name, 0, budget).ok_or_else(|| {
                 MemberError::NoMember { member: (*name).to_owned(), path: path.to_owned() }
             })?;
             let offset = before.checked_add(member.bit_offset).ok_or_else(inconsistent)?;
@@ -281,9 +290,9 @@ impl<'a> Btf<'a> {
         inside: Type,
         name: &str,
         depth: u32,
-        budget: &mut u32,
+        budget: &mut usize,
     ) -> Option<(Member, u32)> {
-        *budget = budget.checked_sub(1)?;
+        *budget = budget.checked_sub(1 + inside.entry_count())?;
         if depth > DEPTH || !inside.is_composite() {
             return None;
         }

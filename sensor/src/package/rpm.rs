@@ -121,5 +121,18 @@ fn open(
     Ok(None)
 }
 
+/// Reads one header as [`build`] and [`record`] do; how many files it names.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_header(blob: &[u8]) -> usize {
+    let Some(header) = Header::parse(blob) else { return 0 };
+    let (_, algorithm) = (header.package(1), header.algorithm());
+    let mut read = 0;
+    for file in header.files() {
+        let _ = file.record(algorithm);
+        read += 1;
+    }
+    read
+}
+
 #[cfg(test)]
 mod tests;

@@ -24,4 +24,9 @@ impl Budget {
         }
         Err(VerifyError::TooSlow { pid: self.pid, limit: self.limit })
     }
+
+    /// The error for something that no real process has as much of.
+    pub(crate) fn refuse(&self, what: &'static str) -> VerifyError {
+        VerifyError::Malformed { pid: self.pid, what }
+    }
 }

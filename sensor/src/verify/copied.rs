@@ -5,9 +5,14 @@ use super::elf::{Relative, Slot, SlotKind};
 use super::resolve::{Resolver, Want};
 
 /// The addresses inside the data that `copy`, a slot of `module`, stands for, each at its place in
-/// the program. Only such that the library's own relocations determine: the loader copies after it
+/// the program; at most `room`. Only such that the library's own relocations determine: the loader copies after it
 /// has relocated the library, so both hold the same.
-pub(crate) fn wants(resolver: &Resolver<'_>, module: usize, copy: &Slot) -> Vec<(Slot, Want)> {
+pub(crate) fn wants(
+    resolver: &Resolver<'_>,
+    module: usize,
+    copy: &Slot,
+    room: usize,
+) -> Vec<(Slot, Want)> {
     let Some((definer, source, size)) = resolver.copied_from(module, copy) else {
         return Vec::new();
     };
@@ -36,7 +41,7 @@ pub(crate) fn wants(resolver: &Resolver<'_>, module: usize, copy: &Slot) -> Vec<
         let want = Want::Address { module: number, vaddr: u64::from(*addend) };
         (place(u64::from(*vaddr)), want)
     });
-    let mut found: Vec<(Slot, Want)> = certain.chain(own).collect();
+    let mut found: Vec<(Slot, Want)> = certain.chain(own).take(room).collect();
     found.sort_by_key(|(slot, _)| slot.vaddr);
     found
 }

@@ -8,6 +8,8 @@ mod audit;
 mod dynamic;
 mod entry;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hash;
 mod headers;
 mod kind;

@@ -18,6 +18,10 @@ use super::report::{Gap, Linkage, ModuleRef, Namespace};
 use super::width::Width;
 use crate::trouble::chain;
 
+/// Heap bytes of all parsed files of one process; those of a browser take 20 MB. Behind them modules
+/// count as not read.
+const PROCESS_BYTES: usize = 256 << 20;
+
 /// A file that was read, with the identity it had then.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -200,11 +204,12 @@ impl Layout {
         if let Some(what) = maps.truncated {
             gaps.push(Gap::Truncated { what });
         }
+        let mut room = PROCESS_BYTES;
         for (namespace, entries) in maps.namespaces.into_iter().enumerate() {
             let first = layout.modules.len();
             for entry in entries {
                 budget.check()?;
-                let module = layout.place(process, entry, namespace, files, gaps);
+                let module = layout.place(process, entry, namespace, files, &mut room, gaps);
                 layout.modules.push(module);
             }
             layout.namespaces.push(first..layout.modules.len());
@@ -222,6 +227,7 @@ impl Layout {
         entry: Entry,
         namespace: usize,
         files: &mut Files,
+        room: &mut usize,
         gaps: &mut Vec<Gap>,
     ) -> Module {
         let vma = process.maps.find(entry.dynamic);
@@ -230,7 +236,10 @@ impl Layout {
         let kind = match (vma, twin) {
             (_, Some(real)) => Kind::Proxy(real),
             (Some(vma), _) if &*vma.path == "[vdso]" => Kind::Vdso,
-            (Some(vma), _) if vma.is_file() => load(process, vma, &entry, self.width, files, gaps),
+            (Some(vma), _) if vma.is_file() => {
+                let kind = load(process, vma, &entry, self.width, files, gaps);
+                self.keep(kind, room, &path, gaps)
+            }
             _ => {
                 let reason = "its dynamic section is not in a file mapping".to_owned();
                 gaps.push(Gap::Module { path: printable(&entry.name), reason });
@@ -239,6 +248,22 @@ impl Layout {
         };
         let Entry { link_map, base, dynamic, name } = entry;
         Module { kind, link_map, base, width: self.width, dynamic, namespace, path, name }
+    }
+
+    /// Counts what a file takes, and lets go of one that takes too much. Modules share a file.
+    fn keep(&self, kind: Kind, room: &mut usize, path: &str, gaps: &mut Vec<Gap>) -> Kind {
+        let Kind::Object(loaded) = &kind else { return kind };
+        let known = |module: &Module| module.object().is_some_and(|one| Arc::ptr_eq(one, loaded));
+        if self.modules.iter().any(known) {
+            return kind;
+        }
+        if let Some(left) = room.checked_sub(loaded.elf.bytes()) {
+            *room = left;
+            return kind;
+        }
+        let reason = "the files of one process take more memory than it is worth".to_owned();
+        gaps.push(Gap::Module { path: path.to_owned(), reason });
+        Kind::Unreadable
     }
 
     /// The module whose segments hold `addr`.
@@ -318,4 +343,31 @@ fn is_mapped(process: &Process, own: &Vma, addr: u64, load: &Segment) -> bool {
     process.maps.find(addr).is_some_and(|vma| {
         vma.same_file(own) && vma.offset.wrapping_add(addr - vma.start) == load.offset
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_more_than_a_process_may_is_not_read_and_told() {
+        let process = Process::open(std::process::id()).unwrap();
+        let vma = process.maps.iter().find(|vma| vma.exec && vma.is_file()).unwrap();
+        let loaded = Files::new(16, 1 << 30, Depth::Got).load(&process, vma).unwrap();
+        let layout = Layout {
+            modules: Vec::new(),
+            namespaces: Vec::new(),
+            numbers: Vec::new(),
+            linkage: Linkage::Glibc,
+            width: Width::Eight,
+            loader: None,
+        };
+        let (mut room, mut gaps) = (loaded.elf.bytes(), Vec::new());
+        let mut keep =
+            || layout.keep(Kind::Object(Arc::clone(&loaded)), &mut room, "/x", &mut gaps);
+        assert!(matches!(keep(), Kind::Object(_)));
+        assert!(matches!(keep(), Kind::Unreadable), "nothing is left for it");
+        assert_eq!(room, 0);
+        assert!(matches!(gaps.as_slice(), [Gap::Module { path, .. }] if path == "/x"), "{gaps:?}");
+    }
 }

@@ -20,6 +20,9 @@ use super::width::Width;
 const READ_GAP: u64 = 2048;
 /// Slots between two looks at the clock.
 const BUDGET_STEP: u32 = 64;
+/// Words of one process that are copies; real ones have hundreds. Every one of a hostile program's
+/// copies may be of all that a library has.
+const COPIED_MAX: usize = 1 << 16;
 /// One read of slots is at most this long, bytes.
 const READ_MAX: u64 = 256 << 10;
 
@@ -135,7 +138,8 @@ impl Plan {
         let scopes = Scopes::build(layout);
         let resolver = Resolver { layout, scopes: &scopes };
         let objects = (0..layout.modules.len()).filter(|at| layout.object(*at).is_some());
-        let plans = objects.map(|at| ModulePlan::build(&resolver, at, depth, budget));
+        let mut room = COPIED_MAX;
+        let plans = objects.map(|at| ModulePlan::build(&resolver, at, depth, budget, &mut room));
         let modules = plans.collect::<Result<_, _>>()?;
         Ok(Self { scopes, modules })
     }
@@ -157,6 +161,7 @@ impl ModulePlan {
         module: usize,
         depth: Depth,
         budget: Budget,
+        room: &mut usize,
     ) -> Result<Self, VerifyError> {
         let mut plan = Self {
             module,
@@ -168,7 +173,7 @@ impl ModulePlan {
         };
         let Some(object) = resolver.layout.object(module) else { return Ok(plan) };
         let (elf, width) = (&object.elf, object.elf.headers.width);
-        plan.add_checks(resolver, &elf.relocations.slots, depth, budget)?;
+        plan.add_checks(resolver, &elf.relocations.slots, depth, budget, room)?;
         let place = |check: &Check| plan.slot(elf, index(check.slot)).map_or(0, |slot| slot.vaddr);
         let mut checks = plan.checks.clone();
         checks.sort_by_key(place);
@@ -190,6 +195,7 @@ impl ModulePlan {
         slots: &[Slot],
         depth: Depth,
         budget: Budget,
+        room: &mut usize,
     ) -> Result<(), VerifyError> {
         let mut wants = Vec::new();
         for (number, slot) in (0_u32..).zip(slots) {
@@ -198,7 +204,12 @@ impl ModulePlan {
                 budget.check()?;
             }
             if slot.kind == SlotKind::Copy {
-                for (copied, want) in copied::wants(resolver, self.module, slot) {
+                let copies = copied::wants(resolver, self.module, slot, *room);
+                *room -= copies.len();
+                if *room == 0 {
+                    return Err(budget.refuse("table of copied data"));
+                }
+                for (copied, want) in copies {
                     self.copied.push(copied);
                     wants.push(want);
                 }

@@ -1,5 +1,7 @@
 //! One process as it is now: its memory, maps and mapped files, all read from outside.
 
+mod vector;
+
 use std::cell::RefCell;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -154,6 +156,17 @@ impl Process {
     /// The same for who notes itself which of the bytes count.
     pub(crate) fn read_unnoted(&self, addr: u64, buf: &mut [u8]) -> io::Result<()> {
         self.mem.read_exact_at(buf, addr)
+    }
+
+    /// Reads many pieces one after the other into `buf`; all of them or an error. Whose they are is
+    /// known only if the process [has its memory](Self::has_memory) afterwards.
+    pub(crate) fn read_pieces(&self, pieces: &[Range<u64>], buf: &mut [u8]) -> io::Result<()> {
+        vector::read(self.pid, pieces, buf)
+    }
+
+    /// Whether the address space that was opened is in use; `addr` is one in it.
+    pub(crate) fn has_memory(&self, addr: u64) -> bool {
+        self.read_unnoted(addr, &mut [0]).is_ok()
     }
 
     /// Notes what memory held.

@@ -22,6 +22,7 @@ mod digest;
 mod record;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -140,8 +141,9 @@ impl Warm {
     }
 
     fn has_same_memory(&mut self, process: &Process, memory: &Memory) -> bool {
-        let read = |addr, bytes: &mut [u8]| process.read_unnoted(addr, bytes);
-        let same = memory.is_same(&self.secret, &mut self.buffer, read);
+        let read = |pieces: &[Range<u64>], bytes: &mut [u8]| process.read_pieces(pieces, bytes);
+        let same = memory.is_same(&self.secret, &mut self.buffer, read)
+            && memory.first().is_none_or(|addr| process.has_memory(addr));
         if self.buffer.len() > BUFFER_MAX {
             self.buffer = Vec::new();
         }

@@ -211,3 +211,44 @@ fn a_scan_without_any_privilege_exits_3_and_names_the_capability() {
         }
     }
 }
+
+/// Kinds of change that every Linux host can try; the others depend on how its `cat` was linked.
+const ALWAYS_TRIED: [&str; 6] =
+    ["glob_dat", "dynamic", "code", "vdso", "unlinked_module", "false_address"];
+
+#[test]
+fn the_self_test_finds_every_change_and_tries_the_kinds_every_program_has() {
+    let place = Place::new("");
+    let lines = place.run(&["scan", "--self-test", "--json"]).expect(0).lines();
+    let (summary, rows) = lines.split_last().unwrap();
+    assert_eq!(keys(summary), ["found", "kind", "programs", "tried"]);
+    assert_eq!((&summary["kind"], &summary["found"]), (&"summary".into(), &summary["tried"]));
+    assert_eq!(summary["programs"].as_array().unwrap().len(), 2, "{summary}");
+    assert!(summary["programs"][0].as_str().unwrap().ends_with("/halfsecond"), "{summary}");
+    for row in rows {
+        assert_eq!(keys(row), ["found", "kind", "missed", "skipped", "tried", "what"]);
+        assert_eq!(row["tried"] == 0, !row["skipped"].is_null(), "{row}");
+        println!("{row}");
+    }
+    let tried = |what: &str| rows.iter().find(|row| row["what"] == what).unwrap()["tried"].clone();
+    for what in ALWAYS_TRIED {
+        assert!(tried(what).as_u64().unwrap() > 0, "{what}: {lines:?}");
+    }
+    assert_eq!(tried("anonymous_code").as_u64() > Some(0), cfg!(target_arch = "x86_64"));
+}
+
+#[test]
+fn the_self_test_for_people_is_a_table() {
+    let text = Place::new("").run(&["scan", "--self-test"]).expect(0);
+    assert_plain(&text.stdout);
+    assert!(text.stdout.starts_with("All "), "{text:#?}");
+    for part in [" were found.\n", "  kind", "glob_dat", "anonymous_code"] {
+        assert!(text.stdout.contains(part), "no {part:?} in {text:#?}");
+    }
+}
+
+#[test]
+fn the_self_test_is_of_its_own_child_only() {
+    let ended = Place::new("").run(&["scan", "--self-test", "--pid", "1"]).expect(2);
+    assert!(ended.stderr.contains("cannot be used with"), "{ended:#?}");
+}

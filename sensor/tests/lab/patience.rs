@@ -12,7 +12,10 @@ const FACTOR: &str = "HALFSECOND_TEST_PATIENCE";
 const QUICK: &str = "HALFSECOND_TEST_QUICK";
 
 static TIMES: LazyLock<u32> = LazyLock::new(|| match std::env::var(FACTOR) {
-    Ok(text) => text.parse().unwrap_or_else(|_| panic!("{FACTOR}={text}: not a number")),
+    Ok(text) => text.parse().unwrap_or_else(|_| {
+        eprintln!("{FACTOR}={text}: not a number, deadlines stay as they are");
+        1
+    }),
     Err(_) => 1,
 });
 

@@ -15,6 +15,7 @@ mod audit;
 mod benign;
 mod cost;
 mod fixture;
+mod hostile;
 mod machine;
 mod mutation;
 #[path = "../lab/patience.rs"]

@@ -31,6 +31,11 @@ pub(super) struct Report {
 // === impl Counts ===
 
 impl Counts {
+    /// Counted by somebody else.
+    pub(super) fn of(passed: u64, failed: u64) -> Self {
+        Self { passed, failed, ignored: 0 }
+    }
+
     /// Takes in one line of output:
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
     pub(super) fn read(&mut self, line: &str) {
@@ -70,6 +75,18 @@ impl Part {
             note.push_str("ran no test");
         }
         Self { name: name.to_owned(), ok: counts.failed == 0, counts, took, note }
+    }
+
+    /// A part of so many tests that this machine cannot run.
+    pub(super) fn skipped(name: &str, took: Duration, ignored: u64, why: &anyhow::Error) -> Self {
+        let counts = Counts { ignored, ..Counts::default() };
+        let note = format!("skipped: {why:#}");
+        Self { name: name.to_owned(), counts, took, ok: true, note }
+    }
+
+    /// Why it failed, in the words of the tests.
+    pub(super) fn explain(&mut self, note: &str) {
+        note.clone_into(&mut self.note);
     }
 
     /// A part that could not run at all.
@@ -145,6 +162,17 @@ mod tests {
         let part = Part::counted("kernel", Duration::ZERO, Counts::default(), false);
         assert!(!part.ok);
         assert_eq!(part.counts.failed, 1);
+    }
+
+    #[test]
+    fn what_this_machine_cannot_run_is_counted_as_skipped() {
+        let why = anyhow::anyhow!("no compiler");
+        let mut report = Report::default();
+        report.extend(vec![Part::skipped("fuzz", Duration::ZERO, 7, &why)]);
+        assert!(report.passed());
+        let text = report.to_string();
+        assert!(text.contains("skipped: no compiler"), "{text}");
+        assert!(text.ends_with("0 passed, 0 failed, 7 skipped\n"), "{text}");
     }
 
     #[test]

@@ -129,6 +129,38 @@ fn sshd_with_a_library_of_nobody_is_high() {
 }
 
 #[test]
+fn a_redirected_slot_names_the_packages_of_both_files() {
+    let mut bench = Bench::new();
+    bench.learn(Tree::V9);
+    let tgid = bench.world.fresh();
+    bench.world.fork(LISTENER, tgid, SSHD);
+    for path in [EVIL, CRYPTO] {
+        // The world tells a library once per program: as another program's this time.
+        bench.world.map(tgid, "/usr/bin/openssl", Path::new(path), SSHD);
+    }
+    traced(&mut bench, &owned(Content::Matches));
+    let next = bench.world.fresh() + 1;
+    bench.redirect(next);
+    bench.login(&Login::new("publickey").with_evil(0));
+    let finding = bench.incident().findings.iter().find(|one| one.detector == "got_redirected");
+    let files: Vec<_> = finding
+        .unwrap()
+        .evidence
+        .iter()
+        .filter_map(|one| match one {
+            Evidence::Package { path, .. } => Some(path.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(files, [EVIL, CRYPTO]);
+    let story = &bench.incident().story;
+    for file in [EVIL, CRYPTO] {
+        let name = file.rsplit('/').next().unwrap();
+        assert!(story.contains(&format!("{name} belongs to")), "{story}");
+    }
+}
+
+#[test]
 fn a_finding_that_names_a_library_says_since_when_its_package_is_there() {
     let mut bench = Bench::new();
     bench.learn(Tree::V9);

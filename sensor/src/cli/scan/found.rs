@@ -262,13 +262,14 @@ fn audited(audit: &Audit) -> Evidence {
 fn evidence(mismatch: &SlotMismatch) -> Evidence {
     let symbol = mismatch.symbol.clone().unwrap_or_default();
     let version = mismatch.version.iter().map(|version| format!("@{version}"));
-    let actual = mismatch.actual.module.as_ref();
+    let (expected, actual) = (mismatch.expected.module.as_ref(), mismatch.actual.module.as_ref());
     Evidence::Slot {
         module: mismatch.module.path.clone(),
         slot: format!("{:#x}", mismatch.slot_vaddr),
         slot_kind: mismatch.kind.to_string(),
         symbol: version.fold(symbol, |symbol, version| symbol + &version),
         expected: mismatch.expected.to_string(),
+        expected_module: expected.map(|module| module.path.clone()).unwrap_or_default(),
         actual: mismatch.actual.to_string(),
         actual_module: actual.map(|module| module.path.clone()).unwrap_or_default(),
         actual_build_id: actual.and_then(|module| Some(module.build_id.as_ref()?.clone())),

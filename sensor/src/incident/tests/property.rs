@@ -99,6 +99,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             slot_kind: "JUMP_SLOT".to_owned(),
             symbol,
             expected: place.clone(),
+            expected_module: place.clone(),
             actual: place,
             actual_module,
             actual_build_id: id,
@@ -116,6 +117,7 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         }),
         (text(), option::of(text()), text()).prop_map(|(package, previous, content)| {
             Evidence::Package {
+                path: content.clone(),
                 package,
                 purl: previous.clone(),
                 installed: None,

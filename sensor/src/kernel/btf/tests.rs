@@ -205,6 +205,29 @@ fn an_anonymous_struct_inside_itself_does_not_hang() {
 }
 
 #[test]
+fn members_of_members_are_looked_at_within_one_budget() {
+    let mut builder = Builder::new();
+    // Ids count from 1: each is an anonymous member of the type of that id, the struct itself.
+    builder.composite("s", KIND_STRUCT, &[("", 1, 0); 100]);
+    let bytes = builder.build();
+    let btf = Btf::parse(&bytes).unwrap();
+    let outer = btf.type_by_id(1).unwrap();
+    let mut budget = 5 * 101 + 7;
+    assert!(btf.resolve(outer, &["x"], "s.x", &mut budget).is_err());
+    assert_eq!(budget, 7, "each look at the struct costs its members");
+    assert!(matches!(btf.member_offset("s.x"), Err(MemberError::NoMember { .. })));
+}
+
+#[test]
+fn a_struct_of_more_members_than_there_are_is_truncated() {
+    let mut builder = Builder::new();
+    builder.composite("s", KIND_STRUCT, &[("a", 1, 0)]);
+    builder.words(&[0, KIND_STRUCT << 24 | 0xffff, 4]);
+    let error = Btf::parse(&builder.build()).unwrap_err();
+    assert!(matches!(error, BtfError::Truncated { what: "a type", at: 24 }), "{error:?}");
+}
+
+#[test]
 fn every_truncation_is_an_error_or_a_shorter_table() {
     let mut builder = Builder::new();
     let int = builder.int();

@@ -10,6 +10,11 @@ use super::{ElfError, Headers, ReadAt, read_bytes};
 const MAX_ENTRIES: u64 = 4096;
 /// The dynamic string table holds all symbol names; Chromium's is under 1 MB, libLLVM's 8 MB.
 const MAX_STRINGS: u64 = 64 << 20;
+/// Longer names of symbols are none: a C++ program's are below 10 KB. Many that share one end must
+/// not cost the whole table each.
+const MAX_NAME: usize = 64 << 10;
+/// Names of files are paths.
+const MAX_FILE_NAME: usize = 4096;
 
 /// What `PT_DYNAMIC` says, as the loader reads it (the last entry of a tag wins).
 #[derive(Clone, Debug, Default)]
@@ -50,7 +55,7 @@ impl Dynamic {
             }
         }
         found.read_strings(source, headers)?;
-        let name = |at: u64| cstr_at(&found.strings, index(at)).map(Box::from);
+        let name = |at: u64| name_at(&found.strings, index(at), MAX_FILE_NAME).map(Box::from);
         let broken = ElfError::Malformed("dynamic string table");
         let needed: Option<Vec<_>> = needed.into_iter().map(name).collect();
         let soname = found.tag(abi::DT_SONAME).and_then(name);
@@ -82,15 +87,48 @@ impl Dynamic {
 
     /// Name at an offset of the string table.
     pub(crate) fn string(&self, at: u32) -> Option<&[u8]> {
-        cstr_at(&self.strings, index(at))
+        name_at(&self.strings, index(at), MAX_NAME)
+    }
+
+    /// Whether that name is this one.
+    pub(super) fn is_named(&self, at: u32, name: &[u8]) -> bool {
+        let rest = self.strings.get(index(at)..).unwrap_or_default();
+        name.len() <= MAX_NAME && rest.starts_with(name) && rest.get(name.len()) == Some(&0)
     }
 
     /// The string that a tag such as `DT_RUNPATH` stands for.
     pub(crate) fn text(&self, tag: u64) -> Option<&[u8]> {
-        cstr_at(&self.strings, index(self.tag(tag)?))
+        name_at(&self.strings, index(self.tag(tag)?), MAX_NAME)
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.strings.len() + self.tags.len() * 40 + self.needed.len() * 32
+    }
+}
+
+/// A string of the table, if it ends before `most` bytes.
+fn name_at(strings: &[u8], at: usize, most: usize) -> Option<&[u8]> {
+    let end = at.saturating_add(most).saturating_add(1).min(strings.len());
+    cstr_at(strings.get(..end)?, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_do_not_end_soon_are_none() {
+        let mut strings = vec![b'a'; 3 * MAX_NAME];
+        strings.push(0);
+        let long = u32::try_from(strings.len() - 1 - MAX_NAME).unwrap();
+        let dynamic = Dynamic { strings: strings.into(), ..Dynamic::default() };
+        assert_eq!(dynamic.string(long).unwrap().len(), MAX_NAME);
+        assert_eq!(dynamic.string(long - 1), None);
+        let name = vec![b'a'; MAX_NAME + 1];
+        assert!(dynamic.is_named(long, &name[1..]));
+        assert!(!dynamic.is_named(long - 1, &name), "as long as it is, it is no name");
+        assert!(!dynamic.is_named(long, b"a"), "it goes on");
+        assert!(dynamic.is_named(long + 1, &name[2..]));
+        assert!(!dynamic.is_named(u32::MAX, b""));
     }
 }

@@ -10,7 +10,7 @@ const MAX_WORDS: u64 = 16 << 20;
 /// GNU chains are read in steps of this many bytes while their end is looked for.
 const STEP: u64 = 4096;
 /// Steps of one lookup; real chains have under 50 symbols.
-const MAX_CHAIN: usize = 1 << 16;
+const MAX_CHAIN: usize = 1 << 12;
 
 /// A symbol name with both its hashes.
 #[derive(Clone, Copy, Debug)]

@@ -213,7 +213,7 @@ impl SymbolTable {
         let numbers = self.hash.candidates(name);
         let named = numbers.filter_map(|number| Some((number, self.get(number)?)));
         let mut named = named.filter(|(number, sym)| {
-            own.string(sym.name) == Some(name.bytes) && self.versions.word(*number) & HIDDEN == 0
+            own.is_named(sym.name, name.bytes) && self.versions.word(*number) & HIDDEN == 0
         });
         // musl looks at the first symbol of that name only.
         let (number, sym) = named.next()?;
@@ -251,5 +251,5 @@ impl SymbolTable {
 fn is_candidate(own: &Dynamic, sym: &Sym, name: &SymbolName<'_>, plt: bool) -> bool {
     let valueless = sym.value == 0 && sym.section != abi::SHN_ABS && sym.kind() != abi::STT_TLS;
     let allowed = 1_u32.checked_shl(sym.kind().into()).is_some_and(|bit| bit & GLIBC_TYPES != 0);
-    !valueless && allowed && (sym.is_defined() || !plt) && own.string(sym.name) == Some(name.bytes)
+    !valueless && allowed && (sym.is_defined() || !plt) && own.is_named(sym.name, name.bytes)
 }

@@ -81,19 +81,16 @@ impl Look<'_> {
             self.budget.check()?;
             let path = || vma.path.to_string();
             match self.files.load(process, vma) {
-                Ok(_)
-                | Err(FileError::Elf(
-                    ElfError::Malformed(_) | ElfError::Unsupported(_) | ElfError::TooLarge { .. },
-                )) if !hidden => {
+                Err(FileError::Elf(ElfError::NotElf)) => {}
+                Err(error) if !is_broken(&error) => {
+                    self.gaps.push(Gap::Module { path: path(), reason: error.to_string() });
+                }
+                _ if hidden => self.gaps.push(Gap::Unlisted { path: path() }),
+                _ => {
                     let module = Some(self.module_of(vma));
                     let (addr, size, memory) = (vma.start, vma.end - vma.start, vma.describe());
                     let kind = StrayKind::Unlisted;
                     self.stray(Stray { kind, module, addr, size, memory, differing: None });
-                }
-                Ok(_) => self.gaps.push(Gap::Unlisted { path: path() }),
-                Err(FileError::Elf(_)) => {}
-                Err(error) => {
-                    self.gaps.push(Gap::Module { path: path(), reason: error.to_string() });
                 }
             }
         }
@@ -234,6 +231,18 @@ impl Look<'_> {
 
     pub(super) fn page_of(&self, addr: u64) -> u64 {
         addr - addr % self.page
+    }
+}
+
+/// Whether a file that begins as an ELF file contradicts itself, is of another machine, or ends
+/// before what it says it has.
+fn is_broken(error: &FileError) -> bool {
+    match error {
+        FileError::Elf(ElfError::Read { source, .. }) => {
+            source.kind() == io::ErrorKind::UnexpectedEof
+        }
+        FileError::Elf(error) => !matches!(error, ElfError::NotElf),
+        FileError::Open(_) => false,
     }
 }
 

@@ -152,13 +152,23 @@ impl Memory {
         Some(Self { joined, pieces, digest })
     }
 
-    /// Whether memory holds what it held. `read` fills all of a buffer, or fails; `buffer` is left
-    /// for the next use.
+    /// An address that counts.
+    pub(super) fn first(&self) -> Option<u64> {
+        let long = |piece: &Piece| match piece {
+            Piece::Long(range) => Some(range.start),
+            Piece::Short(_) => None,
+        };
+        let short = self.joined.first().map(|stretch| stretch.start);
+        short.or_else(|| self.pieces.iter().find_map(long))
+    }
+
+    /// Whether memory holds what it held. `read` fills all of a buffer with pieces, or fails;
+    /// `buffer` is left for the next use.
     pub(super) fn is_same(
         &self,
         secret: &Secret,
         buffer: &mut Vec<u8>,
-        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+        read: impl Fn(&[Range<u64>], &mut [u8]) -> io::Result<()>,
     ) -> bool {
         self.digest_now(secret, buffer, read).is_ok_and(|now| now == self.digest)
     }
@@ -167,7 +177,7 @@ impl Memory {
         &self,
         secret: &Secret,
         buffer: &mut Vec<u8>,
-        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+        read: impl Fn(&[Range<u64>], &mut [u8]) -> io::Result<()>,
     ) -> io::Result<u64> {
         let short: u64 = self.joined.iter().map(|read| read.end - read.start).sum();
         let short = index(short);
@@ -175,12 +185,8 @@ impl Memory {
             buffer.resize(short + PART, 0);
         }
         let (short, part) = buffer.split_at_mut(short);
-        let mut rest = &mut *short;
-        for stretch in &self.joined {
-            let bytes = index(stretch.end - stretch.start);
-            let all = rest.split_at_mut_checked(bytes).ok_or(io::ErrorKind::InvalidInput)?;
-            read(stretch.start, all.0)?;
-            rest = all.1;
+        if !short.is_empty() {
+            read(&self.joined, short)?;
         }
         let mut digest = secret.digest();
         for piece in &self.pieces {
@@ -194,11 +200,11 @@ impl Memory {
             };
             let mut at = range.start;
             while at < range.end {
-                let bytes = index(range.end - at).min(PART);
-                let part = part.get_mut(..bytes).ok_or(io::ErrorKind::InvalidInput)?;
-                read(at, part)?;
+                let bytes = (range.end - at).min(PART as u64);
+                let part = part.get_mut(..index(bytes)).ok_or(io::ErrorKind::InvalidInput)?;
+                read(std::slice::from_ref(&(at..at + bytes)), part)?;
                 digest.add(part);
-                at += bytes as u64;
+                at += bytes;
             }
         }
         Ok(digest.finish())
@@ -237,8 +243,14 @@ mod tests {
     }
 
     fn is_same(noted: &Memory, secret: &Secret, memory: &[u8]) -> bool {
-        noted.is_same(secret, &mut Vec::new(), |addr, bytes| {
-            crate::verify::elf::ReadAt::read_exact_at(memory, addr - 1000, bytes)
+        noted.is_same(secret, &mut Vec::new(), |pieces, bytes| {
+            let mut rest = bytes;
+            for piece in pieces {
+                let (now, later) = rest.split_at_mut(index(piece.end - piece.start));
+                crate::verify::elf::ReadAt::read_exact_at(memory, piece.start - 1000, now)?;
+                rest = later;
+            }
+            Ok(())
         })
     }
 
