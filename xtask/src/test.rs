@@ -184,11 +184,13 @@ const NOT_IN_GUESTS: [(&str, &str); 1] = [(
 )];
 
 /// The last two read files and /proc in ways that no kernel series changed. Emulated, the loader's
-/// cases take minutes, so not every kernel between the oldest and the newest runs them.
+/// cases take minutes, so not every kernel between the oldest and the newest runs them. `watch` starts
+/// many sensors beside busy processes: on 7.x the emulator (QEMU 7.2) once ran the breakpoint of a patch
+/// of the kernel's own code after the patch was complete, which is the end of a guest.
 const GUEST_TESTS: [GuestTest; 5] = [
     GuestTest { name: "kernel", only: "", alone: true, on: On::Every },
     GuestTest { name: "e2e", only: LOADER, alone: true, on: On::Ends },
-    GuestTest { name: "watch", only: "", alone: false, on: On::Ends },
+    GuestTest { name: "watch", only: "", alone: false, on: On::First },
     GuestTest { name: "cli", only: "libs::", alone: false, on: On::First },
     GuestTest { name: "verify", only: "", alone: false, on: On::First },
 ];

