@@ -62,6 +62,9 @@ struct Work {
     protected: Protected,
     clock: Clock,
     known: BTreeSet<String>,
+    /// Uprobes among them in a file that is not known to be a protected one: nobody has mapped it
+    /// yet, and the prober's name for it says nothing.
+    elsewhere: BTreeSet<String>,
     /// Seen at the last look, but not whose it was: the holder may have ended that moment.
     unclear: BTreeSet<String>,
     told: Option<ProbeReport>,
@@ -82,6 +85,7 @@ impl Watch {
             protected: Protected::new(guarded),
             clock: Clock::now(),
             known: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             unclear: BTreeSet::new(),
             told: None,
             tell,
@@ -142,11 +146,16 @@ impl Work {
             (self.tell)(Told::Report(report));
         }
         (self.tell)(Told::Count(count(&survey.foreign)));
-        self.known.retain(|id| survey.foreign.iter().any(|one| one.id == *id));
-        let news: Vec<Instrument> =
-            survey.foreign.into_iter().filter(|one| !self.known.contains(&one.id)).collect();
+        let is_there = |id: &String| survey.foreign.iter().any(|one| one.id == *id);
+        self.known.retain(is_there);
+        self.elsewhere.retain(is_there);
+        let (known, news): (Vec<Instrument>, Vec<Instrument>) =
+            survey.foreign.into_iter().partition(|one| self.known.contains(&one.id));
         let is_all = news.len() <= NEWS_MAX;
         let is_quiet = news.is_empty();
+        // Forgotten afterwards: packages take memory, and what is mapped changes.
+        self.protected.forget();
+        self.tell_arrived(known);
         self.tell_news(news);
         if is_quiet {
             let process = process(None);
@@ -162,8 +171,6 @@ impl Work {
         if news.is_empty() {
             return;
         }
-        // Forgotten afterwards: packages take memory, and what is mapped changes.
-        self.protected.forget();
         let mut owners = Owners::new(self.clock);
         for instrument in news.into_iter().take(NEWS_MAX) {
             let owner = instrument.holders.iter().find_map(|pid| owners.describe(*pid));
@@ -176,11 +183,35 @@ impl Work {
                 What::Uprobe(probe) => self.protected.site(probe),
                 _ => None,
             };
-            let owner = owner.map(named);
-            let process = process(owner.as_ref());
-            let seen = Seen { instrument, owner, site };
-            self.offer(process, Body::Instrument(Box::new(seen)));
+            if site.is_none() && matches!(instrument.what, What::Uprobe(_)) {
+                self.elsewhere.insert(instrument.id.clone());
+            }
+            self.offer_seen(instrument, owner, site);
         }
+    }
+
+    /// Known uprobes whose file turns out to be a protected one now that a process maps it.
+    fn tell_arrived(&mut self, known: Vec<Instrument>) {
+        if self.elsewhere.is_empty() {
+            return;
+        }
+        let mut owners = Owners::new(self.clock);
+        let waiting = known.into_iter().filter(|one| self.elsewhere.contains(&one.id));
+        for instrument in waiting.take(NEWS_MAX).collect::<Vec<_>>() {
+            let What::Uprobe(probe) = &instrument.what else { continue };
+            if let Some(site) = self.protected.site(probe) {
+                self.elsewhere.remove(&instrument.id);
+                let owner = instrument.holders.iter().find_map(|pid| owners.describe(*pid));
+                self.offer_seen(instrument, owner, Some(site));
+            }
+        }
+    }
+
+    fn offer_seen(&mut self, instrument: Instrument, owner: Option<Owner>, site: Option<Site>) {
+        let owner = owner.map(named);
+        let process = process(owner.as_ref());
+        let seen = Seen { instrument, owner, site };
+        self.offer(process, Body::Instrument(Box::new(seen)));
     }
 
     fn offer(&mut self, process: Process, body: Body) {
@@ -270,6 +301,7 @@ mod tests {
             protected: Protected::new(&[]),
             clock: Clock::now(),
             known: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             unclear: BTreeSet::new(),
             told: None,
             tell: Box::new(move |one| drop(out.send(one))),

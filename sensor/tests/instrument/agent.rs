@@ -228,12 +228,17 @@ fn uprobes_of_perf_and_tracefs_in_libcrypto_are_findings() {
     let program = Stranger::disguise(bench.folder.path(), "spy");
     let spy = Stranger::start(&program, Some((&crypto, "RSA_public_decrypt")));
     let pid = spy.pid();
+    // Somebody uses the library, if nobody did before: the probe was reached through a descriptor,
+    // whose name says nothing.
+    let mut user = Command::new("sleep");
+    let mut user = user.arg("600").env("LD_PRELOAD", &crypto).spawn().unwrap();
     let at = |one: &Value, symbol: &str| one["evidence"][0]["symbol"] == symbol;
     let finding = sensor.finding(PATIENCE, |one| {
         is(one, "foreign_probe")
             && one["process"]["pid"] == pid
             && at(one, "RSA_public_decrypt+0x0")
     });
+    let _ = (user.kill(), user.wait());
     let finding = finding.expect("a finding");
     println!("{finding:#}");
     assert_eq!(finding["severity"], "high");
