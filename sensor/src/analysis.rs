@@ -278,7 +278,12 @@ impl Analysis {
 
     /// Runs a due check; false where there is nothing to judge (yet).
     fn check(&mut self, seen: &mut Observation, reason: CheckReason, tries: u32) -> bool {
-        match self.checker.check(seen.process.id, reason) {
+        // What was not clear when its turn came does not wait for another.
+        let asked = match reason {
+            CheckReason::Daemon | CheckReason::Other if tries > 0 => CheckReason::Patrol,
+            other => other,
+        };
+        match self.checker.check(seen.process.id, asked) {
             Ok(report) => {
                 self.tally.checks += 1;
                 self.tally.slots_checked += report.slots_checked;

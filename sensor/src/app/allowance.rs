@@ -35,7 +35,9 @@ impl Allowance {
 
     /// A check has taken this much.
     pub(super) fn spend(&mut self, time: Duration) {
-        self.owed += time.saturating_sub(self.left);
+        // Beyond what can be saved up it is forgiven: one look at a giant must not end all others.
+        let owed = self.owed + time.saturating_sub(self.left);
+        self.owed = owed.min(self.per_second * SAVED);
         self.left = self.left.saturating_sub(time);
     }
 }

@@ -24,7 +24,9 @@ pub(super) struct Slots {
     verifier: Verifier,
     /// For the rest: their imports only, and with little memory.
     imports: Verifier,
-    allowance: Allowance,
+    /// For root daemons, and for what has no claim at all.
+    daemons: Allowance,
+    others: Allowance,
     metrics: Metrics,
 }
 
@@ -36,8 +38,10 @@ impl Slots {
         // The analysis asks again by itself, and looks after others meanwhile. A login is over
         // soon, and a check comes when its loader has been quiet: the second look follows at once.
         let recheck_after = Duration::from_millis(5);
-        let limits = Limits { settle_tries: 1, recheck_after, ..Limits::default() };
+        let time = Duration::from_secs(3);
+        let limits = Limits { settle_tries: 1, recheck_after, time, ..Limits::default() };
         let little = Limits {
+            time: Duration::from_millis(500),
             depth: Depth::Got,
             text: false,
             file_bytes: 4 << 20,
@@ -48,15 +52,21 @@ impl Slots {
         Self {
             verifier: Verifier::knowing(limits, own.clone()),
             imports: Verifier::knowing(little, own),
-            allowance: Allowance::new(patrol.cpu_per_second, Instant::now()),
+            daemons: Allowance::new(patrol.cpu_per_second / 2, Instant::now()),
+            others: Allowance::new(patrol.cpu_per_second / 2, Instant::now()),
             metrics,
         }
     }
 
     /// One check by whichever verifier the reason is worth.
     fn look(&mut self, tgid: u32, reason: CheckReason) -> Result<Report, CheckFailed> {
-        let waits = matches!(reason, CheckReason::Daemon | CheckReason::Other);
-        if waits && !self.allowance.has_time(Instant::now()) {
+        let now = Instant::now();
+        let mut allowance = match reason {
+            CheckReason::Daemon => Some(&mut self.daemons),
+            CheckReason::Other | CheckReason::Memfd => Some(&mut self.others),
+            _ => None,
+        };
+        if allowance.as_mut().is_some_and(|allowance| !allowance.has_time(now)) {
             self.metrics.verify_checks.with_label_values(&["put_off"]).inc();
             return Err(CheckFailed::PutOff);
         }
@@ -64,8 +74,8 @@ impl Slots {
         let verifier =
             if reason == CheckReason::Other { &mut self.imports } else { &mut self.verifier };
         let result = verifier.check(tgid);
-        if waits {
-            self.allowance.spend(cpu_time().saturating_sub(before));
+        if let Some(allowance) = allowance {
+            allowance.spend(cpu_time().saturating_sub(before));
         }
         self.count(begun.elapsed(), &result);
         result.map_err(|error| match error {

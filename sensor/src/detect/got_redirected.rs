@@ -31,7 +31,8 @@ impl Detector for GotRedirected {
         let (changed, redirected): (Vec<&Mismatch>, Vec<&Mismatch>) =
             report.mismatches.iter().partition(|m| m.category == Category::FileChanged);
         let guarded = seen.process.program.guarded();
-        let tool = (!guarded).then(|| instruments::explain(&redirected, world)).flatten();
+        let excusable = !guarded && seen.process.shown.container.is_none();
+        let tool = excusable.then(|| instruments::explain(&redirected, world)).flatten();
         let (slots, severity, confidence) = if let [_, ..] = redirected.as_slice() {
             let severity = match (guarded, &tool) {
                 (true, _) => Severity::Critical,

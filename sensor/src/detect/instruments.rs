@@ -26,7 +26,8 @@ pub(super) fn named(report: &CheckReport) -> Option<Evidence> {
 }
 
 /// What accounts for redirected slots: one instrument that is meant to fill just these, from the
-/// distribution's own package. In guarded programs nothing does.
+/// distribution's own package. In guarded programs nothing does, nor in containers: packages are known
+/// by path.
 pub(super) fn explain(slots: &[&Mismatch], world: &World<'_>) -> Option<String> {
     let library = slots.first()?.actual.module.as_ref()?;
     let tool = tool::by_library(&library.path)?;

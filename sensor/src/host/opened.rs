@@ -2,6 +2,7 @@
 //! until it was linked; and where a start had its code, for who is gone by then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::module::ModuleId;
 use super::observe::{Body, Located, Observation, ProcessId};
@@ -70,6 +71,15 @@ pub(super) struct Placed {
     /// Of the file.
     size: u64,
     module: ModuleId,
+}
+
+/// Where code of files lies in a range, as far as it is known: the first address of each part.
+pub(super) fn starts(placed: &[Placed], range: Range<u64>) -> impl Iterator<Item = u64> {
+    let inside = move |one: &&Placed| {
+        one.start < range.end && range.start < one.start.saturating_add(one.len)
+    };
+    let first = range.start;
+    placed.iter().filter(inside).map(move |one| one.start.max(first))
 }
 
 // === impl Openings ===

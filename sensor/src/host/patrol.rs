@@ -27,6 +27,8 @@ pub(super) struct Patrol {
     pace_ns: u64,
     /// Checks dropped that a round has made up for.
     made_up: u64,
+    /// The round that is under way leaves nobody out.
+    sweeping: bool,
     sweeps: u64,
 }
 
@@ -62,6 +64,7 @@ impl Patrol {
             next_ns: 0,
             pace_ns: 0,
             made_up: 0,
+            sweeping: false,
             sweeps: 0,
         }
     }
@@ -72,7 +75,8 @@ impl Patrol {
             return false;
         }
         let begins = *self.begins_ns.get_or_insert_with(|| now_ns.saturating_add(self.every_ns));
-        dropped > self.made_up || (begins <= now_ns && self.left.is_empty())
+        let under_way = self.sweeping && !self.left.is_empty();
+        (dropped > self.made_up && !under_way) || (begins <= now_ns && self.left.is_empty())
     }
 
     /// Begins a round among these, in an order that does not depend on the table's; true where
@@ -84,13 +88,19 @@ impl Patrol {
         running: impl Iterator<Item = (ProcessId, Beat)>,
     ) -> bool {
         let sweep = dropped > self.made_up;
-        self.made_up = dropped;
+        (self.made_up, self.sweeping) = (dropped, sweep);
         self.sweeps += u64::from(sweep);
         let turn = |id: ProcessId, beat: Beat| {
             sweep || u64::from(id.tgid) % beat.rounds() == self.round % beat.rounds()
         };
         let mut visited: Vec<_> = running.filter(|(id, beat)| turn(*id, *beat)).collect();
         visited.sort_unstable_by_key(|(id, beat)| (beat.rounds(), *id));
+        // Where time runs out, not always the same ones go without.
+        let others = visited.partition_point(|(_, beat)| *beat == Beat::Guarded);
+        if let Some(rest) = visited.get_mut(others..).filter(|rest| !rest.is_empty()) {
+            let turns = self.round / OTHERS % u64::try_from(rest.len()).unwrap_or(1);
+            rest.rotate_left(usize::try_from(turns).unwrap_or(0));
+        }
         let count = u64::try_from(visited.len()).unwrap_or(u64::MAX).max(1);
         self.round += u64::from(!sweep);
         self.pace_ns = self.every_ns / count;
@@ -126,14 +136,16 @@ impl Pipeline {
     pub(super) fn patrol_tick(&mut self, now_ns: u64, out: &mut impl FnMut(Observation)) {
         let dropped = self.schedule.dropped();
         if self.patrol.is_due(now_ns, dropped) {
-            let running = self.table.alive().filter(|proc| proc.program.is_some() && !proc.linking);
+            // Who still seems to be linking may have had its link told for another start: a check of
+            // one that really is says so.
+            let running = self.table.alive().filter(|proc| proc.program.is_some());
             let running: Vec<_> = running.map(|proc| (proc.id, self.beat(proc))).collect();
             if self.patrol.begin(now_ns, dropped, running.into_iter()) {
                 tracing::warn!(dropped, "checks were dropped: everything that runs is looked at");
             }
         }
         if let Some((id, beat)) = self.patrol.pop(now_ns)
-            && self.table.get(id).is_some_and(|proc| !proc.ended && !proc.linking)
+            && self.table.get(id).is_some_and(|proc| !proc.ended)
         {
             let reason = match beat {
                 Beat::Guarded => CheckReason::Patrol,
@@ -216,6 +228,10 @@ mod tests {
         patrol.begin(5, 3, running(40));
         assert_eq!((patrol.left.len(), patrol.sweeps()), (40, 1));
         assert!(!patrol.is_due(6, 3));
+        assert!(!patrol.is_due(6, 4), "not before it has come to its end");
+        while patrol.pop(u64::MAX).is_some() {
+            patrol.next_ns = 0;
+        }
         assert!(patrol.is_due(6, 4));
     }
 

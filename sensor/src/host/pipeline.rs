@@ -135,6 +135,12 @@ impl Pipeline {
         self.openings_tick(now_ktime_ns, out);
         self.watched_tick(now_ktime_ns);
         while let Some((process, reason, _)) = self.schedule.pop(now_ktime_ns) {
+            let guarded = self.table.get(process).is_some_and(Proc::guarded);
+            let reason = match reason {
+                // An unguarded one's has to fit into the allowance.
+                CheckReason::Memfd if guarded => CheckReason::Written,
+                other => other,
+            };
             let anybody = matches!(reason, CheckReason::Written | CheckReason::Memfd);
             let wanted = |proc: &Proc| proc.guarded() || anybody;
             if self.table.get(process).is_some_and(|proc| !proc.ended && wanted(proc)) {
@@ -318,7 +324,7 @@ impl Pipeline {
         let library =
             Library { module: module.clone(), file: map.file, during_link, placed, asked: false };
         self.emit(id, at.ktime_ns, Body::Library(library), out);
-        if !during_link && map.facts.links == Some(0) && module.path.starts_with("/memfd:") {
+        if map.facts.links == Some(0) && module.path.starts_with("/memfd:") {
             self.schedule.injected(id, at.ktime_ns);
         }
         self.opening_named(id, &map.file, &module, out);

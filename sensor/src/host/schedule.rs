@@ -83,12 +83,19 @@ impl Schedule {
         self.put(process, now_ns, self.settle_ns, CheckReason::Memfd);
     }
 
+    /// Each write that is told moves it: what follows untold within a second comes before it.
     fn look_later(&mut self, process: ProcessId, now_ns: u64) {
-        let known = self.later.iter().any(|(_, waiting)| *waiting == process);
-        if !known && self.later.len() < LATER_MAX {
-            let due = now_ns.saturating_add(LATER_NS).saturating_add(self.settle_ns);
-            self.later.insert((due, process));
+        let due = now_ns.saturating_add(LATER_NS).saturating_add(self.settle_ns);
+        match self.later.iter().copied().find(|(_, waiting)| *waiting == process) {
+            Some(before) if before.0 < due => drop(self.later.remove(&before)),
+            Some(_) => return,
+            None if self.later.len() >= LATER_MAX => {
+                self.dropped += 1;
+                return;
+            }
+            None => {}
         }
+        self.later.insert((due, process));
     }
 
     pub(super) fn forget(&mut self, process: ProcessId) {
@@ -188,7 +195,7 @@ mod tests {
         schedule.written(A, 105);
         assert_eq!(schedule.pop(115), Some((A, CheckReason::Written, 115)));
         assert_eq!(schedule.pop(LATER_NS), None);
-        let second = 110 + LATER_NS;
+        let second = 115 + LATER_NS;
         assert_eq!(schedule.next_due(), Some(second));
         assert_eq!(schedule.pop(second), Some((A, CheckReason::Written, second)));
         assert_eq!((schedule.pop(u64::MAX), schedule.next_due()), (None, None));

@@ -417,10 +417,6 @@ fn code_of_a_memfd_in_a_running_program_is_a_reason_to_look_at_it() {
         station.tick(due, &mut |one| seen.push(one));
         count(&seen, |body| matches!(body, Body::CheckDue(CheckReason::Memfd)))
     };
-    assert_eq!(looked_at(&mut world, "/memfd:early"), 0, "the loader is still at work");
-    // Who forks is linked.
-    let child = world.fresh();
-    world.fork(tgid, child, Role::NONE);
     assert_eq!(looked_at(&mut world, "/memfd:frida-agent-64.so"), 1);
     assert_eq!(looked_at(&mut world, "/tmp/deleted.so"), 0);
 }

@@ -4,6 +4,7 @@
 use sensor_common::record::{WRITE_MEM, WRITE_PTRACE, WRITE_VM};
 
 use super::observe::{Body, Observation, ProcessId, Reopened, Written};
+use super::opened;
 use super::pipeline::{At, Pipeline};
 use super::variable::Owners;
 use crate::event::{Seal, Write};
@@ -60,7 +61,9 @@ impl Pipeline {
 
     pub(super) fn is_root_daemon(&self, id: ProcessId) -> bool {
         let Some(proc) = self.table.get(id) else { return false };
-        proc.euid == 0 && proc.parent.is_none_or(|parent| parent.tgid == 1)
+        // Who started it and ended has left it to process 1.
+        let is_left = |parent: ProcessId| self.table.get(parent).is_none_or(|proc| proc.ended);
+        proc.euid == 0 && proc.parent.is_none_or(|parent| parent.tgid == 1 || is_left(parent))
     }
 
     /// Only memory of files counts: allocators make other memory writable all the time.
@@ -78,9 +81,13 @@ impl Pipeline {
             .iter()
             .find(|(addr, len)| *addr < end && start < addr.saturating_add(*len))
             .map(|(addr, _)| start.max(*addr));
+        // A range may begin or end in memory of no file.
         let address = sealed.unwrap_or(start);
-        let found = self.locate.locate(at.tgid, &[address]).into_iter().next().flatten();
-        let Some(place) = found.filter(|place| place.module.path.starts_with('/')) else { return };
+        let mut asked = vec![address, end.saturating_sub(1).max(start)];
+        asked.extend(opened::starts(&proc.placed, start..end));
+        let found = self.locate.locate(at.tgid, &asked).into_iter().flatten();
+        let mut of_files = found.filter(|place| place.module.path.starts_with('/'));
+        let Some(place) = of_files.next() else { return };
         self.learn_details(id);
         let reopened = Reopened { place, len: seal.len, prot: seal.prot, relro: sealed.is_some() };
         self.emit(id, at.ktime_ns, Body::Reopened(Box::new(reopened)), out);

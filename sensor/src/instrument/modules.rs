@@ -38,7 +38,7 @@ fn parse(text: &str) -> Vec<Instrument> {
 
 fn module(line: &str) -> Option<Instrument> {
     let mut words = line.split_whitespace();
-    let name = name(words.next()?)?;
+    let name = name(words.next()?);
     let size = words.next()?.parse().ok()?;
     let address = words.nth(3).and_then(|word| word.strip_prefix("0x"));
     let address = address.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
@@ -49,10 +49,16 @@ fn module(line: &str) -> Option<Instrument> {
     Some(Instrument { id, what, holders: Vec::new() })
 }
 
-/// Names are letters, digits and `_`; others are no path components of `/sys/module` either.
-fn name(word: &str) -> Option<String> {
+/// Names are letters, digits and `_`, but the kernel takes any: what would be odd in output is shown
+/// escaped.
+fn name(word: &str) -> String {
+    let shown: String = word.chars().flat_map(char::escape_default).take(NAME_MAX).collect();
+    if is_plain(word) { word.to_owned() } else { shown }
+}
+
+fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    (word.len() <= NAME_MAX && word.bytes().all(plain)).then(|| word.to_owned())
+    name.len() <= NAME_MAX && name.bytes().all(plain)
 }
 
 /// `+` and `-` say that it is being loaded or unloaded.
@@ -61,13 +67,16 @@ fn flags(text: &str) -> String {
 }
 
 fn taint_of(name: &str) -> String {
+    if !is_plain(name) {
+        return String::new();
+    }
     text(&format!("/sys/module/{name}/taint")).map(|text| flags(&text)).unwrap_or_default()
 }
 
 fn text(path: &str) -> io::Result<String> {
-    let mut text = String::new();
-    fs::File::open(path).map(|file: File| file.take(FILE_MAX))?.read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    fs::File::open(path).map(|file: File| file.take(FILE_MAX))?.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -83,7 +92,15 @@ mod tests {
             zfs 5000000 6 - Live 0x0000000000000000 (POE+)\n../x 1 0 - Live 0x0\n";
         let found = parse(text);
         let told: Vec<_> = found.iter().map(Instrument::form).collect();
-        assert_eq!(told, ["module nf_tables []", "module diamorphine [OE]", "module zfs [POE]"]);
+        assert_eq!(
+            told,
+            [
+                "module nf_tables []",
+                "module diamorphine [OE]",
+                "module zfs [POE]",
+                "module ../x []"
+            ]
+        );
         let What::Module(module) = &found[1].what else { panic!() };
         assert_eq!((module.size, module.address), (16384, 0xffff_ffff_c0b1_0000));
     }

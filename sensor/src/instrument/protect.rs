@@ -93,7 +93,15 @@ impl Protected {
                 Procfs.processes().into_iter().flat_map(|tgid| Procfs.libraries(tgid)).filter_map(
                     |(path, key)| Some(((key.ino, key.size), (path.clone(), self.class(&path)?))),
                 );
-            self.mapped = Some(mapped.collect());
+            let mut all: HashMap<Identity, (PathBuf, Class)> = HashMap::new();
+            for (identity, found) in mapped {
+                let known = all.entry(identity).or_insert_with(|| found.clone());
+                // A file can be made to look like another one: the graver view counts.
+                if found.1 > known.1 {
+                    *known = found;
+                }
+            }
+            self.mapped = Some(all);
         }
         self.mapped.as_ref()?.get(&wanted).cloned()
     }

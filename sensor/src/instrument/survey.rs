@@ -9,6 +9,7 @@ use super::holders::{Handle, Holding};
 use super::objects::Objects;
 use super::{AskPerf, Instrument, Program, Source, Uprobe, What};
 use super::{holders, modules, objects, tracefs};
+use crate::event::FileKey;
 use crate::loader::{PerfPlace, PerfSite};
 
 /// Ftrace hooks told one by one; a tracer hooks every function at once.
@@ -216,8 +217,17 @@ fn probes(
             return;
         }
         let instrument = Instrument { id: String::new(), what, holders: holders.to_vec() };
-        let id = format!("{} {} of {who}", instrument.kind(), instrument.name());
-        if seen.insert(id.clone()) {
+        let plain = format!("{} {} of {who}", instrument.kind(), instrument.name());
+        // The same name may lead to another file each time.
+        let file = match &instrument.what {
+            What::Uprobe(uprobe) => uprobe.file,
+            _ => None,
+        };
+        let of_file = |file: FileKey| format!("{plain} in {}:{}:{}", file.dev, file.ino, file.size);
+        let id = file.map_or_else(|| plain.clone(), of_file);
+        let is_twin = file.is_none() && seen.contains(&plain);
+        seen.insert(plain);
+        if !is_twin && (file.is_none() || seen.insert(id.clone())) {
             found.push(Instrument { id, ..instrument });
         }
     };

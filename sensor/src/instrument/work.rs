@@ -22,6 +22,8 @@ use crate::probe::ProbeReport;
 const GLANCE: Duration = Duration::from_secs(2);
 /// Between two looks at every descriptor.
 const SURVEY: Duration = Duration::from_secs(30);
+/// It rests this many times as long as a look took, unless that is longer than between surveys.
+const REST: u32 = 20;
 /// News told of one survey; the rest is told after the next.
 const NEWS_MAX: usize = 128;
 /// Subject of the baseline that this host's instrumentation has.
@@ -115,20 +117,27 @@ impl Work {
     fn run(&mut self, stopped: &Receiver<()>) {
         loop {
             let before = Surveyor::glance();
+            let begun = Instant::now();
             let is_settled = self.survey();
-            if !Self::rest(&before, is_settled, stopped) {
+            if !Self::rest(&before, is_settled, begun.elapsed(), stopped) {
                 return;
             }
         }
     }
 
     /// Until there is something to look at; false when told to end.
-    fn rest(before: &Glance, is_settled: bool, stopped: &Receiver<()>) -> bool {
+    /// `took` is what the look before cost: whoever makes and closes programs without end does not
+    /// make it look without end.
+    fn rest(before: &Glance, is_settled: bool, took: Duration, stopped: &Receiver<()>) -> bool {
         let begun = Instant::now();
+        let earliest = (took * REST).min(SURVEY);
         loop {
             match stopped.recv_timeout(GLANCE) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            if begun.elapsed() < earliest {
+                continue;
             }
             let due = !is_settled || begun.elapsed() >= SURVEY;
             if due || Surveyor::glance() != *before {

@@ -142,8 +142,7 @@ impl Warm {
 
     fn has_same_memory(&mut self, process: &Process, memory: &Memory) -> bool {
         let read = |pieces: &[Range<u64>], bytes: &mut [u8]| process.read_pieces(pieces, bytes);
-        let same = memory.is_same(&self.secret, &mut self.buffer, read)
-            && memory.first().is_none_or(|addr| process.has_memory(addr));
+        let same = memory.is_same(&self.secret, &mut self.buffer, read);
         if self.buffer.len() > BUFFER_MAX {
             self.buffer = Vec::new();
         }

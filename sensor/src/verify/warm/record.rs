@@ -17,6 +17,8 @@ const BYTES_MAX: u64 = 32 << 20;
 const SHORT: u64 = 1024;
 /// Longer ones are read in parts of this many bytes, so that they stay in the processor's cache.
 const PART: usize = 64 << 10;
+/// Bytes of all short pieces and what lies between them: a hostile process spreads its own out.
+const JOINED_MAX: u64 = 8 << 20;
 /// Pieces closer together than this are read together: there is no whole page between them, which
 /// might not be there.
 const GAP: u64 = 2048;
@@ -139,6 +141,9 @@ impl Memory {
             starts.push(bytes);
             bytes += read.end - read.start;
         }
+        if bytes > JOINED_MAX {
+            return None;
+        }
         let place = |piece: &Range<u64>| {
             if !short(&piece) {
                 return Some(Piece::Long(piece.clone()));
@@ -150,16 +155,6 @@ impl Memory {
         };
         let pieces = noted.iter().map(place).collect::<Option<_>>()?;
         Some(Self { joined, pieces, digest })
-    }
-
-    /// An address that counts.
-    pub(super) fn first(&self) -> Option<u64> {
-        let long = |piece: &Piece| match piece {
-            Piece::Long(range) => Some(range.start),
-            Piece::Short(_) => None,
-        };
-        let short = self.joined.first().map(|stretch| stretch.start);
-        short.or_else(|| self.pieces.iter().find_map(long))
     }
 
     /// Whether memory holds what it held. `read` fills all of a buffer with pieces, or fails;
