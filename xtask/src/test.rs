@@ -184,15 +184,16 @@ const NOT_IN_GUESTS: [(&str, &str); 1] = [(
 )];
 
 /// The last two read files and /proc in ways that no kernel series changed. Emulated, the loader's
-/// cases take minutes, so not every kernel between the oldest and the newest runs them. `watch` starts
-/// many sensors beside busy processes: on 7.x the emulator (QEMU 7.2) once ran the breakpoint of a patch
-/// of the kernel's own code after the patch was complete, which is the end of a guest.
+/// cases take minutes, and each of those below them another one to five, so that not every kernel runs
+/// them: all of CI has an hour. `watch` starts many sensors beside busy processes: on 7.x the emulator
+/// (QEMU 7.2) once ran the breakpoint of a patch of the kernel's own code after the patch was complete,
+/// which is the end of a guest.
 const GUEST_TESTS: [GuestTest; 5] = [
     GuestTest { name: "kernel", only: "", alone: true, on: On::Every },
-    GuestTest { name: "e2e", only: LOADER, alone: true, on: On::Ends },
-    GuestTest { name: "watch", only: "", alone: false, on: On::First },
-    GuestTest { name: "cli", only: "libs::", alone: false, on: On::First },
-    GuestTest { name: "verify", only: "", alone: false, on: On::First },
+    GuestTest { name: "e2e", only: LOADER, alone: true, on: On::First },
+    GuestTest { name: "watch", only: "", alone: false, on: On::Alone },
+    GuestTest { name: "cli", only: "libs::", alone: false, on: On::Alone },
+    GuestTest { name: "verify", only: "", alone: false, on: On::Alone },
 ];
 /// Unit tests that run there too: they read files as a kernel shows them.
 const GUEST_UNITS: GuestTest =

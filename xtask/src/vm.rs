@@ -41,9 +41,9 @@ pub(crate) struct Program {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
     Every,
-    /// The first and the last: what both do, those between them do.
-    Ends,
     First,
+    /// Only where no other kernel is named.
+    Alone,
 }
 
 /// What a guest is to run.
@@ -65,8 +65,7 @@ impl On {
         let of_own =
             |part: Option<&[Arch]>| part.unwrap_or_default().iter().any(|a| Some(a) == own);
         let first = !of_own(archs.get(..number));
-        let last = !of_own(archs.get(number + 1..));
-        let all = [(Self::Every, true), (Self::Ends, first || last), (Self::First, first)];
+        let all = [(Self::Every, true), (Self::First, first), (Self::Alone, archs.len() == 1)];
         all.into_iter().filter_map(|(on, meant)| meant.then_some(on)).collect()
     }
 }
@@ -246,10 +245,11 @@ mod tests {
     fn a_kernel_between_two_of_its_architecture_runs_what_every_kernel_runs() {
         const X86: Arch = Arch::X86_64;
         let matrix = [X86, X86, X86, Arch::Aarch64];
-        let everything = [On::Every, On::Ends, On::First];
+        let everything = [On::Every, On::First];
         assert_eq!(On::at(0, &matrix), everything);
         assert_eq!(On::at(1, &matrix), [On::Every]);
-        assert_eq!(On::at(2, &matrix), [On::Every, On::Ends]);
+        assert_eq!(On::at(2, &matrix), [On::Every]);
         assert_eq!(On::at(3, &matrix), everything, "the only one of its architecture");
+        assert!(On::at(0, &[X86]).contains(&On::Alone));
     }
 }

@@ -22,7 +22,7 @@ pub struct Write {
     pub asked: u32,
     /// Writes of this pair so far. A long one may count more than once.
     pub count: u64,
-    /// Where this one goes; 0 where the hook does not know.
+    /// Where this one goes, or the page of it; 0 where the hook does not know.
     pub addr: u64,
 }
 
