@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use super::arm::{Arm as _, Halfsecond};
 use super::process;
 use super::sshd::Server;
 use super::stats;
+use super::workload::Exec;
 
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const RUNS: &str = "halfsecond_program_runs_total{program=\"";
@@ -53,16 +53,9 @@ type Totals = BTreeMap<String, (f64, f64)>;
 pub(super) fn measure(sensor: &mut Halfsecond) -> Result<Vec<Rungs>> {
     let server = Server::start()?;
     Ok(vec![
-        one("start of a program", STARTS, sensor, start)?,
+        one("start of a program", STARTS, sensor, Exec::once)?,
         one("login", LOGINS, sensor, || server.login())?,
     ])
-}
-
-fn start() -> Result<()> {
-    let mut command = Command::new("/bin/true");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    ensure!(command.status()?.success(), "/bin/true fails");
-    Ok(())
 }
 
 fn one(
