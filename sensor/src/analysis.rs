@@ -2,29 +2,32 @@
 //!
 //! One synchronous object on the event clock alone: the same observations give the same bytes.
 
+mod check;
+mod doubts;
 mod family;
 mod hold;
 mod learn;
 mod origins;
 mod recheck;
+mod refusals;
 mod waits;
 mod writers;
-
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
-use crate::detect::{self, CheckFailed, Detector, Draft, SlotCheck, World, judge};
+use crate::detect::{self, Detector, Draft, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
-use crate::host::{Body, CheckReason, Directive, Lineage, Observation};
+use crate::host::{Body, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
+use doubts::Doubts;
 use family::Families;
 use hold::Hold;
 use learn::Learner;
 use origins::Origins;
 use recheck::Rechecks;
+use refusals::Refusals;
 use waits::{Due, Waits};
 use writers::Writers;
 
@@ -63,6 +66,8 @@ pub struct Analysis {
     learner: Learner,
     origins: Origins,
     rechecks: Rechecks,
+    refusals: Refusals,
+    doubts: Doubts,
     waits: Waits,
     writers: Writers,
     directives: Vec<Directive>,
@@ -100,6 +105,8 @@ impl Analysis {
             learner: Learner::new(config.learning, config.detect),
             origins: Origins::new(),
             rechecks: Rechecks::new(config.detect.settle),
+            refusals: Refusals::new(config.patrol.every),
+            doubts: Doubts::new(&config.patrol),
             waits: Waits::default(),
             writers: Writers::default(),
             directives: Vec::new(),
@@ -231,6 +238,10 @@ impl Analysis {
         {
             return;
         }
+        if matches!(seen.body, Body::Ended) {
+            self.refusals.ended(seen.process.id);
+            self.doubts.ended(seen.process.id);
+        }
         let answered = self.note_answer(&mut seen);
         let own = seen.process.program.subject.clone();
         let login = seen.connection.as_ref().map(|connection| connection.program.subject.clone());
@@ -274,36 +285,6 @@ impl Analysis {
         let answered = self.waits.answered(seen.process.id, &traced.library.module.path);
         seen.body = Body::Traced(traced);
         answered
-    }
-
-    /// Runs a due check; false where there is nothing to judge (yet).
-    fn check(&mut self, seen: &mut Observation, reason: CheckReason, tries: u32) -> bool {
-        // What was not clear when its turn came does not wait for another.
-        let asked = match reason {
-            CheckReason::Daemon | CheckReason::Other if tries > 0 => CheckReason::Patrol,
-            other => other,
-        };
-        match self.checker.check(seen.process.id, asked) {
-            Ok(report) => {
-                self.tally.checks += 1;
-                self.tally.slots_checked += report.slots_checked;
-                if report.inconclusive() && self.rechecks.again(seen, self.now_ktime_ns, tries) {
-                    return false;
-                }
-                seen.body = Body::Checked(Arc::new(report));
-                true
-            }
-            Err(CheckFailed::NotSettled) => {
-                let again = self.rechecks.again(seen, self.now_ktime_ns, tries);
-                self.tally.checks_failed += u64::from(!again);
-                false
-            }
-            Err(CheckFailed::Gone | CheckFailed::PutOff) => false,
-            Err(CheckFailed::Other(_)) => {
-                self.tally.checks_failed += 1;
-                false
-            }
-        }
     }
 
     fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {

@@ -11,6 +11,7 @@ mod incidents;
 mod instrument;
 mod kernel;
 mod loader_files;
+mod queue;
 mod slots;
 
 use std::path::Path;
@@ -70,11 +71,12 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let (functions, roles): (Vec<_>, Vec<_>) =
         host.directives().into_iter().partition(Directive::needs_probes);
     kernel.apply(roles);
-    let (programs, probes, perf_events) = blocking(move || {
+    let (programs, probes, instrumenting) = blocking(move || {
         let probes = programs.attach()?;
         programs.apply(functions);
         let perf_events = programs.perf_events();
-        Ok::<_, Failure>((programs, probes, perf_events))
+        let own = programs.ids();
+        Ok::<_, Failure>((programs, probes, (perf_events, own)))
     })
     .await??;
     kernel.serve_metrics(&metrics, programs.memory(), programs.programs())?;
@@ -93,7 +95,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         own_probes,
     };
     let (intake, analysis) = thread.start()?;
-    let instruments = instrument::start(&config, perf_events, &intake, &status, &metrics);
+    let instruments = instrument::start(&config, instrumenting, &intake, &status, &metrics);
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
     let (files, unwatched) = {
@@ -166,6 +168,7 @@ impl Line {
             }
             let Self { host, intake, provenance, .. } = self;
             host.tick(Clock::ktime_ns(), &mut |seen| pass(provenance.as_ref(), intake, seen));
+            intake.hand_over();
             self.kernel.apply(self.host.directives());
             self.metrics.tell_host(self.host.tally());
         }
@@ -214,7 +217,7 @@ fn pass(provenance: Option<&Provenance>, intake: &mut Intake, mut seen: Observat
     if let Some(provenance) = provenance {
         provenance.look(&mut seen);
     }
-    intake.offer(seen);
+    intake.hold(seen);
 }
 
 /// Nothing depends on it but what findings say of packages.

@@ -216,18 +216,29 @@ impl Default for Config {
     }
 }
 
-/// Where Debian 11 to 13, Ubuntu, Fedora, SUSE and Alpine put them. `/bin` and `/sbin` are for
-/// distributions without a merged `/usr`.
+/// Where Debian 11 to 13, Ubuntu, Fedora, SUSE, Arch and Alpine put them. `/bin` and `/sbin` are for
+/// distributions without a merged `/usr`; where `/usr/sbin` is merged into `/usr/bin` (Arch, Fedora from
+/// 42 on), what the others have in the one is in the other.
 fn default_guarded() -> Vec<GuardedProgram> {
-    const SSHD: [&str; 5] = [
+    const SSHD: [&str; 12] = [
         "/usr/sbin/sshd",
         "/usr/lib/openssh/sshd-session",
         "/usr/lib/openssh/sshd-auth",
         "/usr/libexec/openssh/sshd-session",
         "/usr/libexec/openssh/sshd-auth",
+        // SUSE.
+        "/usr/libexec/ssh/sshd-session",
+        "/usr/libexec/ssh/sshd-auth",
+        // Alpine and Arch; Alpine has them without PAM, and with it under a name of its own.
+        "/usr/lib/ssh/sshd-session",
+        "/usr/lib/ssh/sshd-auth",
+        "/usr/sbin/sshd.pam",
+        "/usr/lib/ssh/sshd-session.pam",
+        "/usr/lib/ssh/sshd-auth.pam",
     ];
-    const OTHERS: [&str; 21] = [
+    const OTHERS: [&str; 22] = [
         "/usr/bin/sudo",
+        "/usr/bin/doas",
         "/usr/bin/su",
         "/bin/su",
         "/usr/bin/login",
@@ -254,6 +265,10 @@ fn default_guarded() -> Vec<GuardedProgram> {
     let others = OTHERS.map(|path| (path, false));
     sshd.into_iter()
         .chain(others)
+        .flat_map(|(path, sshd)| {
+            let merged = path.strip_prefix("/usr/sbin/").map(|name| format!("/usr/bin/{name}"));
+            [Some(path.to_owned()), merged].into_iter().flatten().map(move |path| (path, sshd))
+        })
         .map(|(path, sshd)| GuardedProgram { path: PathBuf::from(path), sshd })
         .collect()
 }

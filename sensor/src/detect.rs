@@ -5,6 +5,7 @@
 
 mod audit_unrequested;
 mod auth_cpu_shift;
+mod blinded;
 mod check;
 mod dlopen_unexpected;
 mod foreign_caller;
@@ -29,8 +30,8 @@ mod text_patched;
 pub(crate) mod timing;
 
 pub use check::{
-    Category, CheckFailed, CheckReport, CodeChange, Mismatch, Namespace, NoCheck, Place, SlotCheck,
-    StrayCode, UnrequestedAudit, WhyChanged,
+    Anyway, Category, CheckFailed, CheckReport, CodeChange, Mismatch, Namespace, Nature, NoCheck,
+    Place, Refusal, Refused, SlotCheck, StrayCode, UnrequestedAudit, WhyChanged,
 };
 
 use std::sync::Arc;
@@ -106,6 +107,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(got_redirected::GotRedirected),
         Box::new(text_patched::TextPatched),
         Box::new(module_unlinked::ModuleUnlinked),
+        Box::new(blinded::Blinded),
         Box::new(remote_write::RemoteWrite),
         Box::new(relro_reopened::RelroReopened),
         Box::new(foreign_caller::ForeignCaller),

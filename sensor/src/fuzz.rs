@@ -23,7 +23,7 @@ use crate::{decode, host, package, watch};
 /// Where the synthetic memory of [`link_map`] begins.
 const START: u64 = 0x1000;
 /// As [`crate::verify::Limits`] has them.
-const BOUNDS: Bounds = Bounds { modules: 4096, namespaces: 64 };
+const BOUNDS: Bounds = Bounds { modules: 4096, namespaces: 64, insist: false };
 /// Longest name, as in a real process.
 const MAX_NAME: usize = 4096;
 
@@ -77,7 +77,12 @@ pub fn link_map(data: &[u8]) -> usize {
     let Some((width, bytes)) = data.split_first() else { return 0 };
     let width = if width % 2 == 1 { Width::Four } else { Width::Eight };
     let memory = Synthetic { bytes, width };
-    let Ok(maps) = link_map::read_link_maps(&memory, START, BOUNDS) else { return 0 };
+    let insist = Bounds { insist: true, ..BOUNDS };
+    let Ok(maps) = link_map::read_link_maps(&memory, START, BOUNDS)
+        .or_else(|_| link_map::read_link_maps(&memory, START, insist))
+    else {
+        return 0;
+    };
     maps.namespaces.iter().map(Vec::len).sum()
 }
 

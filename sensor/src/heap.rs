@@ -1,5 +1,5 @@
 //! Tells the C library's allocator to give memory back: the agent's only `unsafe` but for the system
-//! calls in `watch/sys.rs` and `verify/text/owners/sys.rs`.
+//! calls in `watch/sys.rs`, `verify/maps/query.rs` and `verify/text/owners/sys.rs`.
 
 #[cfg(target_env = "gnu")]
 use std::ffi::c_int;

@@ -54,7 +54,7 @@ pub use observe::{
     Verdict, Written, seconds,
 };
 pub use opened::{Asked, Opening};
-pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat};
+pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat, Unseen};
 pub use patient::{Patient, PatientLocate};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;

@@ -5,26 +5,39 @@
 //! and links, tracefs, modules), at every process's descriptors when that differs and every thirty
 //! seconds. What lives for less than that is not seen. What lives in the kernel can hide from all of
 //! it.
+//!
+//! The sensor's own is what its loader has loaded, by the ids of its programs, and what this process
+//! holds of it: no name, no path and no executable makes anything its own. Another process that runs
+//! the same program is told like any other; that the code it has loaded is the sensor's code as well
+//! lowers the severity and explains nothing.
 
+mod account;
 mod fdinfo;
+mod fprobe;
+mod ftrace;
 mod holders;
 mod modules;
+mod mounted;
 mod objects;
 mod owner;
 mod protect;
 mod report;
 mod survey;
+mod text;
 mod tracefs;
 mod work;
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+pub(crate) use report::PROBE;
+
 pub use owner::Owner;
 pub use protect::{Class, Site};
-pub use survey::{Survey, Surveyor};
-pub use work::{Seen, Told, Watch};
+pub use survey::{OwnPrograms, Survey, Surveyor};
+pub use work::{Seen, Told, UNANSWERED, Watch};
 
 use crate::event::FileKey;
 use crate::loader::PerfSite;
@@ -32,6 +45,26 @@ use crate::probe::ProbeReport;
 
 /// Labels of [`Instrument::label`].
 pub const KINDS: [&str; 6] = ["bpf_program", "uprobe", "kprobe", "ftrace", "tracer", "module"];
+
+/// Names of [`Source`]s, as labels of metrics.
+pub const SOURCES: [&str; 16] = [
+    "BPF programs",
+    "BPF program targets",
+    "BPF links",
+    "BPF ids",
+    "uprobe_events",
+    "kprobe_events",
+    "dynamic_events",
+    "enabled_functions",
+    "current_tracer",
+    "instances",
+    "tracefs",
+    "kprobes",
+    "modules",
+    "own descriptors",
+    "descriptors",
+    "perf events",
+];
 
 /// Reads what a perf event of another process is, through a copy of its descriptor (`true`: of a
 /// BPF link to it). The error says why it cannot be told.
@@ -60,7 +93,9 @@ pub enum What {
     Kprobe {
         /// Function or address, as the kernel tells it.
         place: String,
-        /// By which interface: `tracefs`, `perf`, `bpf link`, `kernel`.
+        /// By which interface: `tracefs`, `fprobe`, `fprobe on return`, `perf`, `bpf link`; `kernel`
+        /// where only the kernel's list of all kprobes has it, `ftrace` where only that of hooked
+        /// functions does.
         by: &'static str,
     },
     /// A kernel function whose entry calls somebody.
@@ -91,6 +126,9 @@ pub struct Program {
     pub uid: Option<u32>,
     /// What it is attached to, as far as can be told: `raw_tracepoint sched_process_exec`, …
     pub places: Vec<String>,
+    /// Kernel functions whose entry calls it, where the kernel lists them; no part of its form, as the
+    /// list can be out of reach at times.
+    pub functions: Vec<String>,
 }
 
 /// See [`What::Uprobe`].
@@ -98,8 +136,8 @@ pub struct Program {
 pub struct Uprobe {
     /// The file as the kernel identifies it, where it was asked.
     pub file: Option<FileKey>,
-    /// Its path as it was given; hostile.
-    pub path: String,
+    /// Its path as it was given; hostile, and shown by [`Instrument::name`] only.
+    pub path: PathBuf,
     /// Where in it, bytes.
     pub offset: u64,
     /// It fires on the return.
@@ -171,7 +209,7 @@ impl Instrument {
         match &self.what {
             What::Program(program) if program.name.is_empty() => "(unnamed)".to_owned(),
             What::Program(program) => program.name.clone(),
-            What::Uprobe(uprobe) => format!("{}+{:#x}", uprobe.path, uprobe.offset),
+            What::Uprobe(uprobe) => format!("{}+{:#x}", uprobe.shown(), uprobe.offset),
             What::Kprobe { place, .. } => place.clone(),
             What::Ftrace { function, .. } => function.clone(),
             What::Tracer(name) => name.clone(),
@@ -190,7 +228,9 @@ impl Instrument {
                 places.dedup();
                 format!("BPF {} {} at [{}]", program.kind, self.name(), places.join(", "))
             }
-            What::Uprobe(uprobe) => format!("{} in {} by {}", self.kind(), uprobe.path, uprobe.by),
+            What::Uprobe(uprobe) => {
+                format!("{} in {} by {}", self.kind(), uprobe.shown(), uprobe.by)
+            }
             What::Kprobe { place, by } => format!("kprobe {place} by {by}"),
             What::Ftrace { function, .. } => format!("ftrace {function}"),
             What::Tracer(name) => format!("tracer {name}"),
@@ -199,10 +239,20 @@ impl Instrument {
     }
 }
 
+// === impl Uprobe ===
+
+impl Uprobe {
+    /// Its path as output has it: without control characters, a long one with a digest of all of it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        text::shown_path(&self.path)
+    }
+}
+
 /// What can be listed here, tried out once; without the kernel side, so without the places of perf
 /// events.
 #[must_use]
 pub fn try_out() -> ProbeReport {
     let ask = |_: BorrowedFd<'_>, _: bool| Err("the sensor does not run".to_owned());
-    report::report(&Surveyor::new(Box::new(ask)).survey().sources)
+    report::report(&Surveyor::new(Box::new(ask), OwnPrograms::default()).survey().sources)
 }

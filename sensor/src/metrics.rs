@@ -132,6 +132,12 @@ define! {
     watch_roots: IntGaugeVec = "halfsecond_watch_roots" ["state"];
     /// What instruments this host beside the sensor, by kind, at the latest survey.
     instruments_foreign: IntGaugeVec = "halfsecond_instruments_foreign" ["kind"];
+    /// 1 where a source of that list could not be read, or not wholly, at the latest survey: tracefs or
+    /// debugfs that is not mounted, a list that was cut, files and processes that do not answer.
+    instrument_sources_unread: IntGaugeVec = "halfsecond_instrument_sources_unread" ["source"];
+    /// When that survey ended, in seconds since 1970; 0 before the first. One follows after 30 seconds at
+    /// the latest, and a little later on a busy host.
+    instrument_surveyed: IntGauge = "halfsecond_instrument_survey_timestamp_seconds";
     /// Requests answered over HTTP, by status code.
     http_requests: IntCounterVec = "halfsecond_http_requests_total" ["code"];
     /// Times the page at /metrics could not be written.
@@ -237,6 +243,10 @@ impl Metrics {
         }
         for kind in crate::instrument::KINDS {
             self.instruments_foreign.with_label_values(&[kind]);
+        }
+        for source in crate::instrument::SOURCES.into_iter().chain([crate::instrument::UNANSWERED])
+        {
+            self.instrument_sources_unread.with_label_values(&[source]);
         }
         for severity in SEVERITIES {
             self.incidents.with_label_values(&[severity]);

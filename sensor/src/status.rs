@@ -3,15 +3,19 @@
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::{error, info, warn};
 
 use crate::http::Backend;
+use crate::instrument;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::probe::ProbeReport;
+
+/// A look at what instruments the host that is not over by then hangs: one follows every 30 seconds.
+const SURVEY_LATE: Duration = Duration::from_mins(5);
 
 /// Where the pages find incidents; reading may wait for the disk.
 pub trait IncidentSource: Send + Sync + 'static {
@@ -35,6 +39,8 @@ pub struct Status {
 struct State {
     phase: Phase,
     probes: Vec<ProbeReport>,
+    /// When what instruments the host was looked at last.
+    surveyed: Option<Instant>,
     /// The first station that ended while it should not, and why.
     failed: Option<String>,
 }
@@ -101,6 +107,11 @@ impl Status {
         }
     }
 
+    /// What instruments the host was looked at.
+    pub fn surveyed(&self) {
+        self.lock().surveyed = Some(Instant::now());
+    }
+
     fn show(&self, probe: &ProbeReport) {
         let mechanism = probe.mechanism.as_deref();
         let labels = [probe.probe.as_str(), mechanism.unwrap_or("none")];
@@ -146,7 +157,14 @@ impl Backend for Status {
     }
 
     fn probes(&self) -> Vec<ProbeReport> {
-        self.lock().probes.clone()
+        let state = self.lock();
+        let mut probes = state.probes.clone();
+        let age = state.surveyed.map(|surveyed| surveyed.elapsed());
+        if let Some(age) = age.filter(|age| *age > SURVEY_LATE) {
+            let surveys = probes.iter_mut().filter(|one| one.probe == instrument::PROBE);
+            surveys.for_each(|one| one.reason = Some(late(one.reason.take(), age)));
+        }
+        probes
     }
 
     fn incidents(&self, most: usize) -> Result<Vec<Value>, String> {
@@ -162,6 +180,15 @@ impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Status").field("phase", &self.lock().phase).finish_non_exhaustive()
     }
+}
+
+/// Why nothing new is told, before what was told last.
+fn late(reason: Option<String>, age: Duration) -> String {
+    let late = format!(
+        "the last look ended {} s ago: something that it reads does not answer",
+        age.as_secs()
+    );
+    reason.map_or(late.clone(), |reason| format!("{late}; {reason}"))
 }
 
 fn missing_required(probes: &[ProbeReport]) -> Option<String> {
@@ -188,6 +215,25 @@ mod tests {
     fn status() -> (Status, Metrics) {
         let metrics = Metrics::new().unwrap();
         (Status::new(Instant::now(), metrics.clone(), Notifier::default()), metrics)
+    }
+
+    #[test]
+    fn a_look_at_instruments_that_hangs_is_told_with_its_age() {
+        let (status, _) = status();
+        let survey = ProbeReport { probe: instrument::PROBE.to_owned(), ..probe(None, false) };
+        status.armed(vec![survey, probe(Some("tracepoint"), true)]);
+        status.surveyed();
+        let reasons = |status: &Status| -> Vec<_> {
+            status.probes().into_iter().map(|probe| probe.reason).collect()
+        };
+        assert_eq!(reasons(&status), [Some("refused".to_owned()), None]);
+        let Some(before) = Instant::now().checked_sub(SURVEY_LATE * 2) else {
+            return println!("left out: this machine runs for less than {SURVEY_LATE:?}");
+        };
+        status.lock().surveyed = Some(before);
+        let told = reasons(&status);
+        let [Some(late), None] = &told[..] else { panic!("{told:?}") };
+        assert!(late.contains("600 s ago") && late.ends_with("; refused"), "{late}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod emulated;
 mod error;
 mod explain;
 mod ifunc;
+mod insist;
 mod layout;
 pub(crate) mod link_map;
 mod live_scope;
@@ -51,7 +52,7 @@ use self::plan::Plans;
 use self::process::{Opened, Process};
 use self::rest::Threads;
 use self::text::TextChecker;
-use self::warm::Warm;
+use self::warm::{Areas, Warm};
 
 pub use self::elf::{Depth, ElfError};
 pub use self::error::VerifyError;
@@ -61,8 +62,9 @@ pub use self::report::{
     Audit, AuditRequest, Category, Gap, Linkage, ModuleRef, Namespace, Report, Skipped, SlotCounts,
     SlotKind, SlotMismatch, Target,
 };
-pub(crate) use self::text::shown;
+pub use self::rest::Standing;
 pub use self::text::{Explanation, Loose, OwnProbes, Patch, RestoredPage, Stray, StrayKind, Text};
+pub(crate) use self::text::{program_target, shown};
 
 /// How often a process is looked at again while its loader is at work.
 const SETTLE_TRIES: u32 = 3;
@@ -149,6 +151,12 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    fn bounds(&self) -> Bounds {
+        Bounds { modules: self.modules, namespaces: self.namespaces, insist: false }
+    }
+}
+
 // === impl Verifier ===
 
 impl Verifier {
@@ -177,19 +185,29 @@ impl Verifier {
 
     /// The same to another depth than [`Limits::depth`].
     pub fn check_to(&mut self, pid: u32, depth: Depth) -> Result<Report, VerifyError> {
-        let first = self.settled_report(pid, depth)?;
-        if first.is_clean() && first.settled {
+        let enough = |first: &Report| first.is_clean() && first.settled;
+        self.check_twice(pid, enough, |verifier| verifier.settled_report(pid, depth))
+    }
+
+    /// What two looks say together, unless the first is enough.
+    fn check_twice(
+        &mut self,
+        pid: u32,
+        enough: impl FnOnce(&Report) -> bool,
+        mut look: impl FnMut(&mut Self) -> Result<Report, VerifyError>,
+    ) -> Result<Report, VerifyError> {
+        let first = look(self)?;
+        if enough(&first) {
             return Ok(first);
         }
         let earlier = Threads::of(pid);
         thread::sleep(self.limits.recheck_after);
         let before = Threads::of(pid);
-        let second = self.settled_report(pid, depth);
+        let second = look(self);
         let mut both = first.confirmed_by(second)?;
         // Not even two looks tell a library that is being loaded or unloaded from a hidden one.
         if !both.text.strays.is_empty() && !earlier.moved_on(&before, &Threads::of(pid)) {
-            both.text.strays.clear();
-            both.settled = false;
+            both.text.doubtful = std::mem::take(&mut both.text.strays);
         }
         Ok(both)
     }
@@ -224,20 +242,37 @@ impl Verifier {
 
     fn look(&mut self, pid: u32, depth: Depth) -> Result<Report, VerifyError> {
         let opened = Opened::new(pid)?;
-        let key = self.warm.key(&opened, depth);
-        if let Some(report) = self.warm.look(&opened, &key) {
+        let asked = self.warm.ask(&opened, depth);
+        if let Ok(Some(report)) = asked {
             return Ok(report);
         }
-        let process = opened.parse(Some(self.warm.record()))?;
-        let report = self.look_at(&process, depth)?;
-        self.warm.remember(key, process, &report);
+        // What is remembered goes by what was looked at, which may have changed since it was asked for.
+        let text = opened.text()?;
+        let mut areas = Areas::read(&text);
+        let key = self.warm.key(&mut areas, &opened.auxv, depth);
+        if let (Err(_), Ok(key)) = (&asked, &key)
+            && let Some(report) = self.warm.look(&opened, key, &mut areas)
+        {
+            return Ok(report);
+        }
+        let process = opened.parse(&text, Some(self.warm.record()))?;
+        let budget = Budget::new(pid, self.limits.time);
+        let report = self.look_at(&process, depth, budget, false)?;
+        if let Ok(key) = key {
+            self.warm.remember(key, process, &report);
+        }
         Ok(report)
     }
 
-    fn look_at(&mut self, process: &Process, depth: Depth) -> Result<Report, VerifyError> {
+    fn look_at(
+        &mut self,
+        process: &Process,
+        depth: Depth,
+        budget: Budget,
+        insist: bool,
+    ) -> Result<Report, VerifyError> {
         self.files.depth = depth;
         let pid = process.pid;
-        let budget = Budget::new(pid, self.limits.time);
         let gone = || VerifyError::Gone { pid };
         let mut gaps = Vec::new();
         let program = loader::find(process, &mut self.files, &mut gaps)?;
@@ -246,8 +281,10 @@ impl Verifier {
             let report = Report::unchecked(process, program.linkage(), gaps);
             return if process.is_same() { Ok(Report { text, ..report }) } else { Err(gone()) };
         };
-        let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
+        let bounds = Bounds { insist, ..self.limits.bounds() };
         let maps = link_map::read_link_maps(process, linked.debug, bounds)?;
+        let sound = maps.flaws.is_empty();
+        gaps.extend(maps.flaws.iter().map(|detail| Gap::List { detail }));
         let loader = (&linked.loader, linked.base);
         let files = &mut self.files;
         let layout =
@@ -271,7 +308,7 @@ impl Verifier {
         let preloads = plan.scopes.preloads.iter();
         let preloads = preloads.filter_map(|at| layout.modules.get(*at)?.module_ref()).collect();
         let report = Report::checked(process, &layout, comparison, preloads, gaps);
-        Ok(Report { audit, text, ..report })
+        Ok(Report { audit, text, settled: report.settled && sound, ..report })
     }
 
     fn look_at_code(

@@ -1,6 +1,6 @@
 //! Programs that run while something else is done.
 
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,26 @@ impl Background {
 
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+
+    /// Ends its input, where that is a pipe of ours, and waits until it has ended for that.
+    pub(crate) fn end_input(mut self) -> Result<ExitStatus> {
+        drop(self.0.stdin.take());
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            if asked.elapsed() > PATIENCE {
+                bail!("it did not end {} s after its input", PATIENCE.as_secs());
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Waits until `ready`; returns how long that took.

@@ -8,6 +8,7 @@
 //! figure stands apart.
 
 mod arm;
+mod detect;
 mod idle;
 mod process;
 mod report;
@@ -54,9 +55,30 @@ pub(crate) struct Args {
     /// Leave out what checks of processes cost.
     #[arg(long)]
     without_verify: bool,
+    /// Trials of each way to hook a program, from the hook to its finding; 0 leaves it out.
+    #[arg(long, default_value_t = 100)]
+    detect: usize,
+    /// Only these parts.
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
     /// Fail when a figure misses its limit.
     #[arg(long)]
     check: bool,
+}
+
+/// What is measured, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The workloads under every arm.
+    Workloads,
+    /// Every arm with nothing to do.
+    Idle,
+    /// Each kernel program by itself.
+    Rungs,
+    /// Checks of processes.
+    Verify,
+    /// From a hook to its finding.
+    Detect,
 }
 
 /// Measures, prints the table, and keeps every sample in `target/bench/samples.csv`.
@@ -65,41 +87,54 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     ensure!(args.rounds >= 2, "an interval needs two rounds at least");
     setup::ensure(setup::Scope::Test, false)?;
     build::release()?;
-    let mut arms = arms(args)?;
+    let mut arms =
+        if args.has(Part::Workloads) || args.has(Part::Idle) { arms(args)? } else { Vec::new() };
     let has_auditd = arms.iter().any(|arm| arm.name() == arm::AUDITD);
     let _silence = (args.without_audit && !has_auditd).then(Silence::impose).transpose()?;
-    let mut workloads = workload::chosen(&args.workload)?;
-    let mut report = Report::new();
-    for round in 0..args.rounds {
-        eprint!("\rround {} of {} ", round + 1, args.rounds);
-        measure_round(round, &mut arms, &mut workloads, &mut report)?;
-    }
-    eprintln!();
-    fs::write(folder()?.join("samples.csv"), report.csv())?;
-    print!("{report}");
-    let idle = match args.idle {
-        0 => Vec::new(),
-        seconds => idle::measure(&mut arms, Duration::from_secs(seconds))?,
-    };
-    for line in &idle {
-        println!("{line}");
-    }
-    if !args.without_rungs && wants(args, arm::Kind::Halfsecond) {
+    let mut within = with_arms(args, &mut arms)?;
+    if args.has(Part::Rungs) && !args.without_rungs && wants(args, arm::Kind::Halfsecond) {
         for each in rungs::measure(&mut Halfsecond::new(&folder()?)?)? {
             println!("{each}");
         }
     }
-    let checks = if args.without_verify { Vec::new() } else { verify::measure()? };
-    for figure in &checks {
-        println!("{figure}");
+    if args.has(Part::Verify) && !args.without_verify {
+        for figure in verify::measure()? {
+            println!("{figure}");
+            within &= figure.within_limit();
+        }
     }
-    let within = report.within_limits()
-        && idle.iter().all(idle::Idle::within_limits)
-        && checks.iter().all(verify::Figure::within_limit);
+    if args.has(Part::Detect) && args.detect > 0 && wants(args, arm::Kind::Halfsecond) {
+        let rows = detect::measure(&folder()?, args.detect)?;
+        within &= rows.iter().all(detect::Row::within_limit);
+    }
     if args.check && !within {
         bail!("a figure misses its limit");
     }
     Ok(())
+}
+
+/// The parts that compare arms; whether all limits are kept.
+fn with_arms(args: &Args, arms: &mut [Box<dyn Arm>]) -> Result<bool> {
+    let mut within = true;
+    if args.has(Part::Workloads) {
+        let mut workloads = workload::chosen(&args.workload)?;
+        let mut report = Report::new();
+        for round in 0..args.rounds {
+            eprint!("\rround {} of {} ", round + 1, args.rounds);
+            measure_round(round, arms, &mut workloads, &mut report)?;
+        }
+        eprintln!();
+        fs::write(folder()?.join("samples.csv"), report.csv())?;
+        print!("{report}");
+        within &= report.within_limits();
+    }
+    if args.has(Part::Idle) && args.idle > 0 {
+        for line in idle::measure(arms, Duration::from_secs(args.idle))? {
+            println!("{line}");
+            within &= line.within_limits();
+        }
+    }
+    Ok(within)
 }
 
 /// `target/bench`, made if it is not there.
@@ -134,6 +169,14 @@ fn arms(args: &Args) -> Result<Vec<Box<dyn Arm>>> {
         }
     }
     Ok(arms)
+}
+
+// === impl Args ===
+
+impl Args {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 /// One run of everything, the arms in an order that moves with the round.

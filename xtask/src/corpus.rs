@@ -8,6 +8,7 @@ mod chamber;
 mod found;
 mod journal;
 mod report;
+mod resident;
 mod root;
 mod watch;
 mod workload;
@@ -54,6 +55,8 @@ pub(crate) struct Args {
     /// The agent to run, instead of one built now.
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
+    #[command(flatten)]
+    resident: resident::Stay,
 }
 
 /// Runs what has no result yet, and prints the table of all results.
@@ -61,6 +64,13 @@ pub(crate) struct Args {
 /// # Errors
 /// When a finding above info appeared after learning, a workload fails, or the corpus cannot run.
 pub(crate) fn corpus(args: &Args) -> Result<()> {
+    if let Some(minutes) = args.resident.resident {
+        ensure!(sh::is_root()?, "corpus needs root: sudo env \"PATH=$PATH\" cargo xtask corpus");
+        let folder = folder()?;
+        let _lock = lock(&folder)?;
+        let agent = agent(args.agent.as_deref())?;
+        return resident::run(&args.resident, minutes, &args.only, &folder, &agent);
+    }
     let workloads = workload::chosen(&args.only)?;
     if args.list {
         for Workload { name, runs, about, .. } in workloads {
@@ -90,7 +100,7 @@ pub(crate) fn corpus(args: &Args) -> Result<()> {
         let chamber = root::prepare(&folder, &workloads)?;
         run(&steps, &agent, &folder, &chamber, &mut journal)?;
     }
-    let found = found::read(&folder)?;
+    let found = found::read(&folder, &folder)?;
     let report = Report::new(&journal, &workloads, &found);
     print!("{report}");
     if !report.passed() {
@@ -170,7 +180,7 @@ fn run_under_one_sensor(
     chamber: &Chamber,
     journal: &mut Journal,
 ) -> Result<()> {
-    let watch = Watch::start(agent, folder, journal.plan().observations)?;
+    let watch = Watch::start(agent, folder, journal.plan().observations, "", None)?;
     for (number, step) in steps.iter().enumerate() {
         let Step { workload, round, phase } = step;
         eprint!("{} of {}: {phase} round {round}, {} … ", number + 1, steps.len(), workload.name);

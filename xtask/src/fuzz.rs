@@ -116,15 +116,27 @@ pub(crate) fn ensure_usable() -> Result<()> {
         .context("cargo-fuzz cannot be installed")
 }
 
-/// As many at once as there are processors: each has one thread.
-fn run(targets: &[(&'static str, u32)], seconds: u32) -> Result<Vec<Outcome>> {
+/// Builds every target.
+///
+/// # Errors
+/// When one does not build.
+pub(crate) fn prepare() -> Result<()> {
+    build(&TARGETS)
+}
+
+fn build(targets: &[(&'static str, u32)]) -> Result<()> {
     let mut build = sh::cargo(["fuzz", "build", "--sanitizer", "address", "--target", TRIPLE]);
     // The sanitizer is behind an unstable option of the compiler.
     build.arg("--target-dir").arg(folder()).env("RUSTC_BOOTSTRAP", "1");
     if let [(one, _)] = targets {
         build.arg(one);
     }
-    sh::run(&mut build)?;
+    sh::run(&mut build)
+}
+
+/// As many at once as there are processors: each has one thread.
+fn run(targets: &[(&'static str, u32)], seconds: u32) -> Result<Vec<Outcome>> {
+    build(targets)?;
     let mut outcomes = Vec::new();
     for group in targets.chunks(thread::available_parallelism().map_or(1, NonZeroUsize::get)) {
         let running: Result<Vec<_>> =

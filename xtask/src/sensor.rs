@@ -21,10 +21,51 @@ pub(crate) struct Sensor {
     armed_after: Duration,
 }
 
+/// How one is started.
+pub(crate) struct Start<'a> {
+    /// Its binary.
+    pub(crate) agent: &'a Path,
+    /// Its configuration, which has it listen at `listen`.
+    pub(crate) config: &'a Path,
+    /// The file that takes its log.
+    pub(crate) log: &'a Path,
+    pub(crate) listen: SocketAddr,
+    /// What takes the lines of its incidents.
+    pub(crate) lines: Stdio,
+    /// Filter of its log; its own default where there is none.
+    pub(crate) level: Option<&'a str>,
+}
+
 /// An address that nothing listened on a moment ago.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
+
+// === impl Start ===
+
+impl Start<'_> {
+    /// Starts it, and waits until it is armed.
+    pub(crate) fn run(self) -> Result<Sensor> {
+        let Self { agent, config, log, listen, lines, level } = self;
+        let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
+        // Replaced by the agent under the same pid; the kernel ends it when xtask is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(agent).args(["run", "--config"]).arg(config);
+        command.stdin(Stdio::null()).stdout(lines).stderr(file);
+        if let Some(level) = level {
+            command.env("HALFSECOND_LOG", level);
+        }
+        let mut running = Background::start(&mut command)?;
+        // With it goes our copy of where the lines go: who reads them shall see their end.
+        drop(command);
+        let armed_after = running
+            .wait_until(|| ask(listen, "/readyz").is_ok_and(|(ready, _)| ready))
+            .with_context(|| format!("its log is {}", log.display()))?;
+        Ok(Sensor { running, listen, armed_after })
+    }
+}
+
+// === impl Sensor ===
 
 impl Sensor {
     /// Starts `agent` with a configuration that has it listen at `listen`, and waits until it is
@@ -35,16 +76,7 @@ impl Sensor {
         log: &Path,
         listen: SocketAddr,
     ) -> Result<Self> {
-        let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
-        // Replaced by the agent under the same pid; the kernel ends it when xtask is killed.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM"]).arg(agent).args(["run", "--config"]).arg(config);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        let mut running = Background::start(&mut command)?;
-        let armed_after = running
-            .wait_until(|| ask(listen, "/readyz").is_ok_and(|(ready, _)| ready))
-            .with_context(|| format!("its log is {}", log.display()))?;
-        Ok(Self { running, listen, armed_after })
+        Start { agent, config, log, listen, lines: Stdio::null(), level: None }.run()
     }
 
     pub(crate) fn pid(&self) -> u32 {

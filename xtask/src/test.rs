@@ -2,13 +2,14 @@
 
 mod report;
 
+use std::env;
+use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::vm::On;
 use crate::{build, fuzz, repo, setup, sh, vm};
 use report::{Counts, Part, Report};
 
@@ -43,6 +44,12 @@ pub(crate) struct Args {
     /// Fewer repetitions, seconds of each fuzz target, and one virtual machine instead of five.
     #[arg(long)]
     quick: bool,
+    /// End within so many minutes: virtual machines that are not done by then are told as skipped.
+    #[arg(long, value_name = "MINUTES")]
+    within: Option<u64>,
+    /// Only build what the tiers run.
+    #[arg(long)]
+    no_run: bool,
     /// Trust that everything needed is installed.
     #[arg(long)]
     no_setup: bool,
@@ -57,21 +64,34 @@ enum Tier {
     Vm,
 }
 
+/// Builds what later tiers run, while one runs that mostly waits, with what that leaves of the
+/// processors.
+#[derive(Default)]
+struct Later(Option<Child>);
+
 /// Runs the tiers asked for, all five when none is, and prints one table at the end.
 pub(crate) fn test(args: &Args) -> Result<ExitCode> {
+    let until = args.within.map(|minutes| Instant::now() + Duration::from_mins(minutes));
     if !args.no_setup {
         setup::ensure(setup::Scope::Test, false)?;
     }
+    let tiers = tiers(args);
+    if args.no_run {
+        tiers.into_iter().try_for_each(|tier| prepare(tier, args))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut report = Report::default();
-    for tier in tiers(args) {
+    let mut later = Later::default();
+    for &tier in &tiers {
         println!("\n\x1b[1m== {}\x1b[0m", tier.name());
         let started = Instant::now();
         let parts = match tier {
             Tier::Unit => unit(args),
             Tier::Kernel => privileged(args, "kernel"),
-            Tier::EndToEnd => privileged(args, "e2e"),
+            Tier::EndToEnd => later.begin(args, &tiers).and_then(|()| privileged(args, "e2e")),
+            // Cargo waits by itself for what is still being built.
             Tier::Fuzz => fuzzed(args),
-            Tier::Vm => vm(args),
+            Tier::Vm => later.end().and_then(|()| vm(args, until)),
         };
         // What keeps one tier from running at all must not keep the others from running.
         report.extend(parts.unwrap_or_else(|error| {
@@ -95,6 +115,15 @@ impl Tier {
             Self::Vm => "vm",
         }
     }
+
+    /// Its flag, if it has builds of its own that take minutes.
+    fn slow_to_build(self) -> Option<&'static str> {
+        match self {
+            Self::Fuzz => Some("--fuzz"),
+            Self::Vm => Some("--vm"),
+            Self::Unit | Self::Kernel | Self::EndToEnd => None,
+        }
+    }
 }
 
 fn tiers(args: &Args) -> Vec<Tier> {
@@ -116,9 +145,14 @@ fn tiers(args: &Args) -> Vec<Tier> {
 
 /// Everything that runs anywhere, without privilege.
 fn unit(args: &Args) -> Result<Vec<Part>> {
+    unit_commands()?.iter_mut().map(|(name, cargo)| counted(name, quick(args, cargo))).collect()
+}
+
+fn unit_commands() -> Result<Vec<(&'static str, Command)>> {
     let mut modules =
-        sh::cargo(["test", "--workspace", "--exclude", "sensor-ebpf", "--lib", "--bins"]);
-    let mut parts = vec![counted("unit: modules", modules.arg("--no-fail-fast"))?];
+        sh::cargo(["test", "--workspace", "--exclude", "sensor-ebpf", "--no-fail-fast"]);
+    modules.args(["--lib", "--bins"]);
+    let mut commands = vec![("unit: modules", modules)];
     let names = repo::sensor_tests()?;
     let names: Vec<_> = names.iter().filter(|name| !OWN_TIER.contains(&name.as_str())).collect();
     if !names.is_empty() {
@@ -126,9 +160,88 @@ fn unit(args: &Args) -> Result<Vec<Part>> {
         for name in names {
             integration.args(["--test", name]);
         }
-        parts.push(counted("unit: integration", quick(args, &mut integration))?);
+        commands.push(("unit: integration", integration));
     }
-    Ok(parts)
+    Ok(commands)
+}
+
+/// Builds what a tier runs.
+fn prepare(tier: Tier, args: &Args) -> Result<()> {
+    match tier {
+        Tier::Unit => {
+            unit_commands()?.iter_mut().try_for_each(|(_, cargo)| sh::run(cargo.arg("--no-run")))
+        }
+        Tier::Kernel => build_test("kernel", false).map(drop),
+        Tier::EndToEnd => build_test("e2e", true).map(drop),
+        Tier::Fuzz => match fuzz::ensure_usable() {
+            Ok(()) => fuzz::prepare(),
+            // As the tier itself does.
+            Err(why) => {
+                println!("skipped: {why:#}");
+                Ok(())
+            }
+        },
+        Tier::Vm => {
+            let kernels = kernels(args);
+            vm::prepare(&kernels, |target| guest_payload(target, kernels.len()))
+        }
+    }
+}
+
+// === impl Later ===
+
+impl Later {
+    /// Begins, unless nothing is to be built.
+    fn begin(&mut self, args: &Args, tiers: &[Tier]) -> Result<()> {
+        // Two builds of one profile would wait for each other.
+        prepare(Tier::EndToEnd, args)?;
+        self.0 = builder(args, tiers).transpose()?;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some(mut builder) = self.0.take() else { return Ok(()) };
+        if builder.try_wait()?.is_none() {
+            println!("waiting for the builds that began meanwhile: {}", later_builds().display());
+        }
+        let status = builder.wait()?;
+        if !status.success() {
+            // It goes wrong again, and fails, where it is needed.
+            println!("these builds failed, {status}: {}", later_builds().display());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        if let Some(builder) = &mut self.0 {
+            let _ = builder.kill();
+            let _ = builder.wait();
+        }
+    }
+}
+
+fn later_builds() -> PathBuf {
+    repo::target().join("later-builds.log")
+}
+
+/// None where nothing is to be built, or nothing gives up the processors.
+fn builder(args: &Args, tiers: &[Tier]) -> Option<Result<Child>> {
+    let later: Vec<&str> = tiers.iter().filter_map(|tier| tier.slow_to_build()).collect();
+    let chrt = sh::which("chrt").filter(|_| !later.is_empty())?;
+    let start = || {
+        let mut command = Command::new(chrt);
+        command.args(["--idle", "0"]).arg(env::current_exe()?);
+        command.args(["test", "--no-setup", "--no-run"]).args(later);
+        command.args(args.vm.iter().flatten()).args(args.quick.then_some("--quick"));
+        let log = later_builds();
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        Ok(sh::announced(&mut command).spawn()?)
+    };
+    Some(start())
 }
 
 /// One integration test of the agent as root, its tests one after the other: they share what is
@@ -171,7 +284,8 @@ struct GuestTest {
     only: &'static str,
     /// It sees the whole machine: its tests run one after the other.
     alone: bool,
-    on: On,
+    /// Only where one kernel is named, which has the time.
+    one_kernel: bool,
 }
 
 /// Of the end-to-end tests, the table of the loader's ways in.
@@ -183,21 +297,22 @@ const NOT_IN_GUESTS: [(&str, &str); 1] = [(
      answer; what the kernel tells of it is in kernel::opened",
 )];
 
-/// The last two read files and /proc in ways that no kernel series changed. Emulated, the loader's
-/// cases take minutes, and each of those below them another one to five, so that not every kernel runs
-/// them: all of CI has an hour. `watch` starts many sensors beside busy processes: on 7.x the emulator
-/// (QEMU 7.2) once ran the breakpoint of a patch of the kernel's own code after the patch was complete,
-/// which is the end of a guest.
+/// The last two read files and /proc in ways that no kernel series changed. Emulated, each of those
+/// beside the kernel's and the loader's takes one minute to five, so that the matrix leaves them out: all
+/// of CI has an hour. `watch` starts many sensors beside busy processes: on 7.x the emulator (QEMU 7.2)
+/// once ran the breakpoint of a patch of the kernel's own code after the patch was complete, which is
+/// the end of a guest.
 const GUEST_TESTS: [GuestTest; 5] = [
-    GuestTest { name: "kernel", only: "", alone: true, on: On::Every },
-    GuestTest { name: "e2e", only: LOADER, alone: true, on: On::First },
-    GuestTest { name: "watch", only: "", alone: false, on: On::Alone },
-    GuestTest { name: "cli", only: "libs::", alone: false, on: On::Alone },
-    GuestTest { name: "verify", only: "", alone: false, on: On::Alone },
+    GuestTest { name: "kernel", only: "", alone: true, one_kernel: false },
+    GuestTest { name: "e2e", only: LOADER, alone: true, one_kernel: false },
+    GuestTest { name: "watch", only: "", alone: false, one_kernel: true },
+    GuestTest { name: "cli", only: "libs::", alone: false, one_kernel: true },
+    GuestTest { name: "verify", only: "", alone: false, one_kernel: true },
 ];
-/// Unit tests that run there too: they read files as a kernel shows them.
+/// Unit tests that run there too, since they read files as a kernel shows them; building them takes
+/// minutes.
 const GUEST_UNITS: GuestTest =
-    GuestTest { name: "units", only: "package::", alone: false, on: On::First };
+    GuestTest { name: "units", only: "package::", alone: false, one_kernel: true };
 /// Others wait for most of their time: as many at once as help on two processors.
 const GUEST_THREADS: &str = "--test-threads=4";
 /// What is optimised a little, as unoptimised code is slow beyond patience there: the agent itself,
@@ -205,26 +320,36 @@ const GUEST_THREADS: &str = "--test-threads=4";
 const GUEST_OPTIMISED: [&str; 6] = ["sensor", "md-5", "object", "redb", "sha1", "sha2"];
 
 /// The tests that see something of the kernel in each guest.
-fn vm(args: &Args) -> Result<Vec<Part>> {
-    let mut names = args.vm.clone().unwrap_or_default();
-    if names.is_empty() {
-        let all = if args.quick { &vm::DEFAULT_KERNELS[1..2] } else { &vm::DEFAULT_KERNELS[..] };
-        names = all.iter().map(|name| (*name).to_owned()).collect();
-    }
+fn vm(args: &Args, until: Option<Instant>) -> Result<Vec<Part>> {
     for (test, reason) in NOT_IN_GUESTS {
         println!("not in guests: {test}: {reason}");
     }
-    let outcomes = vm::run(&names, vm::TIME_LIMIT, guest_payload)?;
+    let limits = vm::Limits::of(vm::TIME_LIMIT).until(until);
+    let kernels = kernels(args);
+    let outcomes = vm::run(&kernels, limits, |target| guest_payload(target, kernels.len()))?;
     Ok(outcomes.into_iter().map(Part::from).collect())
 }
 
-/// Everything of the above that the tree has, built for `target`, with the agent and what the tests
+/// Those that were named, or all that are meant.
+fn kernels(args: &Args) -> Vec<String> {
+    let named = args.vm.clone().unwrap_or_default();
+    if !named.is_empty() {
+        return named;
+    }
+    let all = if args.quick { &vm::DEFAULT_KERNELS[1..2] } else { &vm::DEFAULT_KERNELS[..] };
+    all.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// What so many kernels run of the above and the tree has, built for `target`, with the agent and what the tests
 /// compile where they look for it.
-fn guest_payload(target: &str) -> Result<vm::Payload> {
+fn guest_payload(target: &str, kernels: usize) -> Result<vm::Payload> {
     let have = repo::sensor_tests()?;
     let tests = GUEST_TESTS.iter().filter(|test| have.iter().any(|name| name == test.name));
-    let mut cargo = sh::cargo(["test", "--package", "sensor", "--no-run", "--lib"]);
-    cargo.args(["--target", target]);
+    let is_meant = |test: &GuestTest| kernels == 1 || !test.one_kernel;
+    let tests = tests.filter(|test| is_meant(test));
+    let has_units = is_meant(&GUEST_UNITS);
+    let mut cargo = sh::cargo(["test", "--package", "sensor", "--no-run"]);
+    cargo.args(["--target", target]).args(has_units.then_some("--lib"));
     for package in GUEST_OPTIMISED {
         cargo.args(["--config", &format!("profile.dev.package.{package}.opt-level=1")]);
     }
@@ -242,12 +367,14 @@ fn guest_payload(target: &str) -> Result<vm::Payload> {
         let mut args = if test.alone { vm::alone() } else { together() };
         args.extend((!test.only.is_empty()).then(|| test.only.to_owned()));
         let (name, binary) = (test.name.to_owned(), find(kind, target)?);
-        anyhow::Ok(vm::Program { name, binary, args, on: test.on })
+        anyhow::Ok(vm::Program { name, binary, args })
     };
     for test in tests {
         payload.programs.push(program(test, "test", test.name)?);
     }
-    payload.programs.push(program(&GUEST_UNITS, "lib", "sensor")?);
+    if has_units {
+        payload.programs.push(program(&GUEST_UNITS, "lib", "sensor")?);
+    }
     payload.placed = repo::fixtures()?;
     let agent = find("bin", "halfsecond")?;
     // Cargo's temporary directory for tests: target/TARGET/tmp beside target/TARGET/debug.

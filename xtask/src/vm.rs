@@ -8,19 +8,22 @@ mod console;
 mod cpio;
 mod guest;
 mod kernel;
+mod matrix;
 mod qemu;
 mod strip;
 
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{build, repo, sh};
 use archive::Archive;
 use kernel::{Arch, Spec};
-pub(crate) use qemu::{Outcome, TIME_LIMIT};
+use matrix::Guest;
+pub(crate) use matrix::Limits;
+pub(crate) use qemu::{Outcome, TIME_LIMIT, Verdict};
 
 /// The matrix: every long-term series from the oldest we promise, the newest, and one arm64.
 pub(crate) const DEFAULT_KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "newest", "arm64"];
@@ -34,16 +37,6 @@ pub(crate) struct Program {
     pub(crate) binary: PathBuf,
     /// For libtest.
     pub(crate) args: Vec<String>,
-    pub(crate) on: On,
-}
-
-/// Which of the kernels, in the order they were named, run a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum On {
-    Every,
-    First,
-    /// Only where no other kernel is named.
-    Alone,
 }
 
 /// What a guest is to run.
@@ -54,16 +47,6 @@ pub(crate) struct Payload {
     pub(crate) placed: Vec<PathBuf>,
     /// Folders likewise, which are empty there.
     pub(crate) folders: Vec<PathBuf>,
-}
-
-// === impl On ===
-
-impl On {
-    /// What a kernel is meant by at this place among so many that are named.
-    fn at(number: usize, count: usize) -> Vec<Self> {
-        let all = [(Self::Every, true), (Self::First, number == 0), (Self::Alone, count == 1)];
-        all.into_iter().filter_map(|(on, meant)| meant.then_some(on)).collect()
-    }
 }
 
 #[derive(clap::Subcommand)]
@@ -96,22 +79,38 @@ pub(crate) fn dispatch(verb: Verb) -> Result<()> {
     }
 }
 
-/// Boots each kernel in turn with the programs that `build` makes for its architecture.
-///
-/// One at a time: a second guest on a small host only makes both miss their time limit.
+/// Boots each kernel with the programs that `build` makes for its architecture, as many at once as
+/// there are processors.
 ///
 /// # Errors
 /// When a kernel is unknown, or a kernel or the guest's files cannot be had. What goes wrong in a
 /// guest is in its outcome.
 pub(crate) fn run(
     names: &[String],
-    limit: Duration,
+    limits: Limits,
     build: impl Fn(&'static str) -> Result<Payload>,
 ) -> Result<Vec<Outcome>> {
+    // Building what they run takes longer than that.
+    if limits.hardly_any(Instant::now()) {
+        return names.iter().map(|name| Ok(Outcome::not_run(&name.parse()?))).collect();
+    }
+    matrix::run(guests(names, build)?, limits)
+}
+
+/// Everything that [`run`] does before it boots the first.
+///
+/// # Errors
+/// As there.
+pub(crate) fn prepare(
+    names: &[String],
+    build: impl Fn(&'static str) -> Result<Payload>,
+) -> Result<()> {
+    guests(names, build).map(drop)
+}
+
+fn guests(names: &[String], build: impl Fn(&'static str) -> Result<Payload>) -> Result<Vec<Guest>> {
     let specs = names.iter().map(|name| name.parse()).collect::<Result<Vec<Spec>>>()?;
     let mut archive = Archive::open()?;
-    let mut images = BTreeMap::new();
-    let mut outcomes = Vec::new();
     let mut kernels = Vec::new();
     for spec in specs {
         let kernel = kernel::provide(&spec, &mut archive)?;
@@ -119,28 +118,22 @@ pub(crate) fn run(
     }
     let modules: Vec<PathBuf> =
         kernels.iter().flat_map(|(_, kernel)| kernel.modules.iter().cloned()).collect();
-    let count = kernels.len();
-    for (number, (spec, kernel)) in kernels.into_iter().enumerate() {
-        let (image, programs) = match images.entry(spec.arch) {
+    let mut images = BTreeMap::new();
+    let mut guests = Vec::new();
+    for (spec, kernel) in kernels {
+        let image: &mut PathBuf = match images.entry(spec.arch) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let payload = build(spec.arch.rust_target())?;
-                let programs: Vec<(String, On)> =
-                    payload.programs.iter().map(|one| (one.name.clone(), one.on)).collect();
                 let image = initramfs(spec.arch, &mut archive, payload, &modules)
                     .with_context(|| format!("cannot make the {} guest", spec.arch.debian()))?;
-                entry.insert((image, programs))
+                entry.insert(image)
             }
         };
-        let meant = On::at(number, count);
-        let left_out = programs.iter().filter(|(_, on)| !meant.contains(on));
-        let left_out: Vec<String> = left_out.map(|(name, _)| name.clone()).collect();
-        println!("\n-- {spec}: Linux {} ({})", kernel.version, spec.arch.debian());
-        let outcome = qemu::boot(&spec, &kernel, image, &left_out, limit)?;
-        println!("-- {outcome}");
-        outcomes.push(outcome);
+        let image = image.clone();
+        guests.push(Guest { spec, kernel, image });
     }
-    Ok(outcomes)
+    Ok(guests)
 }
 
 fn fetch(names: &[String], refresh: bool) -> Result<()> {
@@ -159,14 +152,9 @@ fn fetch(names: &[String], refresh: bool) -> Result<()> {
 
 fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
     let names = or_all(names);
-    let outcomes = run(&names, Duration::from_secs(limit), |_| {
+    let outcomes = run(&names, Limits::of(Duration::from_secs(limit)), |_| {
         let program = |path: &PathBuf| {
-            Ok(Program {
-                name: file_name(path)?,
-                binary: path.clone(),
-                args: alone(),
-                on: On::Every,
-            })
+            Ok(Program { name: file_name(path)?, binary: path.clone(), args: alone() })
         };
         let programs = programs.iter().map(program).collect::<Result<_>>()?;
         Ok(Payload { programs, ..Payload::default() })
@@ -175,7 +163,7 @@ fn boot(names: &[String], programs: &[PathBuf], limit: u64) -> Result<()> {
     for outcome in &outcomes {
         println!("{outcome}");
     }
-    if outcomes.iter().any(|outcome| outcome.verdict.is_err()) {
+    if outcomes.iter().any(|outcome| matches!(outcome.verdict, Verdict::Failed(_))) {
         bail!("not every guest passed; consoles are in {}", qemu::logs().display());
     }
     Ok(())
@@ -196,8 +184,7 @@ fn initramfs(
     };
     let init = own(&["build"], "bin", "vm-init")?;
     let rig = own(&["test", "--no-run"], "test", "guest")?;
-    let mut tests =
-        vec![Program { name: "guest".to_owned(), binary: rig, args: alone(), on: On::Every }];
+    let mut tests = vec![Program { name: "guest".to_owned(), binary: rig, args: alone() }];
     tests.extend(payload.programs);
     let folder = guest::provide(arch, archive)?;
     let path = repo::target().join(format!("vm/initramfs-{}.cpio", arch.debian()));
@@ -231,16 +218,4 @@ fn or_all(names: &[String]) -> Vec<String> {
 fn file_name(path: &std::path::Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     Ok(name.with_context(|| format!("{} has no usable file name", path.display()))?.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_kernel_runs_more_and_one_named_alone_everything() {
-        assert_eq!(On::at(0, 5), [On::Every, On::First]);
-        assert_eq!(On::at(4, 5), [On::Every]);
-        assert_eq!(On::at(0, 1), [On::Every, On::First, On::Alone]);
-    }
 }

@@ -1,7 +1,7 @@
 //! What is learned, from whom, and when it is believed.
 //!
 //! A program nobody guards teaches at once. A guarded process teaches once its slots were found
-//! clean (or it ended unchecked); a process of an sshd connection only if the login succeeds as
+//! clean (or it ended unchecked, but never if it refused to be checked); a process of an sshd connection only if the login succeeds as
 //! well: what strangers make sshd do, and what a redirected sshd does, teaches nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,8 @@ use crate::host::{
 const UNITS_MAX: usize = 4096;
 /// Lessons waiting in one of them.
 const LESSONS_MAX: usize = 256;
+/// Processes of one of them that are remembered to have refused; one is enough.
+const REFUSED_MAX: usize = 64;
 
 /// Holds lessons until they may be believed.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ struct State {
     login: Option<Method>,
     counted: bool,
     check: Check,
+    /// Processes that refused to be checked, and were not checked since.
+    refused: BTreeSet<ProcessId>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +96,10 @@ enum What {
     Opening {
         library: String,
         asker: ModuleId,
+    },
+    /// A library opened for somebody who was not seen, or could not be learned.
+    Unasked {
+        library: String,
     },
     Helper(String),
     /// Something that instruments the host.
@@ -170,7 +178,10 @@ impl Learner {
             }
             Body::Opened(opening) => match judge::opening(seen, opening, world) {
                 Judged::Learning => asker(opening).map(own).unwrap_or_default(),
-                Judged::Known | Judged::Unexpected | Judged::Undecided => Vec::new(),
+                judged if judge::askers_are_open(opening, judged, world) => {
+                    own(What::Unasked { library: opening.module.path.clone() })
+                }
+                _ => Vec::new(),
             },
             // A start that mostly slept says little about CPU.
             Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
@@ -220,6 +231,16 @@ impl Learner {
         self.settle(unit, over, seen.time, baselines, directives);
     }
 
+    /// A guarded process has refused to be checked, to the last try.
+    pub(super) fn refused(&mut self, seen: &Observation) {
+        if let Some(unit) = unit(seen).filter(|_| seen.process.program.guarded()) {
+            let refused = &mut self.state(unit).refused;
+            if refused.len() < REFUSED_MAX {
+                refused.insert(seen.process.id);
+            }
+        }
+    }
+
     fn settle(
         &mut self,
         unit: Unit,
@@ -230,7 +251,8 @@ impl Learner {
     ) {
         let Some(state) = self.units.get_mut(&unit) else { return };
         let welcome = state.login.is_some() || matches!(unit, Unit::Process(_));
-        let clean = state.check == Check::Clean || (over && state.check == Check::Pending);
+        let unchecked = over && state.check == Check::Pending;
+        let clean = state.refused.is_empty() && (state.check == Check::Clean || unchecked);
         let (believed, refused) = match (welcome && clean, over || state.check == Check::Dirty) {
             (true, _) => (std::mem::take(&mut state.lessons), Vec::new()),
             (false, true) => (Vec::new(), std::mem::take(&mut state.lessons)),
@@ -276,6 +298,7 @@ impl Learner {
             | What::Link { .. }
             | What::Constructors(_)
             | What::Auth { .. }
+            | What::Unasked { .. }
             | What::Caller { known: true, .. } => count,
             _ => Changed::Learned,
         };
@@ -289,6 +312,7 @@ impl Learner {
             What::Variable(name) => baseline.add_variable(&name),
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
             What::Opening { library, asker } => baseline.add_opening(&library, &asker),
+            What::Unasked { library } => baseline.add_unasked(&library),
             What::Helper(path) => baseline.add_helper(&path),
             What::Instrument { form, learning } => baseline.add_instrument(&form, learning),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
@@ -321,8 +345,11 @@ impl State {
     fn note(&mut self, seen: &Observation) {
         match &seen.body {
             Body::Checked(report) if dirty(report) => self.check = Check::Dirty,
-            Body::Checked(report) if report.settled && self.check == Check::Pending => {
-                self.check = Check::Clean;
+            Body::Checked(report) if report.settled && report.doubtful.is_empty() => {
+                self.refused.remove(&seen.process.id);
+                if self.check == Check::Pending {
+                    self.check = Check::Clean;
+                }
             }
             Body::Verdict(verdict) if verdict.accepted => {
                 self.login = Some(verdict.method);

@@ -31,10 +31,18 @@ impl Rechecks {
             return false;
         }
         let due = now_ns.saturating_add(self.settle_ns.saturating_mul(1 << tries));
-        // One is enough for a process, whoever asked.
+        // One is enough for a process, whoever asked: the latest observation, at the time of the one
+        // that has come furthest, so that nobody puts the last off by being asked about again and
+        // again.
         let id = seen.process.id;
+        let waiting = self.waiting.iter().find(|((_, waiting), _)| *waiting == id);
+        let waiting = waiting.map(|((due, _), (_, tries))| (*due, *tries));
+        let (due, tries) = match waiting {
+            Some((due, done)) if done > tries => (due, done),
+            _ => (due, tries + 1),
+        };
         self.waiting.retain(|(_, waiting), _| *waiting != id);
-        self.waiting.insert((due, id), (seen.clone(), tries + 1));
+        self.waiting.insert((due, id), (seen.clone(), tries));
         true
     }
 

@@ -10,6 +10,7 @@ mod normal;
 mod openings;
 mod origins;
 mod places;
+mod refusals;
 mod writers;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::detect::{Category, CheckReport, Mismatch, Namespace, Place, UnrequestedAudit};
+use crate::detect::{
+    Anyway, Category, CheckFailed, CheckReport, Mismatch, Namespace, Place, Refusal,
+    UnrequestedAudit,
+};
 use crate::event::Event;
 use crate::finding::{Family, Severity};
 use crate::host::testing::{
@@ -27,9 +31,19 @@ use crate::host::testing::{
 use crate::host::{CheckReason, ModuleId, Pipeline, ProcessId};
 use crate::incident::{Incident, Reason};
 
-/// Processes to report of, what to report, whether they are still in motion, who is audited, and
-/// what else is reported of every process.
-type Answers = (Vec<u32>, Vec<Mismatch>, bool, Option<u32>, CheckReport);
+/// Processes to report of, what to report, whether they are still in motion, who is audited,
+/// what else is reported of every process, how the processes refuse, why they cannot be read, and how
+/// they were asked anyway.
+type Answers = (
+    Vec<u32>,
+    Vec<Mismatch>,
+    bool,
+    Option<u32>,
+    CheckReport,
+    Option<Refusal>,
+    Option<String>,
+    Vec<Anyway>,
+);
 
 /// Answers a check with mismatches where the process has the hooking library.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +56,12 @@ impl SlotCheck for Slots {
         _reason: CheckReason,
     ) -> Result<CheckReport, CheckFailed> {
         let state = self.0.lock().unwrap();
+        if let Some(refusal) = state.5.clone().filter(|_| state.0.contains(&process.tgid)) {
+            return Err(CheckFailed::Refused(refusal));
+        }
+        if let Some(why) = state.6.clone().filter(|_| state.0.contains(&process.tgid)) {
+            return Err(CheckFailed::Unread(why));
+        }
         let mismatches = if state.0.contains(&process.tgid) { state.1.clone() } else { Vec::new() };
         let settled = !state.2;
         let module = ModuleId { path: EVIL.to_owned(), build: "ab".to_owned() };
@@ -49,6 +69,18 @@ impl SlotCheck for Slots {
         let audit = (state.3 == Some(process.tgid))
             .then_some(UnrequestedAudit { count: 1, callback: Some(callback) });
         Ok(CheckReport { slots_checked: 472, settled, mismatches, audit, ..state.4.clone() })
+    }
+
+    fn check_anyway(
+        &mut self,
+        process: ProcessId,
+        asked: Anyway,
+    ) -> Result<CheckReport, CheckFailed> {
+        self.0.lock().unwrap().7.push(asked);
+        let refusal = self.0.lock().unwrap().5.take();
+        let report = self.check(process, CheckReason::Patrol);
+        self.0.lock().unwrap().5 = refusal;
+        Ok(CheckReport { settled: false, ..report? })
     }
 }
 
@@ -136,6 +168,7 @@ impl Bench {
             slot: 0x0013_4218,
             kind: "JUMP_SLOT".to_owned(),
             category: Category::Redirected,
+            sealed: false,
             symbol: Some("RSA_public_decrypt".to_owned()),
             version: Some("OPENSSL_3.0.0".to_owned()),
             expected: place(CRYPTO, 0x0027_7490),

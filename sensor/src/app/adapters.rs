@@ -4,9 +4,9 @@ use rustix::fs::{major, minor};
 
 use crate::detect::Place;
 use crate::event::{FileKey, Stack};
-use crate::host::{Asked, Locate, Located, ModuleId};
+use crate::host::{Asked, Locate, Located, ModuleId, Unseen};
 use crate::symbol::{AddressSpace, Symbolized, Symbolizer};
-use crate::verify::{ModuleRef, Target};
+use crate::verify::{ModuleRef, Target, VerifyError};
 
 /// Finds addresses through the maps of live processes.
 #[derive(Debug, Default)]
@@ -20,8 +20,12 @@ impl Locate for Places {
         addresses.iter().map(|address| located(self.0.resolve_in(&space, *address))).collect()
     }
 
-    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
-        let asker = self.0.asker(tgid, stack).ok().flatten()?;
+    fn asker(&mut self, tgid: u32, stack: &Stack, code: &[u64]) -> Result<Asked, Unseen> {
+        let asker = self.0.asker(tgid, stack, code).map_err(|error| match error {
+            VerifyError::Gone { .. } | VerifyError::NoMemory { .. } => Unseen::Gone,
+            _ => Unseen::Unread,
+        })?;
+        let asker = asker.ok_or(Unseen::Unread)?;
         let (unwound, through_libc) = (asker.unwound, asker.through_libc);
         let gone = Located {
             module: ModuleId { path: asker.place.memory.clone(), build: "inode:none".to_owned() },
@@ -29,11 +33,13 @@ impl Locate for Places {
             symbol: None,
         };
         let place = located(asker.place).unwrap_or(gone);
-        Some(Asked { place, unwound, through_libc })
+        Ok(Asked { place, unwound, through_libc })
     }
 
-    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
-        located(self.0.behind(tgid, stack).ok().flatten()?)
+    fn callers(&mut self, tgid: u32, stack: &Stack) -> Vec<Located> {
+        let callers = self.0.callers(tgid, stack).unwrap_or_default();
+        // What nothing is mapped at any more ends them.
+        callers.into_iter().map_while(located).collect()
     }
 }
 

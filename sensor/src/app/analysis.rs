@@ -1,8 +1,8 @@
 //! The analysis on a thread of its own: takes observations, gives incidents to the outputs and
 //! requests to the kernel side, keeps both stores.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,14 +23,18 @@ use crate::trouble::{Troubles, Turn, chain};
 use crate::verify::OwnProbes;
 
 use super::incidents::{Kept, open_store};
+use super::queue::{self, Idle, Receiver, Sender};
 use super::slots::Slots;
 
 /// Label of the channel's metric.
 const QUEUE: &str = "analysis";
+/// Observations held back at most: beyond that the analysis begins while more are made.
+const HELD_MAX: usize = 256;
 /// What is kept in files of the state directory.
 const INCIDENTS: &str = "incidents";
 const BASELINES: &str = "baselines";
 
+#[derive(Debug)]
 enum Work {
     Seen(Box<Observation>),
     /// Records or observations before this one are missing.
@@ -40,8 +44,10 @@ enum Work {
 /// The way into the analysis: never waits.
 #[derive(Debug)]
 pub(super) struct Intake {
-    work: SyncSender<Work>,
+    work: Sender<Work>,
     metrics: Metrics,
+    /// Not handed over yet.
+    held: Vec<Work>,
     /// Something could not be handed over and the analysis has not been told yet.
     owed_loss: bool,
 }
@@ -76,36 +82,57 @@ struct Worker {
 impl Intake {
     /// Another way in, for what comes from beside the line.
     pub(super) fn another(&self) -> Self {
-        Self { work: self.work.clone(), metrics: self.metrics.clone(), owed_loss: false }
+        let (work, metrics) = (self.work.clone(), self.metrics.clone());
+        Self { work, metrics, held: Vec::new(), owed_loss: false }
     }
 
     /// Hands an observation on, or counts it as dropped.
     pub(super) fn offer(&mut self, seen: Observation) {
+        self.hold(seen);
+        self.hand_over();
+    }
+
+    /// The same, but with those that follow, until [`Intake::hand_over`].
+    pub(super) fn hold(&mut self, seen: Observation) {
         self.settle_debt();
-        self.send(Work::Seen(Box::new(seen)));
+        self.held.push(Work::Seen(Box::new(seen)));
+        if self.held.len() >= HELD_MAX {
+            self.hand_over();
+        }
     }
 
     /// Tells the analysis that something is missing.
     pub(super) fn loss(&mut self) {
+        self.hand_over();
         self.owed_loss = true;
         self.settle_debt();
     }
 
-    fn settle_debt(&mut self) {
-        if self.owed_loss && self.work.try_send(Work::Loss).is_ok() {
-            self.owed_loss = false;
+    /// Hands on what is held; what there is no room for is counted as dropped.
+    pub(super) fn hand_over(&mut self) {
+        // Also where nothing came since.
+        self.settle_debt();
+        self.work.offer(&mut self.held);
+        if self.held.is_empty() {
+            return;
         }
+        let lost = self.held.drain(..).filter(|work| matches!(work, Work::Seen(_))).count();
+        let lost = u64::try_from(lost).unwrap_or(u64::MAX);
+        self.metrics.queue_dropped.with_label_values(&[QUEUE]).inc_by(lost);
+        self.owed_loss = true;
     }
 
-    fn send(&mut self, work: Work) {
-        match self.work.try_send(work) {
-            Ok(()) => {}
-            // A thread that has ended is told of by its own failure.
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.metrics.queue_dropped.with_label_values(&[QUEUE]).inc();
-                self.owed_loss = true;
-            }
+    /// What was lost is told before what comes next.
+    fn settle_debt(&mut self) {
+        if std::mem::take(&mut self.owed_loss) {
+            self.held.push(Work::Loss);
         }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.hand_over();
     }
 }
 
@@ -114,8 +141,9 @@ impl Intake {
 impl AnalysisThread {
     /// Starts it. It ends, with everything written, when the intake is dropped.
     pub(super) fn start(self) -> Result<(Intake, JoinHandle<()>), Failure> {
-        let (work, todo) = sync_channel(self.config.limits.queue);
-        let intake = Intake { work, metrics: self.metrics.clone(), owed_loss: false };
+        let (work, todo) = queue::bounded(self.config.limits.queue);
+        let metrics = self.metrics.clone();
+        let intake = Intake { work, metrics, held: Vec::new(), owed_loss: false };
         let Self { config, host, store, metrics, outputs, requests, status, own_probes } = self;
         let slots = Slots::new(metrics.clone(), own_probes, &config.patrol);
         let analysis = Analysis::new(&config, host, store, Box::new(slots));
@@ -149,25 +177,21 @@ impl Worker {
         let mut ticked = Clock::ktime_ns();
         loop {
             let wait = self.until_due(ticked.saturating_add(flush_ns));
-            match todo.recv_timeout(wait) {
-                Ok(Work::Seen(seen)) => {
-                    self.observe(&seen);
-                    let updates = self.analysis.on_observation(*seen);
-                    self.publish(&updates);
-                }
-                Ok(Work::Loss) => self.analysis.on_loss(),
-                Err(RecvTimeoutError::Timeout) => {
+            let batch = match todo.take(wait) {
+                Ok(batch) => batch,
+                Err(Idle::Timeout) => {
                     let updates = self.analysis.tick(Clock::ktime_ns());
                     self.publish(&updates);
+                    VecDeque::new()
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(Idle::Ended) => break,
+            };
+            for work in batch {
+                self.work(work);
+                self.house(&mut ticked, flush_ns);
             }
             self.request();
-            let now = Clock::ktime_ns();
-            if now.saturating_sub(ticked) >= flush_ns {
-                ticked = now;
-                self.keep_house(now);
-            }
+            self.house(&mut ticked, flush_ns);
         }
         let updates = self.analysis.finish();
         self.publish(&updates);
@@ -179,6 +203,27 @@ impl Worker {
             info!("the analysis has ended; everything is written");
         } else {
             warn!(unwritten = unwritten.join(", "), "the analysis has ended; not all is written");
+        }
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Seen(seen) => {
+                self.observe(&seen);
+                let updates = self.analysis.on_observation(*seen);
+                self.publish(&updates);
+                self.request();
+            }
+            Work::Loss => self.analysis.on_loss(),
+        }
+    }
+
+    /// Keeps house if it is time to.
+    fn house(&mut self, ticked: &mut u64, every_ns: u64) {
+        let now = Clock::ktime_ns();
+        if now.saturating_sub(*ticked) >= every_ns {
+            *ticked = now;
+            self.keep_house(now);
         }
     }
 

@@ -47,7 +47,7 @@ fn change(patch: &Patch) -> CodeChange {
     }
 }
 
-fn stray(found: &Stray) -> StrayCode {
+pub(super) fn stray(found: &Stray) -> StrayCode {
     StrayCode {
         module: found.module.as_ref().map(module_id),
         problem: found.kind.clause(),

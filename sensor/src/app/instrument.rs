@@ -3,11 +3,12 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use tracing::warn;
 
 use super::analysis::Intake;
 use crate::config::Config;
-use crate::instrument::{Told, Watch};
+use crate::instrument::{OwnPrograms, Told, Watch};
 use crate::loader::PerfEvents;
 use crate::metrics::Metrics;
 use crate::status::Status;
@@ -28,7 +29,7 @@ impl Drop for Instruments {
 /// Starts it; nothing else depends on it.
 pub(super) fn start(
     config: &Config,
-    perf_events: Result<PerfEvents, String>,
+    (perf_events, own): (Result<PerfEvents, String>, OwnPrograms),
     intake: &Intake,
     status: &Arc<Status>,
     metrics: &Metrics,
@@ -48,13 +49,21 @@ pub(super) fn start(
         }
         Told::Report(report) => status.tell(report),
         Told::Count(counts) => {
+            status.surveyed();
+            metrics.instrument_surveyed.set(Timestamp::now().as_second());
             for (kind, count) in counts {
                 let count = i64::try_from(count).unwrap_or(i64::MAX);
                 metrics.instruments_foreign.with_label_values(&[kind]).set(count);
             }
         }
+        Told::Unread(sources) => {
+            for (source, unread) in sources {
+                let unread = i64::from(unread);
+                metrics.instrument_sources_unread.with_label_values(&[source]).set(unread);
+            }
+        }
     });
-    let started = Watch::start(&config.guarded, ask, tell);
+    let started = Watch::start(&config.guarded, ask, own, tell);
     let started =
         started.inspect_err(|error| warn!(%error, "what instruments this host is not watched"));
     started.ok().map(|watch| Instruments { _watch: watch, intake })

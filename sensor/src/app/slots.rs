@@ -1,20 +1,24 @@
 //! The verifier as the detectors ask for it: how much of which process is worth how much time.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use tracing::debug;
 
 use super::adapters::{module_id, place};
 use super::allowance::Allowance;
 use super::code;
 use crate::config::Patrol;
 use crate::detect::{
-    Category, CheckFailed, CheckReport, Mismatch, Namespace, SlotCheck, UnrequestedAudit,
+    Anyway, Category, CheckFailed, CheckReport, Mismatch, Namespace, Nature, Refusal, SlotCheck,
+    UnrequestedAudit,
 };
 use crate::host::{CheckReason, Clock, Outside, ProcessId, Procfs};
 use crate::metrics::Metrics;
 use crate::verify::{
-    self, Audit, Depth, Limits, OwnProbes, Report, SlotMismatch, Verifier, VerifyError,
+    self, Audit, Depth, Limits, Linkage, OwnProbes, Report, SlotMismatch, Standing, Verifier,
+    VerifyError,
 };
 
 /// Checks live processes.
@@ -59,42 +63,41 @@ impl Slots {
     }
 
     /// One check by whichever verifier the reason is worth.
-    fn look(&mut self, tgid: u32, reason: CheckReason) -> Result<Report, CheckFailed> {
-        let now = Instant::now();
-        let mut allowance = match reason {
+    fn look(
+        &mut self,
+        tgid: u32,
+        reason: CheckReason,
+    ) -> Result<Result<Report, VerifyError>, CheckFailed> {
+        let allowance = match reason {
             CheckReason::Daemon => Some(&mut self.daemons),
             CheckReason::Other | CheckReason::Memfd => Some(&mut self.others),
             _ => None,
         };
-        if allowance.as_mut().is_some_and(|allowance| !allowance.has_time(now)) {
-            self.metrics.verify_checks.with_label_values(&["put_off"]).inc();
-            return Err(CheckFailed::PutOff);
-        }
-        let (begun, before) = (Instant::now(), cpu_time());
         let verifier =
             if reason == CheckReason::Other { &mut self.imports } else { &mut self.verifier };
-        let result = verifier.check(tgid);
-        if let Some(allowance) = allowance {
-            allowance.spend(cpu_time().saturating_sub(before));
-        }
-        self.count(begun.elapsed(), &result);
-        result.map_err(|error| match error {
-            VerifyError::Gone { .. } => CheckFailed::Gone,
-            VerifyError::NotSettled { .. } => CheckFailed::NotSettled,
-            other => CheckFailed::Other(other.to_string()),
-        })
+        let (took, result) =
+            paid(allowance, || verifier.check(tgid)).ok_or_else(|| self.put_off(tgid, reason))?;
+        self.count(took, tgid, &reason, &result);
+        Ok(result)
     }
 
-    fn count(&self, took: Duration, result: &Result<Report, VerifyError>) {
-        let metrics = &self.metrics;
+    fn put_off(&self, tgid: u32, reason: CheckReason) -> CheckFailed {
+        self.metrics.verify_checks.with_label_values(&["put_off"]).inc();
+        debug!(pid = tgid, ?reason, outcome = "put_off", "checked");
+        CheckFailed::PutOff
+    }
+
+    fn count(
+        &self,
+        took: Duration,
+        tgid: u32,
+        reason: &dyn Debug,
+        result: &Result<Report, VerifyError>,
+    ) {
+        let (metrics, outcome) = (&self.metrics, outcome(result));
         metrics.verify_duration.observe(took.as_secs_f64());
-        let outcome = match result {
-            Err(VerifyError::Gone { .. }) => "gone",
-            Err(_) => "failed",
-            Ok(report) if !report.settled => "unsettled",
-            Ok(report) if report.is_clean() => "clean",
-            Ok(_) => "mismatch",
-        };
+        let refused = result.as_ref().err().map(tracing::field::display);
+        debug!(pid = tgid, ?reason, outcome, took_us = took.as_micros(), refused, "checked");
         metrics.verify_checks.with_label_values(&[outcome]).inc();
         if let Ok(report) = result {
             let bad = u64::try_from(report.mismatches.len()).unwrap_or(u64::MAX);
@@ -113,25 +116,112 @@ impl SlotCheck for Slots {
     ) -> Result<CheckReport, CheckFailed> {
         same_process(process)?;
         let report = self.look(process.tgid, reason)?;
-        // The id may have been given to another process before its memory was read.
-        if report.start_ticks != process.start_ticks {
-            return Err(CheckFailed::Gone);
-        }
-        let namespaces = namespaces(&report);
-        let (changes, restored, strays) = code::told(&report);
-        Ok(CheckReport {
-            taken_ktime_ns: Some(Clock::ktime_ns()),
-            slots_checked: report.slots_checked,
-            settled: report.settled,
-            mismatches: report.mismatches.into_iter().map(mismatch).collect(),
-            gaps: report.gaps.iter().map(ToString::to_string).collect(),
-            namespaces,
-            audit: report.audit.filter(|audit| audit.requested.is_none()).map(unrequested),
-            changes,
-            restored,
-            strays,
-        })
+        told(process, report.map_err(|error| failed(process, &error))?)
     }
+
+    fn check_anyway(
+        &mut self,
+        process: ProcessId,
+        asked: Anyway,
+    ) -> Result<CheckReport, CheckFailed> {
+        same_process(process)?;
+        let allowance = match (asked.guarded, asked.reason) {
+            (true, _) => None,
+            (false, CheckReason::Daemon) => Some(&mut self.daemons),
+            // Anybody can have a process written to.
+            (false, _) => Some(&mut self.others),
+        };
+        let (tgid, verifier) = (process.tgid, &mut self.verifier);
+        let look = || {
+            if asked.costly { verifier.insist_on_code(tgid) } else { verifier.insist(tgid) }
+        };
+        let (took, result) =
+            paid(allowance, look).ok_or_else(|| self.put_off(tgid, asked.reason))?;
+        self.count(took, tgid, &format_args!("Insisted"), &result);
+        told(process, result.map_err(|error| failed(process, &error))?)
+    }
+}
+
+fn told(process: ProcessId, report: Report) -> Result<CheckReport, CheckFailed> {
+    // The id may have been given to another process before its memory was read.
+    if report.start_ticks != process.start_ticks {
+        return Err(CheckFailed::Gone);
+    }
+    let namespaces = namespaces(&report);
+    let (changes, restored, strays) = code::told(&report);
+    let doubtful = report.text.doubtful.iter().map(code::stray).collect();
+    Ok(CheckReport {
+        taken_ktime_ns: Some(Clock::ktime_ns()),
+        slots_checked: report.slots_checked,
+        settled: report.settled,
+        linked: matches!(report.linkage, Linkage::Glibc | Linkage::Musl),
+        mismatches: report.mismatches.into_iter().map(mismatch).collect(),
+        gaps: report.gaps.iter().map(ToString::to_string).collect(),
+        namespaces,
+        audit: report.audit.filter(|audit| audit.requested.is_none()).map(unrequested),
+        changes,
+        restored,
+        strays,
+        doubtful,
+        refused: None,
+    })
+}
+
+/// What ends says that it is gone, and so does what only looks like it: an address space that is
+/// changed under each look, a first thread that has ended while others run.
+fn failed(process: ProcessId, error: &VerifyError) -> CheckFailed {
+    let gone = matches!(error, VerifyError::Gone { .. } | VerifyError::NoMemory { .. });
+    if !gone && !error.is_refusal() {
+        return CheckFailed::Unread(error.reason());
+    }
+    let Some(standing) = Standing::of(process.tgid) else { return CheckFailed::Gone };
+    let still = standing.is_still();
+    if gone && (still || same_process(process).is_err()) {
+        return CheckFailed::Gone;
+    }
+    let nature = match error {
+        _ if error.is_passing() => Nature::Passing,
+        _ if gone => Nature::Odd,
+        VerifyError::Malformed { .. } => Nature::Odd,
+        VerifyError::TooSlow { .. } => Nature::Costly,
+        _ => Nature::Lasting,
+    };
+    CheckFailed::Refused(Refusal {
+        why: error.reason(),
+        nature,
+        still,
+        forked: standing.forked,
+        held: standing.to_string(),
+    })
+}
+
+/// Label of how a check ended.
+fn outcome(result: &Result<Report, VerifyError>) -> &'static str {
+    match result {
+        Err(VerifyError::Gone { .. }) => "gone",
+        Err(error) if error.is_refusal() => "refused",
+        Err(_) => "failed",
+        Ok(report) if !report.settled || !report.text.doubtful.is_empty() => "unsettled",
+        Ok(report) if report.is_clean() => "clean",
+        Ok(_) => "mismatch",
+    }
+}
+
+/// What a look says, and how long it took; nothing where its allowance is used up.
+fn paid<T>(
+    mut allowance: Option<&mut Allowance>,
+    look: impl FnOnce() -> T,
+) -> Option<(Duration, T)> {
+    let begun = Instant::now();
+    if allowance.as_mut().is_some_and(|allowance| !allowance.has_time(begun)) {
+        return None;
+    }
+    let before = cpu_time();
+    let outcome = look();
+    if let Some(allowance) = allowance {
+        allowance.spend(cpu_time().saturating_sub(before));
+    }
+    Some((begun.elapsed(), outcome))
 }
 
 /// Of this thread.
@@ -174,9 +264,13 @@ fn mismatch(found: SlotMismatch) -> Mismatch {
             verify::Category::IfuncRedirected => Category::IfuncRedirected,
             verify::Category::FileChanged => Category::FileChanged,
         },
+        sealed: found.sealed,
         symbol: found.symbol,
         version: found.version,
         expected: place(found.expected),
         actual: place(found.actual),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,9 @@ pub struct Openings {
     pub starts: u64,
     /// Modules that asked, by path of the library.
     pub askers: BTreeMap<String, BTreeSet<ModuleId>>,
+    /// Libraries that were opened, and for whom could not be learned, with `starts` as it was then.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unasked: BTreeMap<String, u64>,
 }
 
 /// Key of the first stretch of a start, which is not one module's alone.
@@ -190,8 +193,18 @@ impl Baseline {
             return;
         }
         let known = askers.entry(library.to_owned()).or_default();
+        // One that could not be read so far gives way to what is read at its path.
+        known.retain(|known| asker.is_unread() || !known.is_unread() || known.path != asker.path);
         if known.len() < ASKERS_MAX {
             known.insert(asker.clone());
+        }
+    }
+
+    /// Notes that a library was opened and nobody knows for whom.
+    pub fn add_unasked(&mut self, library: &str) {
+        let Openings { starts, unasked, .. } = &mut self.openings;
+        if unasked.len() < LIBRARIES_MAX || unasked.contains_key(library) {
+            unasked.insert(library.to_owned(), *starts);
         }
     }
 
@@ -251,6 +264,13 @@ impl Openings {
     #[must_use]
     pub fn settled(&self, observations: u32) -> bool {
         self.starts >= observations.into()
+    }
+
+    /// Enough of them since somebody asked for this library and was not seen.
+    #[must_use]
+    pub fn settled_for(&self, library: &str, observations: u32) -> bool {
+        let then = self.unasked.get(library).copied().unwrap_or(0);
+        self.starts >= then.saturating_add(observations.into())
     }
 
     /// This module, in this very build, asks for the library.

@@ -53,14 +53,23 @@ pub fn scan(global: &Global, args: &ScanArgs, out: &mut impl Write) -> Result<Ex
     let mut found = Vec::new();
     let mut refused = None;
     let mut written = Ok(());
-    verify::scan(&mut verifier, pids, |pid, outcome| {
+    for pid in pids {
+        let outcome = verifier.check(pid);
         left = left.saturating_sub(1);
         progress.left(left);
-        let findings = tally.add(pid, &outcome);
-        if let Err(error) = outcome
-            && one_by_one
-        {
-            refused.get_or_insert(error);
+        let mut findings = tally.add(pid, &outcome);
+        if let Err(error) = outcome {
+            // Its code at least can be compared without its help.
+            if error.is_refusal() {
+                let report = match error {
+                    VerifyError::TooSlow { .. } => verifier.insist_on_code(pid),
+                    _ => verifier.insist(pid),
+                };
+                findings.extend(report.iter().flat_map(|report| tally.add_anyway(report)));
+            }
+            if one_by_one {
+                refused.get_or_insert(error);
+            }
         }
         for findings in &findings {
             if global.json && written.is_ok() {
@@ -68,12 +77,16 @@ pub fn scan(global: &Global, args: &ScanArgs, out: &mut impl Write) -> Result<Ex
             }
         }
         found.extend(findings);
-    });
-    progress.clear();
-    if let Some(error) = refused {
-        return Err(not_checked(error));
     }
+    progress.clear();
     let exit = tally.exit();
+    if let Some(error) = refused {
+        if !error.is_refusal() {
+            return Err(not_checked(error));
+        }
+        let exit = ended(finish(global, out, &found, &tally, written), exit)?;
+        return if exit == Exit::Findings { Ok(exit) } else { Err(not_checked(error)) };
+    }
     if exit == Exit::Unsupported {
         let text = format!("no process could be read: {}; run as root", tally.why_denied());
         return ended(finish(global, out, &found, &tally, written), exit)

@@ -1,5 +1,7 @@
 //! The slot check as the detectors see it: a trait, so that replays and tests can answer.
 
+use jiff::Timestamp;
+
 use crate::host::{CheckReason, ModuleId, ProcessId};
 
 /// Compares every import slot of a process with what its loader should have written.
@@ -10,6 +12,25 @@ pub trait SlotCheck {
         process: ProcessId,
         reason: CheckReason,
     ) -> Result<CheckReport, CheckFailed>;
+
+    /// Compares what can be compared of a process that has refused: its code always, its slots as
+    /// far as its loader's list goes. The report is not settled.
+    fn check_anyway(
+        &mut self,
+        process: ProcessId,
+        asked: Anyway,
+    ) -> Result<CheckReport, CheckFailed>;
+}
+
+/// Who has refused, and what a look at it is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anyway {
+    /// Why it was checked.
+    pub reason: CheckReason,
+    /// It counts whatever it costs.
+    pub guarded: bool,
+    /// Its loader's list takes too long to follow.
+    pub costly: bool,
 }
 
 /// What a check found.
@@ -21,6 +42,8 @@ pub struct CheckReport {
     pub slots_checked: u64,
     /// False while the process was still linking or changed between two reads: check again.
     pub settled: bool,
+    /// Its loader is one that is known, and its list of modules was followed.
+    pub linked: bool,
     /// Slots that lead elsewhere.
     pub mismatches: Vec<Mismatch>,
     /// What was not covered, one sentence each.
@@ -36,6 +59,58 @@ pub struct CheckReport {
     pub restored: Vec<Place>,
     /// Modules and mappings that contradict each other, and executable memory of no module.
     pub strays: Vec<StrayCode>,
+    /// The same, where a thread that is loading or unloading a library may account for it.
+    pub doubtful: Vec<StrayCode>,
+    /// The process has refused for too long; made by the analysis.
+    pub refused: Option<Refused>,
+}
+
+/// Why a process could not be checked, where the process itself is why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// A clause about it: `its loader says that it is at work`.
+    pub why: String,
+    /// What kind of reason that is.
+    pub nature: Nature,
+    /// None of its threads can run before somebody else does something.
+    pub still: bool,
+    /// It was forked and has executed no program since.
+    pub forked: bool,
+    /// What holds its threads, in words; empty where nothing does.
+    pub held: String,
+}
+
+/// Kinds of reasons.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nature {
+    /// What a loader at work looks like, which is over in a moment.
+    Passing,
+    /// What an ordinary program is at most for a moment, if it executes another under the look.
+    Odd,
+    /// What it has or is, a moment later as well.
+    #[default]
+    Lasting,
+    /// One look at it takes longer than a look may.
+    Costly,
+}
+
+/// Refusals in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The latest.
+    pub refusal: Refusal,
+    /// How many.
+    pub times: u64,
+    /// Of how many processes of the program.
+    pub processes: u64,
+    /// When the first was.
+    pub since: Timestamp,
+    /// From the first to the latest, seconds.
+    pub seconds: u64,
+    /// Its code at least was compared at the latest.
+    pub compared: bool,
+    /// None that was checked before can be read any more, so it is not this process's doing.
+    pub everybody: bool,
 }
 
 /// Modules that the loader keeps apart from the program's own.
@@ -118,6 +193,8 @@ pub struct Mismatch {
     pub kind: String,
     /// What kind of deviation.
     pub category: Category,
+    /// The loader had made it read-only: none that is at work can have left it so.
+    pub sealed: bool,
     /// Symbol it stands for.
     pub symbol: Option<String>,
     /// Version of the reference.
@@ -163,20 +240,36 @@ pub enum CheckFailed {
     /// It ended, or its id was given to another.
     #[error("the process is gone")]
     Gone,
-    /// Its loader is at work: ask again.
-    #[error("the process is still linking")]
-    NotSettled,
+    /// The process itself is why.
+    #[error("{}", .0.why)]
+    Refused(Refusal),
     /// There was no time left for checks that nothing calls for.
     #[error("put off to a later round")]
     PutOff,
-    /// Anything else, such as a missing capability.
+    /// The kernel or a file refused: a clause about the process.
     #[error("{0}")]
-    Other(String),
+    Unread(String),
 }
 
 /// Checks nothing: for replays.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoCheck;
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// A loader at work looks like that.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        self.nature == Nature::Passing
+    }
+
+    /// It may be over in a moment: ask again soon.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.nature, Nature::Passing | Nature::Odd)
+    }
+}
 
 // === impl CheckReport ===
 
@@ -186,7 +279,26 @@ impl CheckReport {
     #[must_use]
     pub fn inconclusive(&self) -> bool {
         let mut firm = self.mismatches.iter().filter(|mismatch| mismatch.actual.leads_somewhere());
-        firm.next().is_none() && (!self.settled || !self.mismatches.is_empty())
+        let unclear = !self.mismatches.is_empty() || !self.doubtful.is_empty();
+        firm.next().is_none() && (!self.settled || unclear)
+    }
+
+    /// Of one that was made while the loader's list said that it was being changed, what no such
+    /// change accounts for: code, and slots that the loader is through with and whose definition is
+    /// in the list.
+    pub(crate) fn firm(self) -> Self {
+        let firm = |mismatch: &Mismatch| {
+            let known = mismatch.expected.module.is_some();
+            mismatch.sealed && known && mismatch.category != Category::FileChanged
+        };
+        Self {
+            mismatches: self.mismatches.into_iter().filter(firm).collect(),
+            audit: None,
+            namespaces: Vec::new(),
+            strays: self.strays.into_iter().filter(|stray| stray.usual).collect(),
+            doubtful: Vec::new(),
+            ..self
+        }
     }
 }
 
@@ -230,6 +342,14 @@ impl SlotCheck for NoCheck {
         &mut self,
         _process: ProcessId,
         _reason: CheckReason,
+    ) -> Result<CheckReport, CheckFailed> {
+        Err(CheckFailed::Gone)
+    }
+
+    fn check_anyway(
+        &mut self,
+        _process: ProcessId,
+        _asked: Anyway,
     ) -> Result<CheckReport, CheckFailed> {
         Err(CheckFailed::Gone)
     }

@@ -1,7 +1,7 @@
 //! `foreign_caller`: a guarded function is called from a module outside its callers' baseline.
 //!
 //! Where the function's own library calls it, whoever called into that library counts, as far as its
-//! frames can be unwound.
+//! frames can be unwound. The finding tells the whole stack, as far.
 //!
 //! Blind to a wrapper that jumps to the function: the return address then looks right, and only
 //! the slot (`got_redirected`) tells.
@@ -45,8 +45,9 @@ impl Detector for ForeignCaller {
             caller_module: caller.module.path.clone(),
             caller: describe(caller),
             known: names,
+            stack: call.frames.iter().map(describe).collect(),
         }];
-        if let Some(inner) = call.caller.as_ref().filter(|_| call.behind.is_some()) {
+        if let Some(inner) = call.caller.as_ref().filter(|_| call.behind().is_some()) {
             let text = format!("The call came through {}", describe(inner));
             evidence.push(Evidence::Note { text });
         }

@@ -50,8 +50,6 @@ fn judge(site: &Site, owner: Option<&Owner>, is_usual: bool) -> (Severity, f64) 
     let is_vouched = owner.is_some_and(Owner::is_vouched);
     match (site.class, is_tool, is_vouched) {
         _ if is_usual => (Severity::Info, 0.2),
-        // What this sensor does itself.
-        _ if owner.is_some_and(|owner| owner.is_twin) => (Severity::Info, 0.1),
         (Class::Guarded, false, false) => (Severity::High, 0.8),
         // A tool reads passwords as well as anything else does, on somebody's behalf.
         (Class::Guarded, ..) => (Severity::Medium, 0.5),
@@ -92,7 +90,9 @@ mod tests {
         assert_eq!(severity(Class::Base, Some(&tool)), Severity::Low);
         assert_eq!(severity(Class::Base, None), Severity::Medium);
         assert_eq!(judge(&site(Class::Guarded), None, true).0, Severity::Info);
-        let twin = Owner { is_twin: true, is_tool: true, ..Owner::default() };
-        assert_eq!(severity(Class::Guarded, Some(&twin)), Severity::Info);
+        // Another process with this sensor's code reads what this sensor reads, for somebody else.
+        let twin = Owner { is_twin: true, ..Owner::default() };
+        assert_eq!(severity(Class::Guarded, Some(&twin)), Severity::Medium);
+        assert_eq!(severity(Class::Base, Some(&twin)), Severity::Low);
     }
 }

@@ -77,6 +77,7 @@ mod tests {
             slot: 0x4000,
             kind: "JUMP_SLOT".to_owned(),
             category: Category::Redirected,
+            sealed: false,
             symbol: Some(function.to_owned()),
             version: None,
             expected: place("/usr/lib/libc.so.6"),

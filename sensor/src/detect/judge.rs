@@ -65,7 +65,7 @@ pub(crate) fn caller(
     let inside = |callers: &crate::baseline::Callers| {
         call.library.as_ref().is_some_and(|library| callers.modules.contains(library))
     };
-    if call.behind.is_some() && known.is_some_and(inside) {
+    if call.behind().is_some() && known.is_some_and(inside) {
         return Judged::Learning;
     }
     // The program itself, and the library that defines the function, need no baseline.
@@ -75,8 +75,11 @@ pub(crate) fn caller(
     if !settled(seen, world) || new_method(seen, world) {
         return Judged::Learning;
     }
-    // A function never called while learning: a library that was there may be its first caller.
-    if known.is_none() && world.own.has_library(module) {
+    // A function never called while learning: a library that was there may be its first caller. One
+    // that is read for the first time now may be the caller that is known.
+    let unread = |known: &ModuleId| known.is_unread() && known.path == module.path;
+    let is_open = known.is_none_or(|callers| callers.modules.iter().any(unread));
+    if is_open && may_belong(seen, module, world) {
         return Judged::Learning;
     }
     Judged::Unexpected
@@ -90,7 +93,9 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
     }
     let module = asked.place.module.before_deletion();
     let library = &opening.module;
-    let has_library = world.own.has_library(library);
+    // The file that is known may not have been read before.
+    let has_library =
+        world.own.has_library(library) || world.own.was_unread(library, &opening.file);
     let openings = &world.own.openings;
     // Which of its functions libc is asked first that need a library depends on the day.
     let known = openings.knows(&library.path, &module)
@@ -108,7 +113,22 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
     if !settled(seen, world) || !watched || new_method(seen, world) {
         return Judged::Learning;
     }
+    // A machine under load tells of a library that it was opened, and not who asked: that somebody is
+    // seen at it for the first time says nothing then.
+    let unread = |known: &ModuleId| known.is_unread() && known.path == module.path;
+    let asker_open = openings.askers(&library.path).any(unread)
+        || !openings.settled_for(&library.path, world.learning.observations);
+    if asker_open && has_library && may_belong(seen, &module, world) {
+        return Judged::Learning;
+    }
     Judged::Unexpected
+}
+
+/// Of an opening that teaches no asker: it is too early to say that those who are known are all.
+pub(crate) fn askers_are_open(opening: &Opening, judged: Judged, world: &World<'_>) -> bool {
+    let observations = world.learning.observations;
+    let unseen = opening.asked.is_none() || judged == Judged::Undecided;
+    unseen && !world.own.openings.settled_for(&opening.module.path, observations)
 }
 
 /// Code that nobody can look at on a disk: anonymous memory, a memfd, a file that was deleted; but
@@ -125,6 +145,13 @@ pub(crate) fn homeless(seen: &Observation, asked: &Asked, world: &World<'_>) -> 
 /// The program itself or a library of its baseline.
 pub(crate) fn belongs(seen: &Observation, module: &ModuleId, world: &World<'_>) -> bool {
     seen.process.program.module.same_file(module) || world.own.has_library(module)
+}
+
+/// The same, or a library of it that could not be read was at this path: whether this is that file is
+/// judged as a library.
+fn may_belong(seen: &Observation, module: &ModuleId, world: &World<'_>) -> bool {
+    seen.process.program.module.may_be(module)
+        || world.own.libraries.iter().any(|(known, _)| known.may_be(module))
 }
 
 /// What calls could not be read, and is in a place from which calls are known, or may become so.

@@ -67,11 +67,10 @@ pub(super) fn is_known(found: &Seen, world: &World<'_>) -> bool {
     world.own.instruments.contains(&found.key())
 }
 
-/// A tool's or agent's package, or a sensor like this one.
+/// A tool's or agent's package. Another process that runs this sensor's program explains nothing: its
+/// settings, and what drives it, are not this sensor's.
 pub(super) fn explanation(owner: Option<&Owner>) -> Option<String> {
-    let owner = owner.filter(|owner| owner.is_tool)?;
-    let twin = || owner.is_twin.then(|| "another sensor of this very program".to_owned());
-    owner.package.clone().or_else(twin)
+    owner.filter(|owner| owner.is_tool)?.package.clone()
 }
 
 fn judge(found: &Seen) -> (Severity, f64) {
@@ -147,6 +146,8 @@ pub(super) fn evidence(found: &Seen) -> Vec<Evidence> {
             details.extend(program.loaded.map(|time| format!("loaded {time:.0}")));
             details.extend(program.uid.map(|uid| format!("by uid {uid}")));
             details.extend(program.places.iter().take(4).map(|place| format!("at {place}")));
+            let functions = program.functions.iter().take(4);
+            details.extend(functions.map(|function| format!("called by {function}")));
         }
         What::Uprobe(probe) => {
             details.push(format!("by {}", probe.by));
@@ -165,8 +166,8 @@ pub(super) fn evidence(found: &Seen) -> Vec<Evidence> {
     }
     let (file, offset) = match &instrument.what {
         What::Uprobe(probe) => {
-            let path = found.site.as_ref().map_or(&probe.path, |site| &site.path);
-            (Some(path.clone()), Some(format!("{:#x}", probe.offset)))
+            let path = found.site.as_ref().map_or_else(|| probe.shown(), |site| site.path.clone());
+            (Some(path), Some(format!("{:#x}", probe.offset)))
         }
         _ => (None, None),
     };
@@ -185,7 +186,19 @@ pub(super) fn evidence(found: &Seen) -> Vec<Evidence> {
         text: "no running process holds it: it lives by itself, or whoever made it has ended"
             .to_owned(),
     });
-    std::iter::once(told).chain(nobody).collect()
+    std::iter::once(told).chain(nobody).chain(owner.into_iter().flat_map(notes)).collect()
+}
+
+fn notes(owner: &Owner) -> Vec<Evidence> {
+    let twin = "it runs the code that this sensor runs, loaded by the same program: another sensor, \
+                or somebody who has started this one with settings of his own";
+    let unread = "its executable, arguments and package could not be read in time: somebody answers \
+                  for its files and does not, or it holds its own memory locked";
+    let told = [(owner.is_twin, twin), (owner.is_unread, unread)];
+    told.into_iter()
+        .filter(|(holds, _)| *holds)
+        .map(|(_, text)| Evidence::Note { text: text.to_owned() })
+        .collect()
 }
 
 #[cfg(test)]
@@ -206,6 +219,7 @@ mod tests {
             loaded: None,
             uid: None,
             places: Vec::new(),
+            functions: vec!["vfs_read".to_owned()],
         })
     }
 
@@ -241,6 +255,18 @@ mod tests {
         let package = Some("python3.11-minimal 3.11".to_owned());
         let python = Owner { package, is_interpreter: true, ..Owner::default() };
         assert_eq!(judge(&seen(program("tracing"), Some(python))).0, Severity::Medium);
+    }
+
+    #[test]
+    fn another_process_with_this_sensors_code_is_told_and_explains_nothing() {
+        let twin = Owner { is_twin: true, ..Owner::default() };
+        let found = seen(program("kprobe"), Some(twin));
+        assert_eq!(judge(&found).0, Severity::Low);
+        assert_eq!(explanation(found.owner.as_ref()), None);
+        let told = evidence(&found);
+        assert!(told.iter().any(|one| matches!(one, Evidence::Note { .. })), "{told:?}");
+        let Evidence::Instrument { details, .. } = &told[0] else { panic!("{told:?}") };
+        assert!(details.iter().any(|detail| detail == "called by vfs_read"), "{details:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub struct Limit {
 }
 
 /// All that are known.
-pub const LIMITS: [Limit; 3] = [
+pub const LIMITS: [Limit; 4] = [
     Limit {
         limit: "transient_slots",
         unseen: "an import redirected between two checks and restored before the second \
@@ -33,5 +33,12 @@ pub const LIMITS: [Limit; 3] = [
         unseen: "callers in programs that are not guarded, of functions that are not listed \
                  (`[[functions]]`), and of copies inside a program (OpenSSH's Ed25519, Dropbear's \
                  and strongSwan's own code)",
+    },
+    Limit {
+        limit: "mapped_perf_events",
+        unseen: "a probe by a perf event without a BPF program, whose descriptor is closed and whose \
+                 buffer stays mapped: the kernel lists it nowhere (foreign_probe); in a program's \
+                 code the breakpoint itself is found (text_patched), without its owner; one with a \
+                 BPF program is told by that program, without its place",
     },
 ];

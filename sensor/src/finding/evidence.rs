@@ -48,6 +48,10 @@ pub enum Evidence {
         caller: String,
         /// Modules that called it while learning.
         known: Vec<String>,
+        /// The call's stack, the nearest caller first, each like `caller`; as far as it could be
+        /// unwound, none for programs that are not guarded.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stack: Vec<String>,
     },
     /// A file mapped executable.
     Library {

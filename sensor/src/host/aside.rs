@@ -29,6 +29,7 @@ pub struct Aside<T> {
     worker: Option<Worker<T>>,
     left_behind: Arc<AtomicUsize>,
     hurried_until: Option<Instant>,
+    patience: Duration,
     given_up: u64,
 }
 
@@ -64,8 +65,15 @@ impl<T: 'static> Aside<T> {
             worker: None,
             left_behind: Arc::default(),
             hurried_until: None,
+            patience: PATIENCE,
             given_up: 0,
         }
+    }
+
+    /// Waits longer for an answer: where nobody waits behind the one who asks.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The answer, unless it does not come in time: then the thread is left behind with it.
@@ -86,7 +94,7 @@ impl<T: 'static> Aside<T> {
             self.given_up += 1;
             return None;
         }
-        match answered.recv_timeout(if hurried { HURRIED } else { PATIENCE }) {
+        match answered.recv_timeout(if hurried { HURRIED } else { self.patience }) {
             Ok(answer) => {
                 // The worker itself may not have come to say so.
                 self.worker.iter().for_each(Worker::answered);

@@ -1,5 +1,7 @@
 //! Which programs are guarded and which libraries hold watched functions, by configuration.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::{GuardedFunction, GuardedProgram};
@@ -8,7 +10,8 @@ use crate::event::Role;
 /// Answers by path.
 #[derive(Clone, Debug)]
 pub(super) struct Guards {
-    programs: Vec<Guarded>,
+    /// By their file names: every start of a program asks, and nearly none has such a name.
+    programs: BTreeMap<OsString, Vec<Guarded>>,
     functions: Vec<GuardedFunction>,
 }
 
@@ -22,29 +25,32 @@ struct Guarded {
 
 impl Guards {
     pub(super) fn new(programs: &[GuardedProgram], functions: &[GuardedFunction]) -> Self {
-        let programs = programs
-            .iter()
-            .map(|program| Guarded {
+        let mut by_name: BTreeMap<OsString, Vec<Guarded>> = BTreeMap::new();
+        for program in programs {
+            let Some(name) = program.path.file_name() else { continue };
+            by_name.entry(name.to_owned()).or_default().push(Guarded {
                 path: program.path.clone(),
                 tail: program.path.strip_prefix("/").unwrap_or(&program.path).to_owned(),
                 role: if program.sshd { Role::GUARDED.with(Role::SSHD) } else { Role::GUARDED },
-            })
-            .filter(|guarded| guarded.tail.components().next().is_some())
-            .collect();
-        Self { programs, functions: functions.to_vec() }
+            });
+        }
+        Self { programs: by_name, functions: functions.to_vec() }
     }
 
     /// Role of the program at `path`: whole components are compared, so `/tmp/xsshd` is not `sshd`.
     pub(super) fn role(&self, path: &Path) -> Role {
-        self.programs
-            .iter()
+        let named = path.file_name().and_then(|name| self.programs.get(name));
+        named
+            .into_iter()
+            .flatten()
             .filter(|guarded| path.ends_with(&guarded.tail))
             .fold(Role::NONE, |role, guarded| role.with(guarded.role))
     }
 
     /// The paths themselves, for the files on this host.
     pub(super) fn paths(&self) -> impl Iterator<Item = (&Path, Role)> {
-        self.programs.iter().map(|guarded| (guarded.path.as_path(), guarded.role))
+        let all = self.programs.values().flatten();
+        all.map(|guarded| (guarded.path.as_path(), guarded.role))
     }
 
     /// The configured name of a function that was found by address: of names for the same code, the

@@ -340,9 +340,9 @@ pub struct Called {
     pub library: Option<ModuleId>,
     /// Where it returns to; `None` where the process was gone.
     pub caller: Option<Located>,
-    /// Who called into the library, where its own code is the caller: the first code outside it, by
-    /// unwinding; `None` where that did not lead so far.
-    pub behind: Option<Located>,
+    /// Where its callers go on, the nearest first, as far as unwinding led; none for programs that
+    /// are not guarded.
+    pub frames: Vec<Located>,
 }
 
 /// See [`Body::Verdict`].
@@ -364,7 +364,17 @@ impl Called {
     /// Whose call it is.
     #[must_use]
     pub fn by(&self) -> Option<&Located> {
-        self.behind.as_ref().or(self.caller.as_ref())
+        self.behind().or(self.caller.as_ref())
+    }
+
+    /// Who called into the library, where its own code is the caller: the first code outside it;
+    /// `None` where the frames do not lead there.
+    #[must_use]
+    pub fn behind(&self) -> Option<&Located> {
+        let library = self.library.as_ref()?;
+        let is_inside = |located: &Located| located.module == *library;
+        self.caller.as_ref().filter(|caller| is_inside(caller))?;
+        self.frames.iter().find(|frame| !is_inside(frame))
     }
 }
 

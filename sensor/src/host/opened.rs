@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::module::ModuleId;
 use super::observe::{Body, Located, Observation, ProcessId};
+use super::outside::Unseen;
 use super::pipeline::{At, Pipeline};
 use crate::event::{FileKey, Modules, Opened, Placement, Seal, Stack};
 
@@ -148,13 +149,14 @@ impl Pipeline {
     /// A guarded program opens a library. Its stack is looked at now, and dropped.
     pub(super) fn on_opened(&mut self, at: At, opened: &Opened, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
-        let mut asked = self.locate.asker(at.tgid, &opened.stack);
-        if let Some(proc) = self.table.get_mut(id) {
-            proc.linking = false;
-            if asked.is_none() && self.outside.stat(at.tgid).is_none() {
-                asked = guess(&proc.placed, &opened.stack);
-            }
-        }
+        let Some(proc) = self.table.get_mut(id) else { return };
+        proc.linking = false;
+        let code: Vec<u64> = proc.placed.iter().map(|one| one.start).collect();
+        let asked = match self.locate.asker(at.tgid, &opened.stack, &code) {
+            Ok(asked) => Some(asked),
+            Err(Unseen::Gone) => guess(&proc.placed, &opened.stack),
+            Err(Unseen::Unread) => None,
+        };
         let asked = asked.or_else(|| self.openings.under_way(id, at.tid));
         let module = self.programs.by_file(&opened.file);
         let Opened { file, addr, .. } = *opened;
@@ -255,7 +257,7 @@ pub(super) fn owner(placed: &[Placed], addr: u64) -> Option<&ModuleId> {
     (into < nearest.size.saturating_add(ALIGNED)).then_some(&nearest.module)
 }
 
-/// Of a process that is gone: the nearest word that lies in code from its start, libc's left out. It
+/// Of a process that is gone, or executes another program: the nearest word that lies in code from its start, libc's left out. It
 /// may as well be the address of some function.
 fn guess(placed: &[Placed], stack: &Stack) -> Option<Asked> {
     let mut words = stack.words.iter().copied().filter(|word| *word != 0);

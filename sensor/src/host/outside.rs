@@ -26,6 +26,16 @@ pub struct Stat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unanswered;
 
+/// Why nobody can say who asked for a library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// The process has ended, or executes another program by now: its memory is not the one that the
+    /// stack is of.
+    Gone,
+    /// The stack leads to nobody, or the answer did not come in time.
+    Unread,
+}
+
 /// What a file says of its build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuildId {
@@ -125,14 +135,15 @@ pub trait Locate {
     /// process is gone.
     fn locate(&mut self, tgid: u32, addresses: &[u64]) -> Vec<Option<Located>>;
     /// The first code outside the loader and libc that this stack leads to. Nothing of the stack may
-    /// be kept.
-    fn asker(&mut self, _tgid: u32, _stack: &Stack) -> Option<Asked> {
-        None
+    /// be kept. `code` are addresses at which the program had its code when it was linked, by which it
+    /// is known again.
+    fn asker(&mut self, _tgid: u32, _stack: &Stack, _code: &[u64]) -> Result<Asked, Unseen> {
+        Err(Unseen::Unread)
     }
-    /// The first code outside the library in which the thread is, every frame up to there having been
-    /// unwound. Nothing of the stack may be kept.
-    fn behind(&mut self, _tgid: u32, _stack: &Stack) -> Option<Located> {
-        None
+    /// Where the callers of the function that the thread is in go on, the nearest first, as far as
+    /// frames can be unwound. Nothing of the stack may be kept.
+    fn callers(&mut self, _tgid: u32, _stack: &Stack) -> Vec<Located> {
+        Vec::new()
     }
 }
 

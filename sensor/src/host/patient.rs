@@ -14,7 +14,7 @@ use super::aside::Aside;
 use super::coverage::Uncovered;
 use super::observe::Located;
 use super::opened::Asked;
-use super::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered};
+use super::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered, Unseen};
 use super::variable::FoundLibrary;
 use crate::event::{FileKey, InodeKey, Stack};
 use crate::verify::cache::Lru;
@@ -232,14 +232,14 @@ impl<L: Locate + Send + 'static> Locate for PatientLocate<L> {
         found.unwrap_or_else(|| vec![None; addresses.len()])
     }
 
-    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
-        let stack = stack.clone();
-        self.0.ask(move |locate| locate.asker(tgid, &stack))?
+    fn asker(&mut self, tgid: u32, stack: &Stack, code: &[u64]) -> Result<Asked, Unseen> {
+        let (stack, code) = (stack.clone(), code.to_vec());
+        self.0.ask(move |locate| locate.asker(tgid, &stack, &code)).ok_or(Unseen::Unread)?
     }
 
-    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
+    fn callers(&mut self, tgid: u32, stack: &Stack) -> Vec<Located> {
         let stack = stack.clone();
-        self.0.ask(move |locate| locate.behind(tgid, &stack))?
+        self.0.ask(move |locate| locate.callers(tgid, &stack)).unwrap_or_default()
     }
 }
 

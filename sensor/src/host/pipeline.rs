@@ -409,11 +409,10 @@ impl Pipeline {
             Some((symbol, _)) => self.guards.function(symbol),
             None => format!("{:#x}", function.offset),
         };
-        let inside = returns.as_ref().is_some_and(|returns| returns.module == function.module);
-        let told = inside && !caller.stack.words.is_empty();
-        let behind = if told { self.locate.behind(at.tgid, &caller.stack) } else { None };
+        let told = !caller.stack.words.is_empty();
+        let frames = if told { self.locate.callers(at.tgid, &caller.stack) } else { Vec::new() };
         let library = Some(function.module);
-        let call = Called { function: name, library, caller: returns, behind };
+        let call = Called { function: name, library, caller: returns, frames };
         self.emit(id, at.ktime_ns, Body::Called(call), out);
     }
 }

@@ -1,5 +1,6 @@
 //! [`Outside`] by the real `/proc` and the real files, every read bounded.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -70,13 +71,15 @@ impl Outside for Procfs {
         };
         let maps = String::from_utf8_lossy(&maps);
         let mut found: Vec<(PathBuf, FileKey)> = Vec::new();
+        let mut known = HashSet::new();
         for (range, path) in maps.lines().filter_map(executable_mapping) {
-            if found.iter().any(|(known, _)| *known == path) {
+            if known.contains(&path) {
                 continue;
             }
             // The handle leads to the file that is mapped, whatever its path leads to now.
             let mapped = format!("/proc/{tgid}/map_files/{range}");
             if let Some(key) = look_at(Path::new(&mapped)).or_else(|| look_at(&path)) {
+                known.insert(path.clone());
                 found.push((path, key));
             }
         }

@@ -2,10 +2,14 @@
 //! would report them. Addresses hold their module's number, so that they can be located.
 
 mod fake;
+#[cfg(test)]
+mod hanging;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::fake::{Fake, build};
+#[cfg(test)]
+pub(crate) use self::hanging::Hanging;
 use super::Clock;
 use super::outside::Stat;
 use super::watched::inode;
@@ -18,7 +22,7 @@ pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SSHD: Role = Role(Role::GUARDED.0 | Role::SSHD.0);
 pub(crate) const BELOW: Role = Role(Role::GUARDED.0 | Role::SSHD.0 | Role::BELOW_SSHD.0);
 /// Addresses from one module to the next.
-const MODULE_SIZE: u64 = 1 << 24;
+pub(crate) const MODULE_SIZE: u64 = 1 << 24;
 pub(crate) const LISTENER: u32 = 100;
 
 pub(crate) fn clock() -> Clock {

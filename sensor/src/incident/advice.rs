@@ -97,7 +97,11 @@ const DETECTORS: [(&str, &str); 11] = [
         "kernel_hook",
         "List `bpftool prog`, /sys/kernel/debug/kprobes/list and `lsmod`, and keep them.",
     ),
-    ("blinded", "Run `halfsecond doctor`; until it is clean, silence means nothing."),
+    (
+        "blinded",
+        "Run `halfsecond doctor`, and `halfsecond scan --pid` for a process that is named; until both \
+         are clean, silence means nothing.",
+    ),
 ];
 
 fn collect(target: &Target<'_>) -> String {
@@ -148,6 +152,10 @@ fn decide(worst: &Finding) -> &'static str {
         "module_unlinked" => {
             "Confirmed if nobody can name the program that loads code past the loader; refuted if a \
              known tool (a profiler, an emulator, a just-in-time compiler) does."
+        }
+        "blinded" => {
+            "Confirmed if it goes on after a restart, and no debugger, tracer or file server holds \
+             what is named; refuted if one does."
         }
         "foreign_caller" => {
             "Confirmed if the caller's file differs from its package or its source has no such \

@@ -216,9 +216,10 @@ fn trim_slot(evidence: &mut Evidence, room: &mut usize) {
 fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
     match evidence {
         Evidence::Slot { .. } => trim_slot(evidence, room),
-        Evidence::Caller { function, caller_module, caller, known } => {
+        Evidence::Caller { function, caller_module, caller, known, stack } => {
             known.truncate(MAX_PIECES);
-            let texts = [function, caller_module, caller].into_iter().chain(known);
+            stack.truncate(MAX_PIECES);
+            let texts = [function, caller_module, caller].into_iter().chain(known).chain(stack);
             texts.for_each(|text| shorten(text, room));
         }
         Evidence::Opened { .. } => trim_opened(evidence, room),

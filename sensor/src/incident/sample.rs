@@ -97,6 +97,10 @@ pub(super) fn foreign_caller() -> Finding {
         caller_module: LIBLZMA.to_owned(),
         caller: "liblzma.so.5.4.1+0x1231 (xz_like_wrapper+0x22)".to_owned(),
         known: vec!["/usr/sbin/sshd".to_owned()],
+        stack: vec![
+            "liblzma.so.5.4.1+0x1231 (xz_like_wrapper+0x22)".to_owned(),
+            "sshd+0x6a2c1 (ssh_rsa_verify+0x111)".to_owned(),
+        ],
     };
     let evidence = vec![caller, library(String::new()), connection(0.9, Some("publickey"), false)];
     finding("foreign_caller", Family::Hook, Severity::High, 0.9, 900, evidence)

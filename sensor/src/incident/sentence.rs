@@ -119,7 +119,7 @@ fn sentence(
             let usual = name(place_module(expected));
             format!("{whose} leads to {} instead of {usual}{when}", place(actual, more))
         }
-        Evidence::Caller { function, caller_module, caller, known } => {
+        Evidence::Caller { function, caller_module, caller, known, stack } => {
             let more = modules.introduce(caller_module);
             let known: Vec<String> =
                 known.iter().take(MAX_KNOWN).map(|module| name(base(module))).collect();
@@ -128,7 +128,9 @@ fn sentence(
             } else {
                 format!("while learning only {} called it", known.join(", "))
             };
-            format!("{} was called from {}{when}; {before}", symbol(function), place(caller, more))
+            let by = place(caller, more);
+            let way = way(caller, stack);
+            format!("{} was called from {by}{way}{when}; {before}", symbol(function))
         }
         Evidence::Code { leads_to_module, .. } => {
             let more = modules.introduce(leads_to_module);
@@ -275,6 +277,12 @@ pub(super) fn mapped(finding: &Finding) -> Option<&'static str> {
         "module_unlinked" => "which the loader does not know of",
         _ => return None,
     })
+}
+
+/// `, which was called from sshd+0x6a2c1 (ssh_rsa_verify+0x111)`
+fn way(caller: &str, stack: &[String]) -> String {
+    let outer = stack.iter().skip_while(|frame| *frame != caller).nth(1);
+    outer.map_or(String::new(), |outer| format!(", which was called from {}", place(outer, None)))
 }
 
 /// First letter in upper case, unless the first word may be a name.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::text::{bounded, shown};
+
 /// Places told of one link; a link to many functions has thousands.
 const PLACES_MAX: usize = 64;
-/// Bytes kept of one value.
-const VALUE_MAX: usize = 256;
+/// Bytes kept of a path: all that the kernel takes, as a path that is cut leads nowhere.
+const PATH_MAX: usize = 4096;
 
 /// A BPF descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(super) struct Link {
     pub(super) uprobes: Vec<LinkedUprobe>,
     /// Kernel functions.
     pub(super) kprobes: Vec<String>,
+    /// They are called by way of a multiple attachment, which the kernel's list of kprobes lacks.
+    pub(super) is_many: bool,
     /// It is one to a perf event whose place the kernel does not print (before 6.16).
     pub(super) untold: bool,
 }
@@ -68,20 +72,21 @@ fn link(id: u32, values: &BTreeMap<&str, &str>, text: &str) -> Link {
     let event = value("event_type");
     if event == "uprobe" || event == "uretprobe" {
         link.uprobes.push(LinkedUprobe {
-            path: bounded(value("name")),
+            path: path(value("name")),
             offset: hex(value("offset")).unwrap_or(0),
             is_return: event == "uretprobe",
             is_usdt: hex(value("ref_ctr_offset")).is_some_and(|offset| offset != 0),
         });
-        link.place = format!("{event} {}", bounded(value("name")));
+        link.place = format!("{event} {}", shown(value("name")));
     } else if event == "kprobe" || event == "kretprobe" {
         link.kprobes.push(bounded(value("name")));
         link.place = format!("{event} {}", bounded(value("name")));
     } else if link.kind.starts_with("uprobe_multi") || link.kind.starts_with("uretprobe_multi") {
-        link.uprobes = many_uprobes(&link.kind, &bounded(value("path")), text);
-        link.place = format!("{} {}", link.kind, bounded(value("path")));
+        link.uprobes = many_uprobes(&link.kind, &path(value("path")), text);
+        link.place = format!("{} {}", link.kind, shown(value("path")));
     } else if link.kind.starts_with("kprobe_multi") || link.kind.starts_with("kretprobe_multi") {
         link.kprobes = many_kprobes(text);
+        link.is_many = true;
         link.place = link.kind.clone();
     } else {
         link.untold = link.kind == "perf" && event.is_empty() && value("tp_name").is_empty();
@@ -137,16 +142,16 @@ fn hex(text: &str) -> Option<u64> {
     prefixed(text).or_else(|| text.parse().ok())
 }
 
-fn bounded(text: &str) -> String {
-    let text: String = text.chars().filter(|character| !character.is_control()).collect();
-    let end = text.floor_char_boundary(VALUE_MAX.min(text.len()));
-    text.get(..end).unwrap_or_default().to_owned()
+/// As it is: it is followed, and shown by [`shown`] only.
+fn path(text: &str) -> String {
+    text.get(..text.floor_char_boundary(PATH_MAX.min(text.len()))).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::text::NAME_MAX;
     use super::*;
 
     const PROGRAM: &str = "pos:\t0\nflags:\t02000002\nmnt_id:\t17\nino:\t1038\nprog_type:\t2\n\
@@ -212,7 +217,7 @@ mod tests {
         fn any_text_is_read(text in "(?s)(link_(id|type):\t|path:\t|cookie |.|\n){0,300}") {
             if let Some(Held::Link(link)) = parse(&text) {
                 prop_assert!(link.uprobes.len() <= PLACES_MAX && link.kprobes.len() <= PLACES_MAX);
-                prop_assert!(link.kind.len() <= VALUE_MAX);
+                prop_assert!(link.kind.len() <= NAME_MAX);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Kernel modules, and what the kernel holds against them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
+use super::mounted::Mounted;
 use super::{Instrument, Module, Source, What};
 
 /// Bytes read of one file.
@@ -13,8 +15,8 @@ const MODULES_MAX: usize = 8192;
 const NAME_MAX: usize = 64;
 
 /// Every loaded module, and that the kernel was tainted by something that is gone.
-pub(super) fn read(sources: &mut Vec<Source>) -> Vec<Instrument> {
-    let (mut found, reason) = match text("/proc/modules") {
+pub(super) fn read(mounted: &Mounted, sources: &mut Vec<Source>) -> Vec<Instrument> {
+    let (mut found, reason) = match text(mounted, "/proc/modules") {
         Ok(text) => (parse(&text), None),
         // A kernel without modules.
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
@@ -24,7 +26,7 @@ pub(super) fn read(sources: &mut Vec<Source>) -> Vec<Instrument> {
         if let What::Module(module) = &mut one.what
             && module.taint.is_empty()
         {
-            module.taint = taint_of(&module.name);
+            module.taint = taint_of(mounted, &module.name);
         }
     }
     sources.push(Source { name: "modules", reason });
@@ -66,16 +68,21 @@ fn flags(text: &str) -> String {
     text.chars().filter(char::is_ascii_uppercase).take(16).collect()
 }
 
-fn taint_of(name: &str) -> String {
+fn taint_of(mounted: &Mounted, name: &str) -> String {
     if !is_plain(name) {
         return String::new();
     }
-    text(&format!("/sys/module/{name}/taint")).map(|text| flags(&text)).unwrap_or_default()
+    let taint = text(mounted, &format!("/sys/module/{name}/taint"));
+    taint.map(|text| flags(&text)).unwrap_or_default()
 }
 
-fn text(path: &str) -> io::Result<String> {
+/// Of a file of the kernel's own.
+fn text(mounted: &Mounted, path: &str) -> io::Result<String> {
+    if !mounted.is_of(Path::new(path), &["proc", "sysfs"]) {
+        return Err(io::Error::other("something else is mounted over it"));
+    }
     let mut bytes = Vec::new();
-    fs::File::open(path).map(|file: File| file.take(FILE_MAX))?.read_to_end(&mut bytes)?;
+    File::open(path).map(|file| file.take(FILE_MAX))?.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -103,6 +110,17 @@ mod tests {
         );
         let What::Module(module) = &found[1].what else { panic!() };
         assert_eq!((module.size, module.address), (16384, 0xffff_ffff_c0b1_0000));
+    }
+
+    #[test]
+    fn a_list_that_something_else_is_mounted_over_is_not_read() {
+        let list = "1 0 0:1 / /proc rw - proc x rw\n2 1 0:2 / /proc/modules rw - fuse.x x rw\n";
+        let mut sources = Vec::new();
+        assert!(read(&Mounted::parse(list.as_bytes()), &mut sources).is_empty());
+        assert!(sources[0].reason.as_ref().unwrap().contains("mounted over"));
+        sources.clear();
+        read(&Mounted::now(), &mut sources);
+        assert_eq!(sources[0].reason, None);
     }
 
     proptest! {

@@ -5,14 +5,22 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
 use super::Uprobe;
+use super::mounted::Mounted;
 use crate::config::GuardedProgram;
+use crate::event::FileKey;
 use crate::filesystem;
-use crate::host::{Outside, Procfs};
+use crate::host::{Aside, Outside, Procfs};
 use crate::symbol;
+
+/// A process whose mappings were not told in time is not asked again for this long.
+const STUCK_FOR: Duration = Duration::from_mins(10);
+/// Such processes remembered.
+const STUCK_MAX: usize = 1024;
 
 /// What a protected file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +42,8 @@ pub struct Site {
     pub symbol: Option<(String, u64)>,
 }
 
-/// Knows protected files by name and, through running processes, by identity.
+/// Knows protected files by name and, through running processes, by identity. Whatever may wait for
+/// somebody else's answer is asked on another thread.
 #[derive(Debug)]
 pub(super) struct Protected {
     /// Paths without the leading slash.
@@ -42,6 +51,9 @@ pub(super) struct Protected {
     paths: Vec<PathBuf>,
     /// Protected files that processes have mapped; until [`Self::forget`].
     mapped: Option<HashMap<Identity, (PathBuf, Class)>>,
+    files: Aside<()>,
+    /// Processes, by id and start, that hold their list of mappings locked, and since when.
+    stuck: HashMap<(u32, u64), Instant>,
 }
 
 /// A file by what a path, a link and a mount cannot change.
@@ -54,7 +66,8 @@ impl Protected {
         let paths: Vec<PathBuf> = guarded.iter().map(|program| program.path.clone()).collect();
         let tail = |path: &PathBuf| path.strip_prefix("/").unwrap_or(path).to_owned();
         let tails = paths.iter().map(tail).filter(|tail| tail.components().next().is_some());
-        Self { tails: tails.collect(), paths, mapped: None }
+        let files = Aside::new("instrument-files", || ());
+        Self { tails: tails.collect(), paths, mapped: None, files, stuck: HashMap::new() }
     }
 
     /// By name alone.
@@ -70,40 +83,74 @@ impl Protected {
     pub(super) fn site(&mut self, probe: &Uprobe) -> Option<Site> {
         let path = Path::new(&probe.path);
         let known = probe.file.map(|key| (key.ino, key.size));
-        let (shown, class) = match (known.or_else(|| identity(path)), self.class(path)) {
+        let there = if known.is_some() { known } else { self.identity(path) };
+        let (shown, class) = match (there, self.class(path)) {
             (Some(identity), named) => match self.find(identity) {
                 Some(found) => found,
                 None => (path.to_owned(), named?),
             },
             (None, named) => (path.to_owned(), named?),
         };
-        let symbol = symbol_at(&shown, known, probe.offset);
+        let (place, offset) = (shown.clone(), probe.offset);
+        let symbol = self.files.ask(move |()| symbol_at(&place, known, offset)).flatten();
         Some(Site { path: shown.to_string_lossy().into_owned(), class, symbol })
     }
 
     /// A guarded program of this host, or a file that some process has mapped, under whatever name
     /// the prober reached it.
     fn find(&mut self, wanted: Identity) -> Option<(PathBuf, Class)> {
-        let guarded = self.paths.iter().find(|path| identity(path) == Some(wanted));
-        if let Some(path) = guarded {
-            return Some((path.clone(), Class::Guarded));
+        for path in self.paths.clone() {
+            if self.identity(&path) == Some(wanted) {
+                return Some((path, Class::Guarded));
+            }
         }
         if self.mapped.is_none() {
-            let mapped =
-                Procfs.processes().into_iter().flat_map(|tgid| Procfs.libraries(tgid)).filter_map(
-                    |(path, key)| Some(((key.ino, key.size), (path.clone(), self.class(&path)?))),
-                );
-            let mut all: HashMap<Identity, (PathBuf, Class)> = HashMap::new();
-            for (identity, found) in mapped {
-                let known = all.entry(identity).or_insert_with(|| found.clone());
+            self.mapped = Some(self.look());
+        }
+        self.mapped.as_ref()?.get(&wanted).cloned()
+    }
+
+    /// Protected files that processes have mapped, but for processes that keep the look waiting.
+    fn look(&mut self) -> HashMap<Identity, (PathBuf, Class)> {
+        self.stuck.retain(|_, since| since.elapsed() < STUCK_FOR);
+        let mut all: HashMap<Identity, (PathBuf, Class)> = HashMap::new();
+        let covered = Mounted::now().covered(Path::new("/proc"));
+        let is_clear = |tgid: &u32| !covered.contains(tgid);
+        for tgid in Procfs.processes().into_iter().filter(is_clear) {
+            for (path, key) in self.libraries(tgid) {
+                let Some(class) = self.class(&path) else { continue };
+                let found = (path, class);
+                let known = all.entry((key.ino, key.size)).or_insert_with(|| found.clone());
                 // A file can be made to look like another one: the graver view counts.
                 if found.1 > known.1 {
                     *known = found;
                 }
             }
-            self.mapped = Some(all);
         }
-        self.mapped.as_ref()?.get(&wanted).cloned()
+        all
+    }
+
+    fn libraries(&mut self, tgid: u32) -> Vec<(PathBuf, FileKey)> {
+        let Some(stat) = Procfs.stat(tgid) else { return Vec::new() };
+        let process = (tgid, stat.start_ticks);
+        if self.stuck.contains_key(&process) {
+            return Vec::new();
+        }
+        let answer = self.files.ask(move |()| Procfs.libraries(tgid));
+        if answer.is_none() && self.stuck.len() < STUCK_MAX {
+            self.stuck.insert(process, Instant::now());
+        }
+        answer.unwrap_or_default()
+    }
+
+    fn identity(&mut self, path: &Path) -> Option<Identity> {
+        let path = path.to_owned();
+        self.files.ask(move |()| identity(&path)).flatten()
+    }
+
+    /// Questions that were given up, and processes that are not asked any more for now.
+    pub(super) fn unanswered(&self) -> (u64, usize) {
+        (self.files.given_up(), self.stuck.len())
     }
 
     /// What is mapped is looked for anew with the next question.
@@ -161,13 +208,18 @@ fn symbol_at(path: &Path, known: Option<Identity>, offset: u64) -> Option<(Strin
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
     use crate::config::Config;
+    use crate::host::testing::Hanging;
+
+    const DEADLINE: Duration = Duration::from_mins(1);
 
     fn probe(path: &str, offset: u64) -> Uprobe {
         Uprobe {
             file: None,
-            path: path.to_owned(),
+            path: PathBuf::from(path),
             offset,
             is_return: false,
             is_usdt: false,
@@ -208,6 +260,40 @@ mod tests {
         assert_ne!(site.path, link.to_str().unwrap());
         let own = std::env::current_exe().unwrap();
         assert_eq!(protected.site(&probe(own.to_str().unwrap(), 0)), None);
+    }
+
+    #[test]
+    fn a_path_on_a_file_system_that_never_answers_is_judged_by_its_name() {
+        let Some(hanging) = Hanging::start() else { return };
+        let folder = hanging.path().parent().unwrap().to_owned();
+        let (out, told) = channel();
+        std::thread::spawn(move || {
+            let mut protected = Protected::new(&[]);
+            let at = |name: &str| probe(folder.join(name).to_str().unwrap(), 0);
+            let found = protected.site(&at("libpam.so.0"));
+            let _ = out.send((found, protected.site(&at("other")), protected.unanswered().0));
+        });
+        let (named, other, given_up) = told.recv_timeout(DEADLINE).expect("it hangs");
+        assert_eq!(named.map(|site| site.class), Some(Class::Guarded));
+        assert_eq!(other, None);
+        assert!(given_up > 0, "nothing hung");
+    }
+
+    #[test]
+    fn a_path_longer_than_is_shown_leads_to_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mapped = Procfs.libraries(std::process::id());
+        let Some((libc, _)) = mapped.iter().find(|(path, _)| name(path).starts_with("libc.so"))
+        else {
+            println!("not tried: this test is linked statically");
+            return;
+        };
+        let deep = folder.path().join("x".repeat(200)).join("y".repeat(200));
+        std::fs::create_dir_all(&deep).unwrap();
+        let link = deep.join("innocent");
+        std::os::unix::fs::symlink(libc, &link).unwrap();
+        let site = Protected::new(&[]).site(&probe(link.to_str().unwrap(), 0)).unwrap();
+        assert_eq!(site.class, Class::Base);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use super::Source;
 use crate::probe::ProbeReport;
 
 /// Its name among the probes.
-const PROBE: &str = "instrumentation";
+pub(crate) const PROBE: &str = "instrumentation";
 const UNSEEN: &str = "foreign uprobes and BPF programs in guarded programs and their libraries \
                       (foreign_probe); new BPF programs, kprobes, ftrace hooks and kernel modules \
-                      (kernel_hook); in any case, what is there for less than two seconds, and what \
-                      hides itself in the kernel";
+                      (kernel_hook); in any case, what is there for less than two seconds, a perf event \
+                      without a BPF program that is held by its mapping alone, its descriptor closed, \
+                      and what hides itself in the kernel";
 /// Without it there is nothing to tell.
 const NEEDED: &str = "BPF programs";
 

@@ -1,6 +1,6 @@
 //! The thread that looks, compares with the look before, and tells what is new.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::{io, thread};
 use super::owner::Owners;
 use super::protect::{Protected, Site};
 use super::report;
-use super::survey::{Glance, Surveyor};
-use super::{AskPerf, Instrument, Owner, What};
+use super::survey::{Glance, OwnPrograms, Surveyor};
+use super::{AskPerf, Instrument, Owner, SOURCES, Source, What};
 use crate::config::GuardedProgram;
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;
@@ -28,6 +28,8 @@ const REST: u32 = 20;
 const NEWS_MAX: usize = 128;
 /// Subject of the baseline that this host's instrumentation has.
 const HOST: &str = "(host) instrumentation";
+/// Label of what was asked of files and processes that did not answer.
+pub const UNANSWERED: &str = "owners and files";
 /// What stands for an executable that cannot be told.
 const UNKNOWN: &str = "unknown";
 
@@ -51,6 +53,9 @@ pub enum Told {
     Report(ProbeReport),
     /// What instruments the host beside the sensor, by kind, at the end of a survey.
     Count(Vec<(&'static str, usize)>),
+    /// Of each source, one of [`SOURCES`] or [`UNANSWERED`], whether something of it could not be
+    /// read at that survey.
+    Unread(Vec<(&'static str, bool)>),
 }
 
 /// The running thread; told to end when dropped, which nobody waits for: it may be reading.
@@ -62,13 +67,19 @@ pub struct Watch {
 struct Work {
     surveyor: Surveyor,
     protected: Protected,
+    owners: Owners,
     clock: Clock,
     known: BTreeSet<String>,
     /// Uprobes among them in a file that is not known to be a protected one: nobody has mapped it
     /// yet, and the prober's name for it says nothing.
     elsewhere: BTreeSet<String>,
-    /// Seen at the last look, but not whose it was: the holder may have ended that moment.
+    /// Seen at the last look, but not whose it was: the holder may have ended that moment. By
+    /// [`lasting`].
     unclear: BTreeSet<String>,
+    /// Of those at the last look, what runs the sensor's own code.
+    alike: BTreeSet<String>,
+    /// Questions that were given up until the last look.
+    given_up: u64,
     told: Option<ProbeReport>,
     tell: Box<dyn FnMut(Told) + Send>,
 }
@@ -76,22 +87,15 @@ struct Work {
 // === impl Watch ===
 
 impl Watch {
-    /// Starts it; the first survey follows at once. `tell` must not wait.
+    /// Starts it; the first survey follows at once. `own` are the programs that the sensor has
+    /// loaded. `tell` must not wait.
     pub fn start(
         guarded: &[GuardedProgram],
         ask: Box<AskPerf>,
+        own: OwnPrograms,
         tell: Box<dyn FnMut(Told) + Send>,
     ) -> io::Result<Self> {
-        let mut work = Work {
-            surveyor: Surveyor::new(ask),
-            protected: Protected::new(guarded),
-            clock: Clock::now(),
-            known: BTreeSet::new(),
-            elsewhere: BTreeSet::new(),
-            unclear: BTreeSet::new(),
-            told: None,
-            tell,
-        };
+        let mut work = Work::new(guarded, Surveyor::new(ask, own), tell);
         let (stop, stopped) = channel();
         thread::Builder::new().name("instrument".to_owned()).spawn(move || work.run(&stopped))?;
         Ok(Self { _stop: stop })
@@ -114,6 +118,27 @@ impl Seen {
 // === impl Work ===
 
 impl Work {
+    fn new(
+        guarded: &[GuardedProgram],
+        surveyor: Surveyor,
+        tell: Box<dyn FnMut(Told) + Send>,
+    ) -> Self {
+        let clock = Clock::now();
+        Self {
+            surveyor,
+            protected: Protected::new(guarded),
+            owners: Owners::new(clock),
+            clock,
+            known: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
+            unclear: BTreeSet::new(),
+            alike: BTreeSet::new(),
+            given_up: 0,
+            told: None,
+            tell,
+        }
+    }
+
     fn run(&mut self, stopped: &Receiver<()>) {
         loop {
             let before = Surveyor::glance();
@@ -149,15 +174,13 @@ impl Work {
     /// Tells what is new; false where something remains to be told.
     fn survey(&mut self) -> bool {
         let survey = self.surveyor.survey();
-        let report = report::report(&survey.sources);
-        if self.told.as_ref() != Some(&report) {
-            self.told = Some(report.clone());
-            (self.tell)(Told::Report(report));
-        }
+        self.report(survey.sources);
         (self.tell)(Told::Count(count(&survey.foreign)));
-        let is_there = |id: &String| survey.foreign.iter().any(|one| one.id == *id);
-        self.known.retain(is_there);
-        self.elsewhere.retain(is_there);
+        self.alike = survey.alike;
+        let there: BTreeSet<&str> = survey.foreign.iter().map(|one| one.id.as_str()).collect();
+        self.known.retain(|id| there.contains(id.as_str()));
+        self.elsewhere.retain(|id| there.contains(id.as_str()));
+        drop(there);
         let (known, news): (Vec<Instrument>, Vec<Instrument>) =
             survey.foreign.into_iter().partition(|one| self.known.contains(&one.id));
         let is_all = news.len() <= NEWS_MAX;
@@ -166,11 +189,34 @@ impl Work {
         self.protected.forget();
         self.tell_arrived(known);
         self.tell_news(news);
+        if !is_quiet {
+            self.owners.forget();
+        }
         if is_quiet {
             let process = process(None);
             self.offer(process, Body::Surveyed);
         }
         is_all && self.unclear.is_empty()
+    }
+
+    /// How it stands, with what was not answered since the look before.
+    fn report(&mut self, mut sources: Vec<Source>) {
+        let (of_files, stuck) = self.protected.unanswered();
+        let given_up = of_files + self.owners.given_up();
+        let is_waiting = given_up != self.given_up || stuck > 0;
+        self.given_up = given_up;
+        let reason = is_waiting.then(|| {
+            "files and processes that instruments lead to do not answer: owners, packages, protected \
+             files and functions are not told"
+                .to_owned()
+        });
+        sources.push(Source { name: UNANSWERED, reason });
+        let report = report::report(&sources);
+        (self.tell)(Told::Unread(unread(&sources)));
+        if self.told.as_ref() != Some(&report) {
+            self.told = Some(report.clone());
+            (self.tell)(Told::Report(report));
+        }
     }
 
     /// What a process held goes a little after its end, that of a sensor before this one as well: whose
@@ -180,11 +226,10 @@ impl Work {
         if news.is_empty() {
             return;
         }
-        let mut owners = Owners::new(self.clock);
         for instrument in news.into_iter().take(NEWS_MAX) {
-            let owner = instrument.holders.iter().find_map(|pid| owners.describe(*pid));
-            if is_unclear(&instrument, owner.as_ref()) && !waited.contains(&instrument.id) {
-                self.unclear.insert(instrument.id);
+            let owner = self.owner(&instrument);
+            if is_unclear(&instrument, owner.as_ref()) && !waited.contains(&lasting(&instrument)) {
+                self.unclear.insert(lasting(&instrument));
                 continue;
             }
             self.known.insert(instrument.id.clone());
@@ -204,16 +249,22 @@ impl Work {
         if self.elsewhere.is_empty() {
             return;
         }
-        let mut owners = Owners::new(self.clock);
         let waiting = known.into_iter().filter(|one| self.elsewhere.contains(&one.id));
         for instrument in waiting.take(NEWS_MAX).collect::<Vec<_>>() {
             let What::Uprobe(probe) = &instrument.what else { continue };
             if let Some(site) = self.protected.site(probe) {
                 self.elsewhere.remove(&instrument.id);
-                let owner = instrument.holders.iter().find_map(|pid| owners.describe(*pid));
+                let owner = self.owner(&instrument);
                 self.offer_seen(instrument, owner, Some(site));
             }
         }
+    }
+
+    fn owner(&mut self, instrument: &Instrument) -> Option<Owner> {
+        let owners = &mut self.owners;
+        let owner = instrument.holders.iter().find_map(|pid| owners.describe(*pid));
+        let is_alike = self.alike.contains(&instrument.id);
+        owner.map(|owner| Owner { is_twin: owner.is_twin && is_alike, ..owner })
     }
 
     fn offer_seen(&mut self, instrument: Instrument, owner: Option<Owner>, site: Option<Site>) {
@@ -270,11 +321,33 @@ fn named(mut owner: Owner) -> Owner {
     owner
 }
 
-/// Processes hold it, or should, and none of them can be described.
+/// Processes hold it, or should, and none of them can be described; or it is what two lists of the
+/// kernel, read one after the other, do not agree on.
 fn is_unclear(instrument: &Instrument, owner: Option<&Owner>) -> bool {
-    let is_program = matches!(instrument.what, What::Program(_));
-    let is_held = is_program || !instrument.holders.is_empty();
-    is_held && owner.is_none_or(|owner| owner.shown.exe.is_empty())
+    let is_held = match instrument.what {
+        What::Program(_) => true,
+        What::Ftrace { .. } | What::Kprobe { by: "kernel" | "ftrace", .. } => return true,
+        _ => !instrument.holders.is_empty(),
+    };
+    is_held && owner.is_none_or(|owner| owner.is_unread || owner.shown.exe.is_empty())
+}
+
+/// What is the same at two looks. Of what two lists disagree on, the function: whoever puts one more
+/// there before every other look, or moves it, does not make it another each time.
+fn lasting(instrument: &Instrument) -> String {
+    match &instrument.what {
+        What::Ftrace { function, .. } => format!("function {function}"),
+        What::Kprobe { place, by: "kernel" | "ftrace" } => format!("function {place}"),
+        _ => instrument.id.clone(),
+    }
+}
+
+/// Each source there may be, also those that were not come to.
+fn unread(sources: &[Source]) -> Vec<(&'static str, bool)> {
+    let told: BTreeMap<&str, bool> =
+        sources.iter().map(|source| (source.name, source.reason.is_some())).collect();
+    let is_unread = |name: &'static str| (name, told.get(name).copied().unwrap_or(false));
+    SOURCES.into_iter().chain([UNANSWERED]).map(is_unread).collect()
 }
 
 fn count(foreign: &[Instrument]) -> Vec<(&'static str, usize)> {
@@ -285,59 +358,4 @@ fn count(foreign: &[Instrument]) -> Vec<(&'static str, usize)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Program as Loaded;
-    use super::*;
-
-    fn program(id: u32, holders: &[u32]) -> Instrument {
-        let loaded = Loaded {
-            kind: "kprobe".to_owned(),
-            name: "x".to_owned(),
-            tag: 1,
-            loaded: None,
-            uid: None,
-            places: Vec::new(),
-        };
-        let (id, what) = (format!("program {id}"), What::Program(loaded));
-        Instrument { id, what, holders: holders.to_vec() }
-    }
-
-    /// What is told of several looks.
-    fn told(looks: Vec<Vec<Instrument>>) -> Vec<Vec<String>> {
-        let (out, said) = channel();
-        let mut work = Work {
-            surveyor: Surveyor::new(Box::new(|_, _| Ok(None))),
-            protected: Protected::new(&[]),
-            clock: Clock::now(),
-            known: BTreeSet::new(),
-            elsewhere: BTreeSet::new(),
-            unclear: BTreeSet::new(),
-            told: None,
-            tell: Box::new(move |one| drop(out.send(one))),
-        };
-        let look = |news| {
-            work.tell_news(news);
-            let seen = said.try_iter().filter_map(|one| match one {
-                Told::Seen(seen) => match seen.body {
-                    Body::Instrument(found) => Some(found.instrument.id),
-                    _ => None,
-                },
-                _ => None,
-            });
-            seen.collect()
-        };
-        looks.into_iter().map(look).collect()
-    }
-
-    #[test]
-    fn what_nobody_holds_is_told_only_if_it_lasts() {
-        let own = std::process::id();
-        let gone = u32::MAX;
-        let first = vec![program(1, &[own]), program(2, &[]), program(3, &[gone])];
-        let second = vec![program(3, &[gone])];
-        let found = told(vec![first, second, vec![program(2, &[])]]);
-        assert_eq!(found[0], ["program 1"]);
-        assert_eq!(found[1], ["program 3"], "its holder hides");
-        assert!(found[2].is_empty(), "2 was gone meanwhile");
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! The loaded kernel side in the agent's hands: attach, tell it what matters, ask how it does.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -118,6 +119,13 @@ impl Sensor {
             attacher.undo(rung.programs);
         }
         self.report.clear();
+    }
+
+    /// Ids of the programs that are loaded: attached ones, and those that are only run to ask the
+    /// kernel something.
+    pub fn program_ids(&self) -> BTreeSet<u32> {
+        let infos = self.object.programs().filter_map(|(_, program)| program.info().ok());
+        infos.map(|info| info.id()).collect()
     }
 
     /// What is attached and what is not.

@@ -29,7 +29,7 @@ pub struct PerfEvents {
 }
 
 /// What a perf event is, as far as it instruments something.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PerfSite {
     /// Where it sits.
     pub place: PerfPlace,
@@ -38,7 +38,7 @@ pub struct PerfSite {
 }
 
 /// Where a perf event sits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PerfPlace {
     /// In a file that processes map.
     Uprobe {

@@ -1,5 +1,5 @@
 //! Who asked the loader for a library: from a thread's stack to the first code outside the loader
-//! and its C library. Who called into a library: to the first code outside it.
+//! and its C library. Who called a function: every frame, as far as they can be unwound.
 //!
 //! Frames of the loader and of libc are unwound by their own `.eh_frame`. Where that does not lead on
 //! (a function that is not covered, a word that was not told), the rest of the stack is searched for
@@ -21,12 +21,16 @@ use crate::verify::process::{FileKey, Process};
 
 /// Frames unwound.
 const FRAMES_MAX: usize = 64;
+/// Callers told of one call.
+const CALLERS_MAX: usize = 32;
 /// Candidates whose code is looked at.
 const CANDIDATES_MAX: usize = 256;
 /// Files opened for one walk.
 const FILES_MAX: usize = 16;
 /// Steps kept between walks: mostly the same few of the loader.
 const STEPS_MAX: usize = 1024;
+/// Programs that are not position independent lie below, each at the address of the others.
+const RANDOM: u64 = 1 << 32;
 /// Longest call instruction, bytes.
 const CALL_BYTES: usize = 7;
 
@@ -58,8 +62,6 @@ struct Walk<'a> {
     process: &'a Process,
     stack: &'a Stack,
     loader: Option<&'a Vma>,
-    /// The library that is left, where it is not the loader and libc.
-    library: Option<&'a Vma>,
     files: Vec<Found<'a>>,
     steps: &'a mut Steps,
     machine: Machine,
@@ -77,9 +79,18 @@ struct Frame {
 
 impl Symbolizer {
     /// The asker on this stack of a process that runs now; `None` if none of its words leads out of
-    /// the loader.
-    pub fn asker(&mut self, pid: u32, stack: &Stack) -> Result<Option<Asker>, VerifyError> {
+    /// the loader. `code` are addresses at which it had code when it was linked; it is gone if it has
+    /// executed another program since.
+    pub fn asker(
+        &mut self,
+        pid: u32,
+        stack: &Stack,
+        code: &[u64],
+    ) -> Result<Option<Asker>, VerifyError> {
         let space = AddressSpace::of(pid)?;
+        if !is_of(&space.process, stack, code) {
+            return Err(VerifyError::Gone { pid });
+        }
         let mut walk = Walk::new(&space.process, stack, &mut self.steps);
         let Some((addr, unwound)) = walk.run() else { return Ok(None) };
         let last = walk.last.filter(|addr| walk.in_libc(*addr));
@@ -88,18 +99,24 @@ impl Symbolizer {
         Ok(Some(Asker { place: self.resolve_in(&space, addr), unwound, through_libc }))
     }
 
-    /// The first code outside the library that this thread of a process that runs now is in; `None`
-    /// if its frames do not lead there.
-    pub fn behind(&mut self, pid: u32, stack: &Stack) -> Result<Option<Symbolized>, VerifyError> {
+    /// Where the frames of this thread of a process that runs now go on, from whoever called the
+    /// function that it is in outwards: 32 at most, and no more than can be unwound.
+    pub fn callers(&mut self, pid: u32, stack: &Stack) -> Result<Vec<Symbolized>, VerifyError> {
         let space = AddressSpace::of(pid)?;
-        let mut walk = Walk::new(&space.process, stack, &mut self.steps);
-        walk.library = space.process.maps.find(stack.ip).filter(|vma| vma.is_file());
-        if walk.library.is_none() {
-            return Ok(None);
-        }
-        let found = walk.unwind().ok().filter(|pc| *pc != 0);
-        Ok(found.map(|addr| self.resolve_in(&space, addr)))
+        let addresses = Walk::new(&space.process, stack, &mut self.steps).callers();
+        Ok(addresses.into_iter().map(|addr| self.resolve_in(&space, addr)).collect())
     }
+}
+
+/// Whether this memory had this stack, with code at these addresses: they are chosen at random by
+/// every exec. Without such code the stack itself must be there still, which a thread can unmap.
+fn is_of(process: &Process, stack: &Stack, code: &[u64]) -> bool {
+    let mut code = code.iter().filter(|addr| **addr >= RANDOM).peekable();
+    if code.peek().is_none() {
+        return stack.sp == 0 || process.maps.find(stack.sp).is_some();
+    }
+    let is_there = |vma: &Vma| vma.exec && vma.is_file();
+    code.any(|addr| process.maps.find(*addr).is_some_and(is_there))
 }
 
 /// libc's functions that open a library for who calls them: `dlopen`, `dlmopen`,
@@ -119,7 +136,7 @@ impl<'a> Walk<'a> {
         let machine =
             if cfg!(target_arch = "aarch64") { Machine::Aarch64 } else { Machine::X86_64 };
         let files = Vec::new();
-        Self { process, stack, loader, library: None, files, steps, machine, last: None }
+        Self { process, stack, loader, files, steps, machine, last: None }
     }
 
     /// Address and whether it was unwound.
@@ -136,7 +153,7 @@ impl<'a> Walk<'a> {
         for depth in 0..FRAMES_MAX {
             // A return address may lie behind the last instruction of its function.
             let pc = if depth == 0 { frame.pc } else { frame.pc.wrapping_sub(1) };
-            if !self.is_inside(pc) {
+            if !self.in_runtime(pc) {
                 return Ok(frame.pc);
             }
             self.last = Some(frame.pc);
@@ -146,6 +163,24 @@ impl<'a> Walk<'a> {
             }
         }
         Err(frame.sp)
+    }
+
+    /// Return addresses outwards. What leads to no code ends them.
+    fn callers(&mut self) -> Vec<u64> {
+        let mut frame = Frame { pc: self.stack.ip, sp: self.stack.sp, fp: self.stack.fp };
+        let mut found = Vec::new();
+        while found.len() < CALLERS_MAX {
+            let first = found.is_empty();
+            let pc = if first { frame.pc } else { frame.pc.wrapping_sub(1) };
+            let Some(next) = self.step(frame, pc, first) else { break };
+            let before = next.pc.wrapping_sub(1);
+            if !self.process.maps.find(before).is_some_and(|vma| vma.exec) {
+                break;
+            }
+            found.push(next.pc);
+            frame = next;
+        }
+        found
     }
 
     fn step(&mut self, frame: Frame, pc: u64, first: bool) -> Option<Frame> {
@@ -228,13 +263,6 @@ impl<'a> Walk<'a> {
             self.process.read(addr - back, bytes).is_ok()
         };
         read && ends_in_call(bytes, self.machine)
-    }
-
-    /// In what is to be left.
-    fn is_inside(&self, addr: u64) -> bool {
-        let Some(library) = self.library else { return self.in_runtime(addr) };
-        let vma = self.process.maps.find(addr);
-        vma.is_some_and(|vma| vma.exec && vma.same_file(library))
     }
 
     /// In the loader, or in the libc that lies beside it: another file of that name is a stranger.

@@ -202,7 +202,7 @@ impl<'a> Comparer<'a> {
             return false;
         }
         let end = addr.saturating_add(read.bytes as u64);
-        if process.maps.find(addr).is_some_and(|vma| !vma.write && end <= vma.end) {
+        if process.area(addr).is_some_and(|vma| !vma.write && end <= vma.end) {
             process.note_memory(addr, buffer);
             return true;
         }

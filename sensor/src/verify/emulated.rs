@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 use super::auxv::Auxv;
+use super::budget::Budget;
 use super::elf::SlotKind;
 use super::process::Process;
 use super::{Depth, Gap, Limits, Report, Verifier};
@@ -78,7 +79,9 @@ impl Emulated {
     }
 
     fn look(&self, verifier: &mut Verifier) -> Report {
-        verifier.look_at(&self.process(), Depth::Full).unwrap()
+        let process = self.process();
+        let budget = Budget::new(process.pid, verifier.limits.time);
+        verifier.look_at(&process, Depth::Full, budget, false).unwrap()
     }
 
     /// Addresses of all slots, from the files of its modules.

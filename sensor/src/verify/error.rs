@@ -6,6 +6,10 @@ use std::time::Duration;
 use super::auxv::AuxvError;
 use super::elf::ElfError;
 use super::maps::MapsError;
+use crate::trouble::chain;
+
+/// What a loader at work leaves contradictory for a moment.
+const LISTS: [&str; 3] = ["link map", "list of namespaces", "pointer to the link map"];
 
 /// Why a check gave no report.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,48 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
+    /// Whether the process itself is why: what it holds in its memory, or how it is made. Neither its
+    /// end nor what the kernel or a file refuses, which says nothing of the process.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NotSettled { .. }
+            | Self::Malformed { .. }
+            | Self::TooSlow { .. }
+            | Self::Elf { .. } => true,
+            Self::Gone { .. }
+            | Self::NoMemory { .. }
+            | Self::Permission { .. }
+            | Self::Io { .. } => false,
+        }
+    }
+
+    /// Whether it is what a loader at work looks like, which is over in a moment.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::NotSettled { .. } => true,
+            Self::Malformed { what, .. } => LISTS.contains(what),
+            _ => false,
+        }
+    }
+
+    /// The same as a clause that speaks of "it", without its number.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Gone { .. } => "it goes away".to_owned(),
+            Self::NoMemory { .. } => "its first thread has no memory any more".to_owned(),
+            Self::Malformed { what, .. } => format!("its {what} contradicts itself"),
+            Self::TooSlow { limit, .. } => format!("one look at it takes longer than {limit:?}"),
+            Self::NotSettled { .. } => "its loader says that it is at work".to_owned(),
+            Self::Elf { path, source, .. } => {
+                format!("{path} is not understood: {}", chain(source))
+            }
+            Self::Permission { what, capability, source, .. } => {
+                format!("its {what} cannot be opened: {source} (needs {capability})")
+            }
+            Self::Io { what, source, .. } => format!("its {what} cannot be read: {source}"),
+        }
+    }
+
     /// Sorts an error of opening or reading `/proc/PID/what`.
     pub(crate) fn proc(pid: u32, what: &'static str, source: io::Error) -> Self {
         match source.raw_os_error() {
@@ -115,6 +161,21 @@ impl VerifyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_a_loader_leaves_for_a_moment_passes() {
+        let malformed = |what| VerifyError::Malformed { pid: 7, what };
+        for passing in LISTS.map(malformed).into_iter().chain([VerifyError::NotSettled { pid: 7 }])
+        {
+            assert!(passing.is_passing() && passing.is_refusal(), "{passing}");
+        }
+        let lasting = ["address of the loader", "width of the loader", "maps text", "maps"];
+        let slow = VerifyError::TooSlow { pid: 7, limit: Duration::from_secs(3) };
+        for lasting in lasting.map(malformed).into_iter().chain([slow]) {
+            assert!(!lasting.is_passing() && lasting.is_refusal(), "{lasting}");
+        }
+        assert!(!VerifyError::Gone { pid: 7 }.is_passing());
+    }
 
     #[test]
     fn a_refusal_names_the_missing_capability() {

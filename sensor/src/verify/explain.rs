@@ -121,7 +121,7 @@ impl<'a> Explainer<'a> {
             && layout.width == Width::Four
             && actual != 0
             && actual == told
-            && self.process.maps.find(actual).is_some_and(|vma| &*vma.path == "[vdso]")
+            && self.process.area(actual).is_some_and(|vma| &*vma.path == "[vdso]")
     }
 
     /// The cases in which the first definition in the planned order is not the one used.
@@ -228,7 +228,7 @@ impl<'a> Explainer<'a> {
     fn is_unrelocated(&self, at: &At<'_>, actual: u64) -> bool {
         let Some(object) = self.resolver.layout.object(at.module) else { return false };
         let sealed = object.elf.headers.relro.is_some_and(|(relro, _)| {
-            let vma = self.process.maps.find(at.place.addr(relro));
+            let vma = self.process.area(at.place.addr(relro));
             vma.is_none_or(|vma| !vma.write)
         });
         // Whether a linker leaves the addend in the file too is its own choice.
@@ -236,12 +236,23 @@ impl<'a> Explainer<'a> {
         !sealed && (actual == at.slot.file_word || own)
     }
 
+    /// The loader makes a module's RELRO read-only once it has relocated all of it, and writes there
+    /// no more (`_dl_protect_relro`).
+    fn is_sealed(&self, at: &At<'_>) -> bool {
+        let Some(object) = self.resolver.layout.object(at.module) else { return false };
+        let end = at.slot.vaddr.saturating_add(at.place.width.bytes());
+        let inside =
+            |(relro, size): (u64, u64)| relro <= at.slot.vaddr && end <= relro.saturating_add(size);
+        let vma = self.process.area(at.place.addr(at.slot.vaddr));
+        object.elf.headers.relro.is_some_and(inside) && vma.is_some_and(|vma| !vma.write)
+    }
+
     fn is_in_unreadable(&self, at: &At<'_>, actual: u64) -> bool {
         let found = self.resolver.search(at.module, at.slot);
         let Some(behind) = found.behind else { return false };
         let module = self.resolver.layout.modules.get(behind);
-        let own = module.and_then(|module| self.process.maps.find(module.dynamic));
-        let target = self.process.maps.find(actual);
+        let own = module.and_then(|module| self.process.area(module.dynamic));
+        let target = self.process.area(actual);
         matches!((own, target), (Some(own), Some(target)) if own.same_file(target))
     }
 
@@ -275,6 +286,7 @@ impl<'a> Explainer<'a> {
             slot_addr: at.place.addr(at.slot.vaddr),
             kind: at.slot.kind,
             category: self.category(at, want, actual),
+            sealed: self.is_sealed(at),
             symbol: reference.map(|(name, _)| printable(name.bytes)),
             version: version.filter(|_| reference.is_some()).map(printable),
             expected,

@@ -64,7 +64,7 @@ impl Vdso {
     }
 
     fn is_function(&self, process: &Process, addr: u64) -> bool {
-        let area = process.maps.find(addr).filter(|vma| &*vma.path == "[vdso]");
+        let area = process.area(addr).filter(|vma| &*vma.path == "[vdso]");
         let Some(vma) = area else { return false };
         let width = process.width();
         if width == self.width {

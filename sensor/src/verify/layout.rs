@@ -230,7 +230,7 @@ impl Layout {
         room: &mut usize,
         gaps: &mut Vec<Gap>,
     ) -> Module {
-        let vma = process.maps.find(entry.dynamic);
+        let vma = process.area(entry.dynamic);
         let path = vma.map_or_else(|| printable(&entry.name).into(), |vma| Arc::clone(&vma.path));
         let twin = self.modules.iter().position(|module| module.dynamic == entry.dynamic);
         let kind = match (vma, twin) {
@@ -286,7 +286,7 @@ impl Layout {
     /// Executable file mappings whose inode no module has.
     pub(crate) fn unlisted<'a>(&self, process: &'a Process) -> Vec<&'a Vma> {
         let listed: Vec<&Vma> =
-            self.modules.iter().filter_map(|module| process.maps.find(module.dynamic)).collect();
+            self.modules.iter().filter_map(|module| process.area(module.dynamic)).collect();
         let mut found: Vec<&Vma> = Vec::new();
         for vma in process.maps.iter().filter(|vma| vma.exec && vma.is_file()) {
             let known = |other: &&&Vma| other.same_file(vma);
@@ -339,8 +339,8 @@ fn load(
 }
 
 /// Whether the start of a segment is mapped from the same file at the right offset.
-fn is_mapped(process: &Process, own: &Vma, addr: u64, load: &Segment) -> bool {
-    process.maps.find(addr).is_some_and(|vma| {
+pub(super) fn is_mapped(process: &Process, own: &Vma, addr: u64, load: &Segment) -> bool {
+    process.area(addr).is_some_and(|vma| {
         vma.same_file(own) && vma.offset.wrapping_add(addr - vma.start) == load.offset
     })
 }

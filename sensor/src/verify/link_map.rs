@@ -31,6 +31,8 @@ pub(crate) struct LinkMaps {
     pub(crate) numbers: Vec<usize>,
     /// The limit that cut the walk, if one did.
     pub(crate) truncated: Option<&'static str>,
+    /// What was passed over because the bounds say so, as clauses that follow "the loader's list".
+    pub(crate) flaws: Vec<&'static str>,
 }
 
 /// Bounds of a walk.
@@ -38,6 +40,9 @@ pub(crate) struct LinkMaps {
 pub(crate) struct Bounds {
     pub(crate) modules: usize,
     pub(crate) namespaces: usize,
+    /// What contradicts itself is noted and passed over rather than refused: for a process that
+    /// does so at every look.
+    pub(crate) insist: bool,
 }
 
 /// Memory that a link map is read from.
@@ -67,6 +72,24 @@ impl Memory for Process {
     }
 }
 
+impl LinkMaps {
+    /// Notes a flaw, or gives the error back where none is to be passed over.
+    fn pass_over(
+        &mut self,
+        bounds: Bounds,
+        flaw: &'static str,
+        error: VerifyError,
+    ) -> Result<(), VerifyError> {
+        if !bounds.insist {
+            return Err(error);
+        }
+        if !self.flaws.contains(&flaw) {
+            self.flaws.push(flaw);
+        }
+        Ok(())
+    }
+}
+
 /// Walks `struct r_debug_extended` (glibc `elf/link.h` since 2.35, musl's `struct debug` without
 /// the last word): version u32, map, brk, state u32, ldbase, next, each as wide as an address.
 pub(crate) fn read_link_maps<M: Memory>(
@@ -85,19 +108,28 @@ pub(crate) fn read_link_maps<M: Memory>(
             break;
         }
         if !seen.insert(at) {
-            return Err(VerifyError::Malformed { pid, what: "list of namespaces" });
+            let error = VerifyError::Malformed { pid, what: "list of namespaces" };
+            found.pass_over(bounds, "leads back to a namespace before", error)?;
+            break;
         }
         looked += 1;
         let [version, map, _, state, _] = read_words::<5, M>(memory, at).map_err(unsettled)?;
         // glibc fills in the version and the list together, just before relocation starts.
         let version = version & 0xffff_ffff;
         // A namespace that holds nothing (any more) is one whose audit library could not be loaded.
-        let empty = map == 0 && found.namespaces.is_empty();
-        if version == 0 || empty || state & 0xffff_ffff != RT_CONSISTENT {
+        if map == 0 && found.namespaces.is_empty() {
             return Err(VerifyError::NotSettled { pid });
         }
+        if version == 0 || state & 0xffff_ffff != RT_CONSISTENT {
+            found.pass_over(
+                bounds,
+                "is being changed, it says",
+                VerifyError::NotSettled { pid },
+            )?;
+        }
         if map != 0 {
-            let entries = walk(memory, map, &mut seen, bounds.modules - modules)?;
+            let room = Bounds { modules: bounds.modules - modules, ..bounds };
+            let entries = walk(memory, map, &mut seen, room, &mut found)?;
             modules += entries.len();
             found.namespaces.push(entries);
             found.numbers.push(looked - 1);
@@ -106,35 +138,43 @@ pub(crate) fn read_link_maps<M: Memory>(
             found.truncated = Some("modules");
             break;
         }
-        at = if version == 1 {
+        at = if version <= 1 {
             0
         } else {
             let next = at.wrapping_add(5 * memory.width().bytes());
             read_words::<1, M>(memory, next).map_err(unsettled)?[0]
         };
     }
+    // Nothing to insist on.
+    if bounds.insist && found.namespaces.first().is_none_or(Vec::is_empty) {
+        return Err(VerifyError::Malformed { pid, what: "link map" });
+    }
     Ok(found)
 }
 
-/// One list: addr, name, ld, next, prev. At most `room` entries; a loop or a wrong back pointer is
-/// an error (a list being changed looks like that for a moment, so callers retry).
+/// One list: addr, name, ld, next, prev. A loop or a wrong back pointer is an error (a list being
+/// changed looks like that for a moment, so callers retry).
 fn walk<M: Memory>(
     memory: &M,
     head: u64,
     seen: &mut HashSet<u64>,
-    room: usize,
+    bounds: Bounds,
+    found: &mut LinkMaps,
 ) -> Result<Vec<Entry>, VerifyError> {
     let pid = memory.pid();
     let malformed = || VerifyError::Malformed { pid, what: "link map" };
     let (mut entries, mut at, mut before) = (Vec::new(), head, 0);
-    while at != 0 && entries.len() < room {
+    while at != 0 && entries.len() < bounds.modules {
         if !seen.insert(at) {
-            return Err(malformed());
+            found.pass_over(bounds, "leads back to a module before", malformed())?;
+            break;
         }
-        let [base, name, dynamic, next, previous] =
-            read_words::<5, M>(memory, at).map_err(|_| malformed())?;
+        let Ok([base, name, dynamic, next, previous]) = read_words::<5, M>(memory, at) else {
+            found.pass_over(bounds, "leads to where nothing is", malformed())?;
+            break;
+        };
         if previous != before {
-            return Err(malformed());
+            found.pass_over(bounds, "says otherwise backwards than forwards", malformed())?;
         }
         let name = if name == 0 { Vec::new() } else { memory.read_name(name) };
         entries.push(Entry { link_map: at, base, dynamic, name });
@@ -184,7 +224,8 @@ mod tests {
         }
     }
 
-    const BOUNDS: Bounds = Bounds { modules: 8, namespaces: 4 };
+    const BOUNDS: Bounds = Bounds { modules: 8, namespaces: 4, insist: false };
+    const INSIST: Bounds = Bounds { insist: true, ..BOUNDS };
     const START: u64 = 0x1000;
 
     /// `r_debug` at 0x1000, entries at 0x1040 and 0x1080, a name at 0x10c0.
@@ -269,6 +310,40 @@ mod tests {
     }
 
     #[test]
+    fn who_insists_is_told_what_contradicts_and_gets_the_list_as_far_as_it_goes() {
+        let insist = |changes: &[(usize, u64)]| {
+            let mut words = words();
+            for (at, word) in changes {
+                words[*at] = *word;
+            }
+            read_link_maps(&fake(&words), START, INSIST).unwrap()
+        };
+        let sound = insist(&[]);
+        assert_eq!(sound, read_link_maps(&fake(&words()), START, BOUNDS).unwrap());
+        for (changes, flaw, modules) in [
+            (&[(3, 1)][..], "is being changed, it says", 2),
+            (&[(0, 0)], "is being changed, it says", 2),
+            (&[(20, START)], "says otherwise backwards than forwards", 2),
+            (&[(19, START + 0x40)], "leads back to a module before", 2),
+            (&[(11, 1)], "leads to where nothing is", 1),
+            (&[(0, 2), (5, START)], "leads back to a namespace before", 2),
+        ] {
+            let maps = insist(changes);
+            assert_eq!((maps.flaws.as_slice(), maps.namespaces.len()), (&[flaw][..], 1));
+            let entries = &maps.namespaces[0];
+            assert_eq!(entries[..], sound.namespaces[0][..modules], "{changes:?}");
+        }
+        for nowhere in [0, 8] {
+            let mut none = words();
+            none[1] = nowhere;
+            assert!(
+                read_link_maps(&fake(&none), START, INSIST).is_err(),
+                "there is no list at all"
+            );
+        }
+    }
+
+    #[test]
     fn an_endless_list_is_cut_and_said_so() {
         let mut words = words();
         words.truncate(8);
@@ -286,7 +361,11 @@ mod tests {
         fn any_memory_is_total(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             for width in [Width::Four, Width::Eight] {
                 let bytes = bytes.clone();
-                let _ = read_link_maps(&Fake { start: START, bytes, width }, START, BOUNDS);
+                let memory = Fake { start: START, bytes, width };
+                let found = read_link_maps(&memory, START, BOUNDS);
+                let insisted = read_link_maps(&memory, START, INSIST);
+                // Who insists sees the same where nothing is wrong.
+                prop_assert!(found.is_err() || found.ok() == insisted.ok());
             }
         }
 

@@ -88,7 +88,7 @@ impl<'a> LiveScopes<'a> {
 /// inline has none.
 fn scope_offset(process: &Process, module: &Module, width: Width) -> Option<u64> {
     let start = module.link_map;
-    let vma = process.maps.find(start)?;
+    let vma = process.area(start)?;
     let size = LINK_MAP * width.bytes();
     let mut bytes = vec![0; index(size.min(vma.end - start))];
     process.read(start, &mut bytes).ok()?;

@@ -1,13 +1,17 @@
 //! Finds the dynamic linker of a process and its list of modules.
 
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use super::elf::ElfError;
+use super::bytes::printable;
+use super::elf::{ElfError, Segment};
 use super::error::VerifyError;
-use super::layout::{FileError, Files, Loaded};
+use super::layout::{FileError, Files, Loaded, is_mapped};
 use super::maps::Vma;
 use super::process::Process;
 use super::report::{Gap, Linkage};
+use super::text::native;
 use super::width::Width;
 
 /// How a program came to run.
@@ -49,9 +53,15 @@ pub(crate) fn find(
 ) -> Result<Program, VerifyError> {
     let pid = process.pid;
     let auxv = process.auxv.map_err(|error| VerifyError::auxv(pid, error))?;
+    let malformed = |what| VerifyError::Malformed { pid, what };
     let (addr, kernel_loaded) = if auxv.base == 0 { (auxv.phdr, false) } else { (auxv.base, true) };
-    let vma = process.maps.find(addr).filter(|vma| vma.is_file());
-    let vma = vma.ok_or(VerifyError::Malformed { pid, what: "address of the loader" })?;
+    let Some(vma) = process.area(addr).filter(|vma| vma.is_file()) else {
+        if kernel_loaded || names_loader(process, files) {
+            return Err(malformed("address of the loader"));
+        }
+        gaps.push(Gap::Packed);
+        return Ok(Program::UnknownLoader);
+    };
     let loader = match load(process, vma, files) {
         // Of the 32-bit machines, only x86 is known.
         Err(VerifyError::Elf { source: ElfError::Unsupported(_), .. })
@@ -63,17 +73,48 @@ pub(crate) fn find(
         other => other?,
     };
     if loader.elf.headers.width != auxv.width {
-        return Err(VerifyError::Malformed { pid, what: "width of the loader" });
+        return Err(malformed("width of the loader"));
     }
     let base = if kernel_loaded { auxv.base } else { load_base(&loader, vma) };
+    if kernel_loaded && !has_its_code(process, vma, &loader, base) {
+        return Err(malformed("loader"));
+    }
     match debug_symbol(process, &loader, base)? {
         Some((linkage, debug)) => Ok(Program::Linked(Linked { linkage, loader, base, debug })),
-        None if !kernel_loaded && !loader.elf.headers.has_interpreter => Ok(Program::Static),
-        None => {
+        None if kernel_loaded => {
             gaps.push(Gap::UnknownLoader { path: vma.path.to_string() });
             Ok(Program::UnknownLoader)
         }
+        None if loader.elf.headers.has_interpreter || names_loader(process, files) => {
+            Err(malformed("auxiliary vector"))
+        }
+        None => Ok(Program::Static),
     }
+}
+
+/// Whether the code of the file at the loader's address is mapped where that file has it. What the
+/// kernel has mapped always is; what somebody mapped over its first page is executable nowhere.
+fn has_its_code(process: &Process, own: &Vma, loader: &Loaded, base: u64) -> bool {
+    let headers = &loader.elf.headers;
+    let mut code = headers.loads.iter().filter(|load| load.exec && load.filesz > 0).peekable();
+    // Only tests look at what an emulator runs, to which code is data.
+    let emulated = cfg!(test) && headers.machine != native();
+    let in_place = |load: &Segment| {
+        let addr = headers.width.add(base, load.vaddr);
+        let runs = |vma: &Vma| vma.exec || emulated;
+        is_mapped(process, own, addr, load) && process.area(addr).is_some_and(runs)
+    };
+    code.peek().is_some() && code.all(in_place)
+}
+
+/// Whether the program's file says that it needs a loader, so that the kernel has loaded one: the
+/// auxiliary vector can be written to (`PR_SET_MM_AUXV`, `PR_SET_MM_MAP`).
+fn names_loader(process: &Process, files: &mut Files) -> bool {
+    let Ok(exe) = fs::read_link(format!("/proc/{}/exe", process.pid)) else { return false };
+    let exe = printable(exe.as_os_str().as_bytes());
+    let vma = process.maps.iter().find(|vma| vma.is_file() && *vma.path == *exe);
+    let loaded = vma.and_then(|vma| files.load(process, vma).ok());
+    loaded.is_some_and(|loaded| loaded.elf.headers.has_interpreter)
 }
 
 fn load(process: &Process, vma: &Vma, files: &mut Files) -> Result<Arc<Loaded>, VerifyError> {

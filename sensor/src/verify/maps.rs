@@ -1,6 +1,10 @@
 //! `/proc/PID/maps`: the address space of a process as a sorted list.
 
+mod query;
+
 use std::sync::Arc;
+
+pub(crate) use self::query::Query;
 
 use super::bytes::printable;
 
@@ -27,6 +31,25 @@ pub(crate) struct Vma {
     /// Path or pseudo name (`[heap]`, `[vdso]`); empty for anonymous memory.
     pub(crate) path: Arc<str>,
 }
+
+/// One area as the kernel gives it, in a line of text or as the answer to a [`Query`]; its name goes
+/// beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Area {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// [`READ`], [`WRITE`], [`EXEC`].
+    pub(crate) access: u8,
+    /// Of memory without a file it means nothing.
+    pub(crate) offset: u64,
+    pub(crate) dev: (u32, u32),
+    pub(crate) ino: u64,
+}
+
+/// Bits of [`Area::access`], those of `enum procmap_query_flags` (include/uapi/linux/fs.h).
+pub(crate) const READ: u8 = 1;
+pub(crate) const WRITE: u8 = 2;
+pub(crate) const EXEC: u8 = 4;
 
 /// The areas of one process, ascending and disjoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,14 +94,13 @@ impl Maps {
     /// Parses the whole text; areas must ascend and not overlap, as the kernel guarantees.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, MapsError> {
         let mut areas: Vec<Vma> = Vec::with_capacity(text.len() / 90);
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        for (number, line) in lines.enumerate() {
+        for (number, area) in self::areas(text).enumerate() {
             let previous = areas.last();
-            let vma = parse_line(line, previous).ok_or(MapsError { line: number + 1 })?;
-            if previous.is_some_and(|before| before.end > vma.start) {
+            let (area, name) = area.ok_or(MapsError { line: number + 1 })?;
+            if previous.is_some_and(|before| before.end > area.start) {
                 return Err(MapsError { line: number + 1 });
             }
-            areas.push(vma);
+            areas.push(area.to_vma(name, previous));
         }
         Ok(Self { areas })
     }
@@ -112,13 +134,19 @@ impl Maps {
     }
 }
 
+/// The areas of a maps text with their names, one after the other; `None` for a line that is none. A
+/// line feed in a name is written `\012`.
+pub(crate) fn areas(text: &[u8]) -> impl Iterator<Item = Option<(Area, &[u8])>> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse_line)
+}
+
 /// `start-end perms offset major:minor inode   path`
-fn parse_line(line: &[u8], previous: Option<&Vma>) -> Option<Vma> {
+fn parse_line(line: &[u8]) -> Option<(Area, &[u8])> {
     let (range, rest) = split_space(line)?;
     let (perms, rest) = split_space(rest)?;
     let (offset, rest) = split_space(rest)?;
     let (dev, rest) = split_space(rest)?;
-    let (ino, path) = split_space(rest).unwrap_or((rest, &[]));
+    let (ino, name) = split_space(rest).unwrap_or((rest, &[]));
     let dash = range.iter().position(|byte| *byte == b'-')?;
     let colon = dev.iter().position(|byte| *byte == b':')?;
     let [r, w, x, _] = *perms.first_chunk::<4>()?;
@@ -126,21 +154,54 @@ fn parse_line(line: &[u8], previous: Option<&Vma>) -> Option<Vma> {
     if start >= end {
         return None;
     }
-    let path = path.get(path.iter().position(|byte| *byte != b' ').unwrap_or(path.len())..)?;
-    Some(Vma {
+    let bit = |set, bit| if set { bit } else { 0 };
+    let area = Area {
         start,
         end,
-        read: r == b'r',
-        write: w == b'w',
-        exec: x == b'x',
+        access: bit(r == b'r', READ) | bit(w == b'w', WRITE) | bit(x == b'x', EXEC),
         offset: hex(offset)?,
         dev: (
             u32::try_from(hex(dev.get(..colon)?)?).ok()?,
             u32::try_from(hex(dev.get(colon + 1..)?)?).ok()?,
         ),
         ino: std::str::from_utf8(ino).ok()?.parse().ok()?,
-        path: share_path(path, previous),
-    })
+    };
+    Some((area, name.get(name.iter().position(|byte| *byte != b' ').unwrap_or(name.len())..)?))
+}
+
+impl Area {
+    /// What an area was, as far as anybody looked at it.
+    pub(crate) fn of(vma: &Vma) -> Self {
+        let bit = |set, bit| if set { bit } else { 0 };
+        let access = bit(vma.read, READ) | bit(vma.write, WRITE) | bit(vma.exec, EXEC);
+        let Vma { start, end, offset, dev, ino, .. } = *vma;
+        Self { start, end, access, offset, dev, ino }
+    }
+
+    /// Whether it is the kernel's own page that every text ends with (`[vsyscall]`), which is no part
+    /// of any address space.
+    pub(crate) fn is_gate(&self) -> bool {
+        self.start >> 63 == 1
+    }
+
+    pub(crate) fn is_executable(&self) -> bool {
+        self.access & EXEC != 0
+    }
+
+    fn to_vma(self, name: &[u8], previous: Option<&Vma>) -> Vma {
+        let Self { start, end, access, offset, dev, ino } = self;
+        Vma {
+            start,
+            end,
+            read: access & READ != 0,
+            write: access & WRITE != 0,
+            exec: access & EXEC != 0,
+            offset,
+            dev,
+            ino,
+            path: share_path(name, previous),
+        }
+    }
 }
 
 /// Neighbouring areas usually map the same file: reuse its text.

@@ -4,7 +4,7 @@ use super::budget::Budget;
 use super::bytes::index;
 use super::elf::{Relative, SlotKind};
 use super::layout::{Layout, Module};
-use super::link_map::{self, Bounds};
+use super::link_map;
 use super::loader::{self, Program};
 use super::plan::ModulePlan;
 use super::process::Process;
@@ -56,7 +56,7 @@ impl Verifier {
         let (budget, mut gaps) = (Budget::new(pid, self.limits.time), Vec::new());
         let program = loader::find(&process, &mut self.files, &mut gaps)?;
         let Program::Linked(linked) = program else { return Ok(Places::default()) };
-        let bounds = Bounds { modules: self.limits.modules, namespaces: self.limits.namespaces };
+        let bounds = self.limits.bounds();
         let maps = link_map::read_link_maps(&process, linked.debug, bounds)?;
         let loader = (&linked.loader, linked.base);
         let files = &mut self.files;

@@ -50,8 +50,9 @@ pub(crate) struct Process {
 pub(crate) struct Opened {
     /// Without maps and auxiliary vector.
     pub(crate) process: Process,
-    /// Their texts as the kernel gave them.
-    pub(crate) maps: Vec<u8>,
+    /// `/proc/PID/maps`, opened before anything was read.
+    pub(crate) maps: File,
+    /// The auxiliary vector as the kernel gave it.
     pub(crate) auxv: Vec<u8>,
 }
 
@@ -93,11 +94,9 @@ impl Opened {
         // Only now: had the address space belonged to an earlier process of this PID, it could not
         // be read any more.
         let start_ticks = start_ticks(pid).map_err(fail("stat"))?;
-        let maps = read_bounded(pid, "maps", MAX_MAPS)?;
-        if maps.is_empty() {
-            return Err(VerifyError::NoMemory { pid });
-        }
-        let auxv = read_bounded(pid, "auxv", 64 << 10)?;
+        let maps = File::open(format!("/proc/{pid}/maps")).map_err(fail("maps"))?;
+        let auxv = File::open(format!("/proc/{pid}/auxv")).map_err(fail("auxv"))?;
+        let auxv = read_bounded(pid, "auxv", &auxv, 64 << 10)?;
         let (reaches, record) = (Reaches::default(), None);
         let unread = Err(AuxvError::Empty);
         let process =
@@ -105,10 +104,17 @@ impl Opened {
         Ok(Self { process, maps, auxv })
     }
 
-    /// The process, with what is read of it noted in a record.
-    pub(crate) fn parse(self, record: Option<Record>) -> Result<Process, VerifyError> {
-        let Self { process, maps, auxv } = self;
-        let maps = Maps::parse(&maps).map_err(|error| VerifyError::maps(process.pid, &error))?;
+    /// All areas, as text.
+    pub(crate) fn text(&self) -> Result<Vec<u8>, VerifyError> {
+        let pid = self.process.pid;
+        let text = read_bounded(pid, "maps", &self.maps, MAX_MAPS)?;
+        if text.is_empty() { Err(VerifyError::NoMemory { pid }) } else { Ok(text) }
+    }
+
+    /// The process, with what is read of it noted in a record. `text` is what [`Opened::text`] gave.
+    pub(crate) fn parse(self, text: &[u8], record: Option<Record>) -> Result<Process, VerifyError> {
+        let Self { process, auxv, .. } = self;
+        let maps = Maps::parse(text).map_err(|error| VerifyError::maps(process.pid, &error))?;
         let record = record.map(RefCell::new);
         Ok(Process { maps, auxv: Auxv::parse(&auxv), record, ..process })
     }
@@ -118,7 +124,9 @@ impl Opened {
 
 impl Process {
     pub(crate) fn open(pid: u32) -> Result<Self, VerifyError> {
-        Opened::new(pid)?.parse(None)
+        let opened = Opened::new(pid)?;
+        let text = opened.text()?;
+        opened.parse(&text, None)
     }
 
     /// What was read of it.
@@ -169,6 +177,14 @@ impl Process {
             rest = later;
         }
         if rest.is_empty() { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
+    /// The area that holds `addr`. Those that look on their own account for what is executable
+    /// ([`Maps::iter`]) need not note it.
+    pub(crate) fn area(&self, addr: u64) -> Option<&Vma> {
+        let vma = self.maps.find(addr)?;
+        self.note(|record| record.area(vma));
+        Some(vma)
     }
 
     /// Notes what memory held.
@@ -295,8 +311,11 @@ impl Process {
 
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`.
 fn start_ticks(pid: u32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_ticks(&stat).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    // One line, which the kernel gives at once: 52 numbers and a name of at most 64 characters.
+    let mut stat = [0; 2048];
+    let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut stat)?;
+    parse_start_ticks(stat.get(..length).unwrap_or_default())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The name in field 2 may hold spaces and parentheses: count from its last one.
@@ -306,10 +325,14 @@ fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
     fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-fn read_bounded(pid: u32, what: &'static str, limit: u64) -> Result<Vec<u8>, VerifyError> {
+fn read_bounded(
+    pid: u32,
+    what: &'static str,
+    file: &File,
+    limit: u64,
+) -> Result<Vec<u8>, VerifyError> {
     let fail = |source| VerifyError::proc(pid, what, source);
-    let file = File::open(format!("/proc/{pid}/{what}")).map_err(fail)?;
-    let mut bytes = Vec::with_capacity(32 << 10);
+    let mut bytes = Vec::with_capacity(index(limit.min(32 << 10)));
     file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > limit {
         return Err(VerifyError::Malformed { pid, what });

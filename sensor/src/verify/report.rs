@@ -121,6 +121,8 @@ pub struct SlotMismatch {
     pub kind: SlotKind,
     /// What kind of deviation it is.
     pub category: Category,
+    /// It lies in its module's RELRO, which is read-only: the loader is through with it.
+    pub sealed: bool,
     /// Symbol the slot stands for; none for those that no symbol names.
     pub symbol: Option<String>,
     /// Version of the reference.
@@ -175,6 +177,9 @@ pub enum Gap {
         /// Its path.
         path: String,
     },
+    /// A program that the kernel started without a loader, and that has mapped memory over what its
+    /// file was: packed ones unpack themselves.
+    Packed,
     /// A module's file could not be opened or understood; its slots were not checked.
     Module {
         /// Its path, or its name in the link map.
@@ -221,6 +226,17 @@ pub enum Gap {
     SearchOrder,
     /// The link map's order is not the order the files' needs give; the files' order was used.
     LinkOrder,
+    /// The loader's list of modules contradicts itself, or says that it is being changed; it was
+    /// taken as far as it goes, because it says so at every look.
+    List {
+        /// What is wrong with it, as a clause that follows its name.
+        detail: &'static str,
+    },
+    /// No slot was compared and no mapping with the list of modules: only the code was looked at.
+    CodeOnly {
+        /// Why, as a clause about the process.
+        reason: String,
+    },
     /// More modules or namespaces than are followed.
     Truncated {
         /// What was cut.
@@ -276,6 +292,11 @@ impl SlotMismatch {
 // === impl Target ===
 
 impl Target {
+    /// Whether there is memory at the address.
+    pub(crate) fn leads_somewhere(&self) -> bool {
+        self.module.is_some() || self.memory.as_deref().is_some_and(|memory| memory != "unmapped")
+    }
+
     /// An address that nothing is known about.
     pub(crate) fn bare(addr: u64) -> Self {
         Self { addr, module: None, offset: None, symbol: None, symbol_offset: None, memory: None }
@@ -316,6 +337,9 @@ impl fmt::Display for Gap {
         match self {
             Self::ThirtyTwoBit => f.write_str("not covered: 32-bit, not x86"),
             Self::UnknownLoader { path } => write!(f, "not covered: loader {path}"),
+            Self::Packed => {
+                f.write_str("not covered: the program is not what its file has (packed?)")
+            }
             Self::Module { path, reason } => write!(f, "{path}: not read: {reason}"),
             Self::Layout { path, detail } => write!(f, "{path}: not checked: {detail}"),
             Self::SlotsUnread { path, slots } => write!(f, "{path}: {slots} slots not readable"),
@@ -328,6 +352,8 @@ impl fmt::Display for Gap {
             Self::Unlisted { path } => write!(f, "{path}: executable mapping in no link map"),
             Self::SearchOrder => f.write_str("the loader's search lists are not usable"),
             Self::LinkOrder => f.write_str("the link map is not in load order"),
+            Self::List { detail } => write!(f, "the loader's list of modules {detail}"),
+            Self::CodeOnly { reason } => write!(f, "only the code was compared: {reason}"),
             Self::Truncated { what } => write!(f, "too many {what}, the rest was left out"),
             Self::Unconfirmed => write!(f, "the process ended before a second look"),
             Self::TextUnread { path, reason } => write!(f, "{path}: code not read: {reason}"),

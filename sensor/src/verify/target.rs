@@ -30,7 +30,7 @@ pub(crate) fn name(process: &Process, layout: &Layout, addr: u64) -> Target {
 
 /// A file that is no module keeps its name; other memory is told by name and permissions.
 fn name_memory(process: &Process, target: &mut Target) {
-    let Some(vma) = process.maps.find(target.addr) else {
+    let Some(vma) = process.area(target.addr) else {
         target.memory = Some("unmapped".to_owned());
         return;
     };

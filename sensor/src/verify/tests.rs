@@ -18,6 +18,7 @@ fn report(mismatches: usize, settled: bool) -> Report {
         slot_addr: at as u64,
         kind: SlotKind::JumpSlot,
         category: Category::Redirected,
+        sealed: true,
         symbol: None,
         version: None,
         expected: target.clone(),

@@ -35,6 +35,7 @@ use super::report::{Gap, Linkage, ModuleRef};
 use super::width::Width;
 
 pub use self::owners::OwnProbes;
+pub(crate) use self::owners::program_target;
 pub(crate) use self::report::shown;
 pub use self::report::{Explanation, Loose, Patch, RestoredPage, Stray, StrayKind, Text};
 
@@ -122,7 +123,7 @@ impl TextChecker {
             text: Text::default(),
         };
         look.compare_pages()?;
-        look.compare_vdso(&self.vdso);
+        look.compare_vdso(&self.vdso, layout.is_some());
         if layout.is_some() {
             look.find_strays()?;
         }
@@ -201,7 +202,9 @@ impl<'a> Look<'a> {
         self.patches(source, part.start, offset, &expected, &actual);
     }
 
-    fn compare_vdso(&mut self, own: &OwnVdso) {
+    /// A program without a loader may have unmapped its vDSO, as valgrind does: what is nowhere
+    /// cannot be run. A loader has told others where it is; it has no business to vanish then.
+    fn compare_vdso(&mut self, own: &OwnVdso, linked: bool) {
         if self.process.width() == Width::Four {
             self.gaps.push(Gap::Vdso { reason: "it is the 32-bit one" });
             return;
@@ -209,17 +212,16 @@ impl<'a> Look<'a> {
         match own.look(self.process) {
             Seen::None => {}
             Seen::Unread => self.gaps.push(Gap::Vdso { reason: "it cannot be read" }),
-            Seen::Moved(addr) => {
-                let vma = self.process.maps.find(addr);
-                let memory = vma.map_or_else(|| "unmapped".to_owned(), Vma::describe);
-                let (kind, module) = (StrayKind::VdsoMoved, Some(vdso_module()));
-                self.stray(Stray { kind, module, addr, size: 0, memory, differing: None });
+            Seen::Unmapped(_) if !linked => {
+                self.gaps.push(Gap::Vdso { reason: "the program has unmapped it" });
+            }
+            Seen::Moved(addr) | Seen::Unmapped(addr) => {
+                let memory =
+                    self.process.area(addr).map_or_else(|| "unmapped".to_owned(), Vma::describe);
+                self.vdso_moved(addr, 0, memory);
             }
             Seen::Bytes(vma, bytes) if bytes.len() != own.bytes.len() => {
-                let (kind, module, size) =
-                    (StrayKind::VdsoMoved, Some(vdso_module()), vma.end - vma.start);
-                let (addr, memory) = (vma.start, vma.describe());
-                self.stray(Stray { kind, module, addr, size, memory, differing: None });
+                self.vdso_moved(vma.start, vma.end - vma.start, vma.describe());
             }
             Seen::Bytes(_, bytes) if bytes == own.bytes => {}
             Seen::Bytes(vma, bytes) => {
@@ -227,6 +229,11 @@ impl<'a> Look<'a> {
                 self.patches(&source, vma.start, 0, &own.bytes, &bytes);
             }
         }
+    }
+
+    fn vdso_moved(&mut self, addr: u64, size: u64, memory: String) {
+        let (kind, module) = (StrayKind::VdsoMoved, Some(vdso_module()));
+        self.stray(Stray { kind, module, addr, size, memory, differing: None });
     }
 
     /// What an area is compared with; none, and a gap, where that cannot be had.
@@ -326,7 +333,7 @@ fn vdso_module() -> ModuleRef {
     ModuleRef { path: vdso::NAME.to_owned(), dev: 0, ino: 0, build_id: None }
 }
 
-fn tracer_of(pid: u32) -> Option<(u32, String)> {
+pub(super) fn tracer_of(pid: u32) -> Option<(u32, String)> {
     let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
     let mut lines = status.split(|byte| *byte == b'\n');
     let tracer = lines.find_map(|line| line.strip_prefix(b"TracerPid:"))?;
@@ -354,6 +361,6 @@ fn read_padded(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
 }
 
 /// The machine of files whose own is not known.
-fn native() -> Machine {
+pub(super) fn native() -> Machine {
     vdso::machine()
 }

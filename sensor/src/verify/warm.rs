@@ -2,36 +2,42 @@
 //!
 //! A look is a function of what it reads. While one is made, everything that enters into it is
 //! noted ([`Record`]): each piece of memory with a digest of its content (the lists of the loader,
-//! names, slots, private pages of code, the vDSO), each mapped file with its identity, each page of
-//! code that is private. If the look finds the process clean, and the kernel later gives the same
-//! areas that map files or are executable, the same auxiliary vector, the same files, the same
-//! private pages and the same memory, then the look would go the same way again, branch for branch,
-//! and say the same: the notes are as good as the look. Whatever differs, or cannot be compared,
-//! leads to the whole look; so this path only ever answers "clean", and only where that would.
+//! names, slots, private pages of code, the vDSO), each mapped file with its identity, each area of a
+//! file that was asked for by an address, each page of code that is private. If the look finds the
+//! process clean, and the kernel later gives the same executable areas, the same auxiliary vector, the
+//! same areas that were asked for, the same files, the same private pages and the same memory, then the
+//! look would go the same way again, branch for branch, and say the same: the notes are as good as the
+//! look. Whatever differs, or cannot be compared, leads to the whole look; so this path only ever
+//! answers "clean", and only where that would.
 //!
 //! What a look takes from elsewhere, and why it cannot make the answer worse:
-//! - Other areas (heap, stacks, anonymous memory without execute permission) only say whether an
-//!   address can be read, and every read counts by its content; one that failed is never remembered.
+//! - A look goes through all areas only for those that are executable ([`Process::area`] is for the
+//!   rest, and notes what it gives). Memory of no file without execute permission (heap, stacks) only
+//!   says whether an address can be read, and every read counts by its content; one that failed is
+//!   never remembered.
 //! - Who owns a probe, who traces the process and its environment are asked only where there is
 //!   something to explain: such a look is not remembered.
 //! - Probes of our own are only ever added.
 //! - When the process started matters only for files that contradict it: not remembered, either.
 //!   So what was learned of one process holds for every process that looks the same: its forks.
 
+mod areas;
 mod digest;
 mod record;
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use self::areas::Areas;
 use self::digest::{Digest, Secret};
 pub(crate) use self::record::Record;
 use self::record::{Code, Memory, Notes};
 use super::cache::Lru;
 use super::elf::Depth;
-use super::maps::Vma;
+use super::maps::{Area, Query, Vma};
 use super::process::{FileKey, Opened, Process};
 use super::report::{ModuleRef, Report};
 use super::text::{LOOKED_MAX, Pagemap};
@@ -51,6 +57,8 @@ pub(crate) struct Warm {
     images: Lru<Key, Arc<Image>>,
     files: Fresh,
     buffer: Vec<u8>,
+    /// The kernel does not know how to be asked for areas.
+    texts_only: bool,
     /// Looks that gave a report.
     pub(crate) known: u64,
 }
@@ -59,7 +67,7 @@ pub(crate) struct Warm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     areas: u64,
-    bytes: u64,
+    count: u64,
     depth: Depth,
 }
 
@@ -83,6 +91,7 @@ impl Warm {
             images: Lru::new(entries, bytes),
             files: Fresh::default(),
             buffer: Vec::new(),
+            texts_only: false,
             known: 0,
         }
     }
@@ -92,26 +101,42 @@ impl Warm {
         Record::new(&self.secret)
     }
 
-    pub(crate) fn key(&self, opened: &Opened, depth: Depth) -> Key {
-        let mut digest = self.secret.digest();
-        let lines = opened.maps.split(|byte| *byte == b'\n');
-        let mut bytes = 0;
-        for line in lines.filter(|line| counts(line)) {
-            bytes += line.len() as u64 + 1;
-            digest.add(line);
-            digest.add(b"\n");
+    /// A look at what the kernel tells when it is asked, which costs less than its text; an error
+    /// where the text is to be read.
+    pub(crate) fn ask(&mut self, opened: &Opened, depth: Depth) -> io::Result<Option<Report>> {
+        if self.texts_only {
+            return Err(io::ErrorKind::Unsupported.into());
         }
-        digest.add(&opened.auxv);
-        Key { areas: Digest::finish(digest), bytes, depth }
+        let mut areas = Areas::ask(&opened.maps);
+        match self.key(&mut areas, &opened.auxv, depth) {
+            Ok(key) => Ok(self.look(opened, &key, &mut areas)),
+            Err(error) => {
+                self.texts_only = Query::is_missing(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Only what is read of a text has no error.
+    pub(crate) fn key(&self, areas: &mut Areas<'_>, auxv: &[u8], depth: Depth) -> io::Result<Key> {
+        let (mut digest, count) = areas.code(&self.secret)?;
+        digest.add(auxv);
+        Ok(Key { areas: Digest::finish(digest), count, depth })
     }
 
     /// The report of a process that is as it was, or as another was, when that was found clean.
-    pub(crate) fn look(&mut self, opened: &Opened, key: &Key) -> Option<Report> {
+    pub(crate) fn look(
+        &mut self,
+        opened: &Opened,
+        key: &Key,
+        areas: &mut Areas<'_>,
+    ) -> Option<Report> {
         let image = self.images.get(key)?;
         let process = &opened.process;
         // Memory last: it can be read only while the process has the address space that was opened,
         // so areas, start time and page table were still that one's.
-        let same = image.has_same_files(process, &mut self.files)
+        let same = image.notes.areas.iter().all(|area| areas.has(area))
+            && image.has_same_files(process, &mut self.files, Instant::now())
             && image.has_same_code(process)
             && self.has_same_memory(process, &image.notes.memory);
         let (pid, start_ticks) = (process.pid, process.start_ticks());
@@ -153,8 +178,8 @@ impl Warm {
 // === impl Image ===
 
 impl Image {
-    fn has_same_files(&self, process: &Process, fresh: &mut Fresh) -> bool {
-        self.notes.files.iter().all(|(vma, key)| fresh.is_same(process, vma, key))
+    fn has_same_files(&self, process: &Process, fresh: &mut Fresh, now: Instant) -> bool {
+        self.notes.files.iter().all(|(vma, key)| fresh.is_same(process, vma, key, now))
     }
 
     fn has_same_code(&self, process: &Process) -> bool {
@@ -183,6 +208,7 @@ impl Image {
         let loose = report.text.loose.iter().map(|loose| size_of_val(loose) + loose.memory.len());
         size_of::<Self>()
             + self.notes.memory.held()
+            + self.notes.areas.len() * size_of::<Area>()
             + self.notes.files.iter().map(|(vma, _)| path(vma)).sum::<usize>()
             + self.notes.code.iter().map(code).sum::<usize>()
             + report.preloads.iter().chain(others).map(module).sum::<usize>()
@@ -196,9 +222,10 @@ impl Fresh {
     /// Whether a file is what it was, as of a moment ago: a whole machine maps some files a hundred
     /// times. What a file in place of another would change in the process shows in its areas, and
     /// what a write to the file would change shows in its memory.
-    fn is_same(&mut self, process: &Process, vma: &Vma, known: &FileKey) -> bool {
+    fn is_same(&mut self, process: &Process, vma: &Vma, known: &FileKey, now: Instant) -> bool {
         let id = (vma.dev, vma.ino);
-        if self.0.get(&id).is_some_and(|(key, at)| key == known && at.elapsed() < FRESH) {
+        let fresh = |at: &Instant| now.saturating_duration_since(*at) < FRESH;
+        if self.0.get(&id).is_some_and(|(key, at)| key == known && fresh(at)) {
             return true;
         }
         let Ok(metadata) = process.stat_file(vma) else { return false };
@@ -206,42 +233,7 @@ impl Fresh {
         if self.0.len() >= FRESH_MAX {
             self.0.clear();
         }
-        self.0.insert(id, (key, Instant::now()));
+        self.0.insert(id, (key, now));
         key == *known
-    }
-}
-
-/// Whether a line of a maps text is of an area that counts by itself: executable, or of a file.
-fn counts(line: &[u8]) -> bool {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let executable = fields.nth(1).is_none_or(|perms| perms.get(2) != Some(&b'-'));
-    executable || fields.nth(2).is_none_or(|ino| ino != b"0")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn areas_without_file_and_execute_permission_do_not_count() {
-        let file =
-            "7f1b4000-7f1b5000 r--p 00000000 fe:00 1234                       /lib/libc.so.6";
-        for (line, expected) in [
-            (file, true),
-            ("7f1b4000-7f1b5000 rw-p 0001f000 fe:00 1234   /lib/libc.so.6", true),
-            ("7f1b4000-7f1b5000 rw-p 00000000 00:00 0", false),
-            ("7f1b4000-7f1b5000 rw-p 00000000 00:00 0                          [heap]", false),
-            ("7f1b4000-7f1b5000 r-xp 00000000 00:00 0                          [vdso]", true),
-            ("7f1b4000-7f1b5000 rwxp 00000000 00:00 0 ", true),
-            (
-                "7f1b4000-7f1b5000 rw-s 00000000 00:01 9                     /dev/zero (deleted)",
-                true,
-            ),
-            ("what the kernel would not write", true),
-            ("", false),
-        ] {
-            let line = line.as_bytes();
-            assert_eq!(!line.is_empty() && counts(line), expected, "{line:?}");
-        }
     }
 }

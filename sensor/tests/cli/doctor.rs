@@ -44,11 +44,32 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
     assert_eq!(ended.code, Some(if sound { 0 } else { 3 }));
     let limits: Vec<_> =
         lines.iter().filter(|line| line["kind"] == "limit").map(|line| &line["limit"]).collect();
-    assert_eq!(limits, ["transient_slots", "data_pointers", "callers_of_others"]);
+    let expected = ["transient_slots", "data_pointers", "callers_of_others", "mapped_perf_events"];
+    assert_eq!(limits, expected);
     // Every probe says what is not seen without it.
     for probe in lines.iter().filter(|line| line["kind"] == "probe") {
         assert!(!probe["unseen"].as_str().unwrap().is_empty(), "{probe}");
     }
+}
+
+#[test]
+fn doctor_says_what_it_cannot_list_where_something_else_lies_in_place_of_tracefs() {
+    let place = Place::new("");
+    let doctor = place.command(&["doctor", "--json"]);
+    // In a mount namespace of its own.
+    let hide = "for place in tracing debug; do mount -t tmpfs none /sys/kernel/$place; done; \
+                touch /sys/kernel/tracing/README /sys/kernel/tracing/uprobe_events; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", hide, "sh"]).arg(doctor.get_program());
+    command.args(doctor.get_args());
+    if !rustix::process::geteuid().is_root() {
+        return println!("not tried: mounting needs root");
+    }
+    let ended = run(&mut command);
+    let lines = ended.lines();
+    let probe = lines.iter().find(|line| line["probe"] == "instrumentation").expect("listed");
+    let reason = probe["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("no tracefs is mounted"), "{probe:#}");
 }
 
 #[test]

@@ -184,6 +184,11 @@ fn a_call_by_the_librarys_own_code_is_told_by_who_called_into_it() {
     assert_eq!(caller["caller_module"].as_str().map(Path::new), Some(&*decider.path(HOOKS)));
     let told = caller["caller"].as_str().unwrap();
     assert!(told.contains("(through+"), "{told}");
+    let stack = caller["stack"].as_array().unwrap().iter();
+    let stack: Vec<&str> = stack.filter_map(Value::as_str).collect();
+    let whole = ["(decide_twice+", "(through+", PROGRAM, "libc.so"];
+    let is_whole = whole.iter().zip(&stack).all(|(part, frame)| frame.contains(part));
+    assert!(is_whole && stack.len() >= whole.len(), "{stack:#?}");
     let notes = finding["evidence"].as_array().unwrap().iter();
     let mut notes = notes.filter_map(|evidence| evidence["text"].as_str());
     assert!(notes.any(|text| text.contains("decide_twice+")), "{finding:#}");

@@ -12,7 +12,7 @@ use sensor::baseline::Store;
 use sensor::config::Config;
 use sensor::detect::NoCheck;
 use sensor::host::{Body, Observation};
-use sensor::instrument::{Told, Watch};
+use sensor::instrument::{OwnPrograms, Told, Watch};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -94,7 +94,7 @@ impl Bench {
         let (out, told) = channel();
         let ask = |_: BorrowedFd<'_>, _: bool| Err("not asked".to_owned());
         let tell = move |one| drop(out.send(one));
-        let watch = Watch::start(&[], Box::new(ask), Box::new(tell)).unwrap();
+        let watch = Watch::start(&[], Box::new(ask), OwnPrograms::new(), Box::new(tell)).unwrap();
         let mut seen: Vec<Observation> = Vec::new();
         let is_his = |one: &Observation| one.process.shown.pid == stranger.pid();
         // All of one look come together.
@@ -166,25 +166,33 @@ fn new_programs_are_told_with_their_process_and_own_and_known_ones_are_not() {
     drop(stranger);
 
     let other = Sensor::start(&bench.state("other"));
-    let series = "halfsecond_findings_total{detector=\"kernel_hook\",severity=\"info\"}";
-    wait_until("the other sensor, told as harmless", PATIENCE, || {
+    // It is not this one, whatever it runs: told, with a severity that its code has.
+    let series = "halfsecond_findings_total{detector=\"kernel_hook\",severity=\"low\"}";
+    wait_until("the other sensor, told as such", PATIENCE, || {
         Ok(sensor.agent.metric(sensor.port, series)?.filter(|count| *count >= PROGRAMS))
     })
     .unwrap();
+    let others = other.agent.pid().unwrap();
     let (status, _) = other.agent.terminate(PATIENCE).unwrap();
     assert!(status.success());
 
-    let pids = [&sensor].map(|sensor| sensor.agent.pid().unwrap());
+    let pid = sensor.agent.pid().unwrap();
     let (status, lines) = sensor.agent.terminate(PATIENCE).unwrap();
     assert!(status.success());
     let binary = Agent::binary();
     let own = lines.iter().flat_map(findings).find(|finding| {
         let owner = &finding["evidence"][0]["owner"];
-        pids.iter().any(|pid| finding["process"]["pid"] == *pid)
-            || *owner == *binary.to_string_lossy()
+        finding["process"]["pid"] == pid
+            || (*owner == *binary.to_string_lossy() && finding["process"]["pid"] != others)
             || *owner == *bench.own.to_string_lossy()
     });
-    assert_eq!(own, None, "its own, another sensor's or what it has learned");
+    assert_eq!(own, None, "its own or what it has learned");
+    let of_other = lines.iter().flat_map(findings).filter(|one| one["process"]["pid"] == others);
+    let mut of_other = of_other.peekable();
+    assert!(of_other.peek().is_some(), "another process with the same executable");
+    for finding in of_other {
+        assert_eq!(finding["explained_by"], Value::Null, "{finding:#}");
+    }
 
     let again = Sensor::start(&state);
     let (_stranger, _) = bench.newcomer(&again, "later");

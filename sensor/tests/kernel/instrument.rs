@@ -7,13 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use aya::programs::raw_trace_point::RawTracePoint;
+use aya::programs::{ProgramInfo, loaded_programs};
 use sensor::analysis::Analysis;
 use sensor::baseline::Store;
 use sensor::config::Config;
 use sensor::detect::NoCheck;
 use sensor::finding::Severity;
 use sensor::host::{Body, Observation};
-use sensor::instrument::{AskPerf, Class, Seen, Surveyor, Told, Watch, What};
+use sensor::instrument::{AskPerf, Class, OwnPrograms, Seen, Surveyor, Told, Watch, What};
 use sensor::loader::{Loader, LoaderConfig, Sensor};
 use sensor::symbol::find_symbol_offset;
 
@@ -21,8 +23,10 @@ use crate::harness::skip;
 
 const DEADLINE: Duration = Duration::from_mins(1);
 const EVENTS: &str = "/sys/kernel/tracing/uprobe_events";
-/// What the other process of a test prints when its programs are loaded.
+/// What the other process of a test prints when it has come so far, programs loaded for instance.
 const LOADED: &str = "programs are loaded";
+/// Id of a program for it.
+const PROGRAM: &str = "HALFSECOND_TEST_PROGRAM";
 
 /// Ends with the test.
 struct Ends(Child);
@@ -56,12 +60,15 @@ fn loaded() -> Option<Sensor> {
     }
 }
 
-fn asking(mut sensor: Sensor) -> Box<AskPerf> {
+/// With the ids of its programs.
+fn asking(mut sensor: Sensor) -> (Box<AskPerf>, OwnPrograms) {
     let events = sensor.perf_events().expect("loads");
-    Box::new(move |file: std::os::fd::BorrowedFd<'_>, is_link| {
+    let own = sensor.program_ids();
+    let ask = Box::new(move |file: std::os::fd::BorrowedFd<'_>, is_link| {
         let _held = &sensor;
         events.ask(file, is_link)
-    })
+    });
+    (ask, own)
 }
 
 /// The station, around a sensor of its own.
@@ -69,7 +76,10 @@ fn watch() -> Option<(Watch, Receiver<Told>)> {
     let (out, told) = channel();
     let tell = Box::new(move |one| drop(out.send(one)));
     let guarded = Config::default().guarded;
-    let watch = Watch::start(&guarded, asking(loaded()?), tell).expect("a thread");
+    let mut sensor = loaded()?;
+    sensor.attach().expect("attaches");
+    let (ask, own) = asking(sensor);
+    let watch = Watch::start(&guarded, ask, own, tell).expect("a thread");
     Some((watch, told))
 }
 
@@ -191,6 +201,7 @@ fn programs_of_another_process_are_its_own_though_they_are_called_like_ours() {
     assert!(program.places.iter().any(|told| told == place), "{program:?}");
     let owner = found.owner.as_ref().expect("it runs");
     assert_eq!((owner.shown.pid, &owner.package), (pid, &None));
+    assert!(owner.is_twin && !owner.is_tool, "the same code, and nobody's excuse: {owner:?}");
 }
 
 /// Not a test of its own: what the test above starts.
@@ -205,7 +216,65 @@ fn another_process() {
 }
 
 #[test]
+fn an_own_program_that_another_process_attaches_is_told_as_that_processs() {
+    let Some(mut sensor) = loaded() else { return };
+    sensor.attach().expect("attaches");
+    let (ask, own) = asking(sensor);
+    let is_wanted =
+        |info: &ProgramInfo| own.contains(&info.id()) && info.name_as_str() == Some("process_fork");
+    let program = loaded_programs().flatten().find(is_wanted).expect("it is loaded").id();
+    let mut other = Command::new(std::env::current_exe().expect("this"));
+    other.args(["--exact", "instrument::another_attacher", "--ignored", "--nocapture"]);
+    other.env(PROGRAM, program.to_string());
+    let other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut other = Ends(other.expect("starts"));
+    let lines = BufReader::new(other.0.stdout.take().expect("piped")).lines();
+    let is_loaded = lines.map_while(Result::ok).any(|line| line.contains(LOADED));
+    assert!(is_loaded, "the other process has ended");
+    let survey = Surveyor::new(ask, own).survey();
+    let his: Vec<_> = survey.foreign.iter().filter(|one| one.holders == [other.0.id()]).collect();
+    let [found] = his[..] else { panic!("{his:#?}") };
+    let What::Program(told) = &found.what else { panic!("{found:?}") };
+    assert_eq!(told.name, "process_fork");
+    assert_eq!(told.places, ["raw_tracepoint sched_process_exec"]);
+    let itself = format!("program {program}");
+    let is_told = survey.foreign.iter().any(|one| one.id == itself);
+    assert!(!is_told, "the program itself is the sensor's");
+}
+
+/// Not a test of its own: what the test above starts.
+#[test]
+#[ignore = "attaches a program for another test until its input ends"]
+fn another_attacher() {
+    let wanted: u32 = std::env::var(PROGRAM).expect("an id").parse().expect("a number");
+    let info = loaded_programs().flatten().find(|info| info.id() == wanted).expect("loaded");
+    let program = RawTracePoint::from_program_info(info, "process_fork".into());
+    let mut program = program.expect("a raw tracepoint");
+    // Before 6.10 a program is at a tracepoint once only, and this one's own has it.
+    program.attach("sched_process_exec").expect("attaches");
+    println!("{LOADED}");
+    let mut rest = Vec::new();
+    std::io::stdin().read_to_end(&mut rest).expect("input");
+}
+
+#[test]
 fn the_sensors_own_probes_are_not_told() {
+    // Other tests hold sensors of theirs in this process.
+    let alone = Command::new(std::env::current_exe().expect("this"))
+        .args(["--exact", "instrument::alone", "--ignored", "--nocapture"])
+        .output()
+        .expect("starts");
+    let text = String::from_utf8_lossy(&alone.stdout);
+    let errors = String::from_utf8_lossy(&alone.stderr);
+    assert!(alone.status.success(), "{text}{errors}");
+    // All but the other harness's own lines.
+    text.lines().filter(|line| !line.contains("test")).for_each(|line| println!("{line}"));
+}
+
+/// Not a test of its own: what the test above starts.
+#[test]
+#[ignore = "part of another test, which starts it in a process of its own"]
+fn alone() {
     let Some(mut sensor) = loaded() else { return };
     sensor.attach().expect("attaches");
     if let Some(library) = mapped("libc.so.6") {
@@ -214,7 +283,8 @@ fn the_sensors_own_probes_are_not_told() {
         let site = sensor::loader::FunctionSite { symbol: "getppid".to_owned(), offset };
         sensor.attach_functions(&file, &[site]).expect("identified");
     }
-    let survey = Surveyor::new(asking(sensor)).survey();
+    let (ask, own_programs) = asking(sensor);
+    let survey = Surveyor::new(ask, own_programs).survey();
     let own = std::process::id();
     let told: Vec<_> = survey.foreign.iter().filter(|one| one.holders.contains(&own)).collect();
     assert!(told.is_empty(), "{told:#?}");
@@ -225,19 +295,59 @@ fn the_sensors_own_probes_are_not_told() {
     println!("{} foreign, {} own, in {:?}", survey.foreign.len(), survey.own, survey.took);
 }
 
+#[test]
+fn a_survey_does_not_wait_for_who_never_answers_in_place_of_tracefs_or_a_process() {
+    // In a mount namespace of its own, by a FUSE that nobody reads requests of.
+    let cover = "exec 3<>/dev/fuse 4<>/dev/fuse 5<>/dev/fuse || exit 77; \
+        over() { mount -i -t fuse -o fd=$1,rootmode=40000,user_id=0,group_id=0 none $2; }; \
+        over 3 /sys/kernel/tracing && over 4 /sys/kernel/debug && over 5 /proc/1 || exit 77; \
+        exec \"$@\"";
+    let mut below = Command::new("unshare");
+    below.args(["--mount", "sh", "-c", cover, "sh"]).arg(std::env::current_exe().expect("this"));
+    below.args(["--exact", "instrument::below_a_mount", "--ignored", "--nocapture"]);
+    let mut below = Ends(below.stdout(Stdio::piped()).spawn().expect("starts"));
+    let lines = BufReader::new(below.0.stdout.take().expect("piped")).lines();
+    let (out, ended) = channel();
+    std::thread::spawn(move || {
+        // To the end: the other one has more to say.
+        let lines: Vec<String> = lines.map_while(Result::ok).collect();
+        let _ = out.send(lines.iter().any(|line| line.contains(LOADED)));
+    });
+    let is_over = ended.recv_timeout(DEADLINE).expect("it waits");
+    let status = below.0.wait().expect("ends");
+    if status.code() == Some(77) {
+        return skip("nothing can be mounted here");
+    }
+    assert!(is_over && status.success(), "{status}");
+}
+
+/// Not a test of its own: what the test above starts.
+#[test]
+#[ignore = "part of another test, which mounts something over tracefs first"]
+fn below_a_mount() {
+    let ask = |_: std::os::fd::BorrowedFd<'_>, _: bool| Err("not asked".to_owned());
+    let survey = Surveyor::new(Box::new(ask), OwnPrograms::new()).survey();
+    for name in ["tracefs", "descriptors"] {
+        let source = survey.sources.iter().find(|source| source.name == name).expect("listed");
+        assert!(source.reason.is_some(), "{:#?}", survey.sources);
+    }
+    println!("{LOADED}");
+}
+
 /// What a first survey tells, without what tests and sensors of others hold, who come and go.
 fn news() -> Option<Vec<Observation>> {
     let (_watch, told) = watch()?;
     let mut seen = Vec::new();
     let end = Instant::now() + DEADLINE;
-    let mut is_counted = false;
+    // Whatever is new on the host brings the second survey forward.
+    let mut new = None;
     while let Ok(one) = told.recv_timeout(end.saturating_duration_since(Instant::now())) {
         match one {
             // The second survey: everything of the first was told.
-            Told::Count(_) if is_counted => return Some(seen),
-            Told::Count(_) => is_counted = true,
+            Told::Count(_) if new.is_some() => return Some(seen),
+            Told::Count(_) => new = Some(loaded()?),
             Told::Seen(one) => seen.extend(is_lasting(&one).then_some(*one)),
-            Told::Report(_) => {}
+            Told::Report(_) | Told::Unread(_) => {}
         }
     }
     panic!("no second survey within {DEADLINE:?}");

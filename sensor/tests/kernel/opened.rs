@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use sensor::event::{Event, EventBody, Opened, Role};
 use sensor::loader::probes::Hook;
 use sensor::symbol::{Asker, Symbolizer};
+use sensor::verify::VerifyError;
 
 use crate::harness::{Bench, inode_of, same, skip};
 
@@ -97,7 +98,7 @@ fn asked(bench: &mut Bench, fixture: &Fixture, child: &Child) -> Asker {
     let EventBody::Opened(opened) = &event.body else { unreachable!() };
     let kept = opened.stack.words.iter().filter(|word| **word != 0).count();
     println!("{kept} of {} words told", opened.stack.words.len());
-    let found = Symbolizer::default().asker(child.id(), &opened.stack).expect("maps");
+    let found = Symbolizer::default().asker(child.id(), &opened.stack, &[]).expect("maps");
     let found = found.expect("an asker");
     println!("{} unwound: {} through libc: {}", found.place, found.unwound, found.through_libc);
     found
@@ -145,6 +146,26 @@ fn code_in_anonymous_memory_is_the_asker() {
     let asker = asked(&mut bench, &fixture, &child);
     same("module", asker.place.module.clone(), None);
     same("memory", asker.place.memory.as_str(), "anonymous rwx");
+    end(child);
+}
+
+#[test]
+fn an_opening_before_an_exec_is_not_looked_for_in_the_memory_behind_it() {
+    let Some((mut bench, fixture)) = bench() else { return };
+    let child = fixture.open("exec");
+    let id = child.id();
+    let told = |event: &Event| event.tgid == id && matches!(event.body, EventBody::Modules(_));
+    let event = bench.expect("its modules", id, told);
+    let EventBody::Modules(modules) = &event.body else { unreachable!() };
+    let code: Vec<u64> = modules.placed.iter().map(|placed| placed.start).collect();
+    let told = |event: &Event| event.tgid == id && matches!(event.body, EventBody::Opened(_));
+    let event = bench.expect("an opening", id, told);
+    let EventBody::Opened(opened) = &event.body else { unreachable!() };
+    // By its code, and by its stack where none is known.
+    for code in [&code[..], &[]] {
+        let found = Symbolizer::default().asker(id, &opened.stack, code);
+        assert!(matches!(found, Err(VerifyError::Gone { .. })), "{code:x?}: {found:?}");
+    }
     end(child);
 }
 

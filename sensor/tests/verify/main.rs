@@ -20,8 +20,10 @@ mod machine;
 mod mutation;
 #[path = "../lab/patience.rs"]
 mod patience;
+mod refusal;
 mod servers;
 mod slots;
 mod text;
 mod tools;
+mod vdso;
 mod warm;

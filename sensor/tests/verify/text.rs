@@ -128,23 +128,6 @@ fn a_module_with_a_false_address_is_found() {
 }
 
 #[test]
-fn a_changed_vdso_is_found() {
-    let shop = Workshop::new();
-    let child = Child::ready(&mut command(shop.cc("victim.c", "victim", &["-pie"])));
-    let maps = fs::read_to_string(format!("/proc/{}/maps", child.pid())).unwrap();
-    let line = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap();
-    let end = line.split(['-', ' ']).nth(1).unwrap();
-    let last = u64::from_str_radix(end, 16).unwrap() - 1;
-    let memory = OpenOptions::new().write(true).open(format!("/proc/{}/mem", child.pid()));
-    // Behind the last section: nobody runs it.
-    memory.unwrap().write_all_at(&[0x5a], last).unwrap();
-    let report = check(child.pid());
-    let patches: Vec<&Patch> = report.text.unexplained().collect();
-    assert_eq!(patches.len(), 1, "{:#?}", told(&report.text));
-    assert_eq!((patches[0].module.path.as_str(), patches[0].addr), ("[vdso]", last));
-}
-
-#[test]
 fn static_programs_are_compared_too() {
     let shop = Workshop::new();
     let path = shop.cc("victim.c", "victim", &["-static", "-no-pie"]);

@@ -130,23 +130,14 @@ const PATIENCE: (&str, &str) = ("HALFSECOND_TEST_PATIENCE", "4");
 /// Tests repeat less: it takes long, and one kernel does the same the thousandth time.
 const QUICK: (&str, &str) = ("HALFSECOND_TEST_QUICK", "1");
 
-/// The kernel's command line may name tests that are not meant; what it does not know itself it hands
-/// to us as environment.
-const LEFT_OUT: &str = "HALFSECOND_VM_LEFT_OUT";
-
 /// Of a property test, whose input no kernel decides about.
 const PROPERTY_CASES: &str = "8";
 
 /// Runs everything in /tests by name; returns how many failed.
 fn run_tests() -> usize {
-    let left_out = std::env::var(LEFT_OUT).unwrap_or_default();
     let mut failures = 0;
     for test in tests() {
         let name = test.file_name().unwrap_or_default().display();
-        if left_out.split(',').any(|one| test.to_string_lossy().ends_with(&format!("-{one}"))) {
-            println!("{name}: left out here, as other kernels of this architecture run it");
-            continue;
-        }
         match run(&test) {
             Ok(code) => {
                 println!("HALFSECOND-VM {name} exit={code}");

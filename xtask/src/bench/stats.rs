@@ -1,4 +1,4 @@
-//! Medians and their bootstrap intervals.
+//! Medians and their bootstrap intervals, and percentiles.
 
 /// Resamples drawn for an interval.
 const RESAMPLES: usize = 10_000;
@@ -31,6 +31,13 @@ pub(super) fn estimate(values: &[f64]) -> Estimate {
     medians.sort_by(f64::total_cmp);
     let tail = RESAMPLES * 25 / 1000;
     Estimate { median: median(values), low: medians[tail], high: medians[RESAMPLES - 1 - tail] }
+}
+
+/// The smallest of `sorted` that at least `percent` of 100 of them do not exceed (nearest rank); NaN
+/// where there is none.
+pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
 fn middle(values: &mut [f64]) -> f64 {
@@ -69,6 +76,21 @@ mod tests {
     fn the_median_of_an_even_count_lies_between_its_middles() {
         assert!((median(&[4.0, 1.0, 3.0, 2.0]) - 2.5).abs() < 1e-12);
         assert!((median(&[9.0, 1.0, 2.0]) - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_samples() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        let is = |sorted: &[f64], percent, wanted: f64| {
+            let found = percentile(sorted, percent);
+            assert!((found - wanted).abs() < 1e-12, "{percent}: {found}, not {wanted}");
+        };
+        for (percent, wanted) in [(0, 1.0), (50, 50.0), (99, 99.0), (100, 100.0)] {
+            is(&hundred, percent, wanted);
+        }
+        is(&[2.0, 3.0, 5.0], 50, 3.0);
+        is(&[2.0, 3.0, 5.0], 99, 5.0);
+        assert!(percentile(&[], 50).is_nan());
     }
 
     #[test]

@@ -25,19 +25,20 @@ pub(super) struct Found {
     pub(super) ours: bool,
     /// How often it was seen.
     pub(super) count: u64,
+    pub(super) pid: u32,
     /// Who.
     pub(super) process: String,
     /// What was seen, one piece a line.
     pub(super) evidence: Vec<String>,
 }
 
-/// Every finding the sensor wrote, in the order of time; those that opened nothing (info) are in
-/// its counters only.
-pub(super) fn read(folder: &Path) -> Result<Vec<Found>> {
+/// Every finding the sensor wrote into `folder`, in the order of time; those that opened nothing
+/// (info) are in its counters only. Programs below `corpus` are ours.
+pub(super) fn read(folder: &Path, corpus: &Path) -> Result<Vec<Found>> {
     let xtask = env::current_exe()?.display().to_string();
     // What the kernel adds where cargo has built it anew meanwhile.
     let xtask = xtask.strip_suffix(" (deleted)").unwrap_or(&xtask).to_owned();
-    let own = [folder.display().to_string(), xtask];
+    let own = [corpus.display().to_string(), xtask];
     let path = folder.join(INCIDENTS);
     let text = if path.exists() { fs::read_to_string(&path)? } else { String::new() };
     findings(&text, &own)
@@ -77,6 +78,7 @@ fn found(finding: &Value, own: &[String]) -> Result<Found> {
             || ancestors.iter().any(|path| is_own(path))
             || container.starts_with("halfsecond-corpus"),
         count: repeated.and_then(|piece| piece["count"].as_u64()).unwrap_or(1),
+        pid: process["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
         process: cut(&format!(
             "{exe} [{}] below {}",
             strings(&process["cmdline"]).join(" "),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::sensor::{self, Sensor};
+use crate::sensor::{self, Sensor, Start};
 
 /// The sensor's incidents, in the corpus' folder; older ones in files of this name and a number.
 pub(super) const INCIDENTS: &str = "incidents.jsonl";
@@ -49,7 +50,15 @@ pub(super) struct Counts {
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn start(agent: &Path, folder: &Path, observations: u32) -> Result<Self> {
+    /// With `more` sections of its configuration, and what it logs to `logs/halfsecond.log` if not the
+    /// usual.
+    pub(super) fn start(
+        agent: &Path,
+        folder: &Path,
+        observations: u32,
+        more: &str,
+        level: Option<&str>,
+    ) -> Result<Self> {
         let listen = sensor::free_address()?;
         let shown = folder.display();
         fs::create_dir_all(folder.join(STATE))?;
@@ -59,12 +68,13 @@ impl Watch {
              [http]\nlisten = \"{listen}\"\n\
              [output]\nstdout = false\nfile = \"{shown}/{INCIDENTS}\"\nmax_bytes = \"1GiB\"\n\
              [learning]\nobservations = {observations}\nflush_every = \"1s\"\n\
-             [detect]\nincident_window = \"1s\"\n"
+             [detect]\nincident_window = \"1s\"\n{more}"
         );
         let config = folder.join("halfsecond.toml");
         fs::write(&config, text)?;
         let log = folder.join("logs/halfsecond.log");
-        Ok(Self(Sensor::start(agent, &config, &log, listen)?))
+        let (config, log, lines) = (&config, &log, Stdio::null());
+        Ok(Self(Start { agent, config, log, listen, lines, level }.run()?))
     }
 
     pub(super) fn counts(&self) -> Result<Counts> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::vm::Outcome;
+use crate::vm::{Outcome, Verdict};
 
 /// Sums over `test result:` lines of libtest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,11 +102,17 @@ impl From<Outcome> for Part {
         let mut counts = Counts::default();
         outcome.results.iter().for_each(|line| counts.read(line));
         let name = format!("vm: {}", outcome.kernel);
-        let mut part = Self::counted(&name, outcome.took, counts, outcome.verdict.is_ok());
-        match outcome.verdict {
-            Ok(()) => part.note = outcome.facts,
-            Err(why) => part.note = why,
-        }
+        let (passed, note) = match outcome.verdict {
+            Verdict::Passed => (true, outcome.facts),
+            Verdict::Failed(why) => (false, why),
+            Verdict::NotTested(why) => {
+                counts.ignored += 1;
+                let note = format!("skipped: {why}");
+                return Self { name, counts, took: outcome.took, ok: true, note };
+            }
+        };
+        let mut part = Self::counted(&name, outcome.took, counts, passed);
+        part.note = note;
         part
     }
 }

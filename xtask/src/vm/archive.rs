@@ -77,21 +77,23 @@ impl Archive {
         Ok(versions.into_iter().map(package).collect())
     }
 
-    /// `name` as `suite` has it.
+    /// Each of `names` as `suite` has it. One question for all: apt reads its lists for each anew.
     pub(super) fn in_suite(
         &mut self,
-        name: &str,
+        names: &[&str],
         arch: &'static str,
         suite: &str,
-    ) -> Result<Package> {
+    ) -> Result<Vec<Package>> {
         self.ensure_lists()?;
-        let listed = sh::output(self.apt("apt-cache").args(["madison", &qualified(name, arch)]))?;
-        let column = format!(" {suite}/main ");
-        let line = listed.lines().find(|line| line.contains(&column));
-        let version = line.and_then(madison_version);
-        let version =
-            version.with_context(|| format!("Debian {suite} has no {name} for {arch}"))?;
-        Ok(Package { name: name.to_owned(), version: version.to_owned(), arch })
+        let asked = names.iter().map(|name| qualified(name, arch));
+        let listed = sh::output(self.apt("apt-cache").arg("madison").args(asked))?;
+        let found = |name: &&str| {
+            let version = version_in(&listed, name, suite);
+            let version =
+                version.with_context(|| format!("Debian {suite} has no {name} for {arch}"))?;
+            Ok(Package { name: (*name).to_owned(), version: version.to_owned(), arch })
+        };
+        names.iter().map(found).collect()
     }
 
     /// The packages that `package` depends on in exactly one version.
@@ -109,31 +111,43 @@ impl Archive {
             .collect())
     }
 
-    /// Downloads `package` and unpacks it over `folder`.
-    pub(super) fn unpack(&mut self, package: &Package, folder: &Path) -> Result<()> {
-        let deb = self.download(package)?;
-        sh::output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(folder))?;
+    /// Downloads the packages and unpacks them over `folder`.
+    pub(super) fn unpack(&mut self, packages: &[Package], folder: &Path) -> Result<()> {
+        self.download(packages)?;
+        for deb in packages.iter().map(|package| self.deb(package)) {
+            if !deb.is_file() {
+                bail!("apt downloaded no {}", deb.display());
+            }
+            sh::output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(folder))?;
+        }
         Ok(())
     }
 
-    fn download(&mut self, package: &Package) -> Result<PathBuf> {
+    /// Those that are not here.
+    fn download(&mut self, packages: &[Package]) -> Result<()> {
         self.ensure_lists()?;
-        // What a colon in a version becomes in a file name is apt's business.
-        let encoded = package.version.replace(':', "%3a");
-        let deb = self.debs.join(format!("{}_{encoded}_{}.deb", package.name, package.arch));
-        if deb.is_file() {
-            return Ok(deb);
+        let missing: Vec<_> =
+            packages.iter().filter(|package| !self.deb(package).is_file()).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        println!("fetching {} {} ({})", package.name, package.version, package.arch);
+        for Package { name, version, arch } in &missing {
+            println!("fetching {name} {version} ({arch})");
+        }
         let mut get = self.apt("apt-get");
-        get.current_dir(&self.debs).args(["-qq", "download", &package.selector()]);
+        get.current_dir(&self.debs).args(["-qq", "download"]);
+        get.args(missing.iter().map(|package| package.selector()));
         sh::output(&mut get).context(
             "a package list may be older than the archive: cargo xtask vm fetch --refresh",
         )?;
-        if !deb.is_file() {
-            bail!("apt downloaded no {}", deb.display());
-        }
-        Ok(deb)
+        Ok(())
+    }
+
+    /// Where apt puts its file.
+    fn deb(&self, package: &Package) -> PathBuf {
+        // What a colon in a version becomes in a file name is apt's business.
+        let encoded = package.version.replace(':', "%3a");
+        self.debs.join(format!("{}_{encoded}_{}.deb", package.name, package.arch))
     }
 
     fn ensure_lists(&self) -> Result<()> {
@@ -201,6 +215,13 @@ fn madison_version(line: &str) -> Option<&str> {
     line.split('|').nth(1).map(str::trim)
 }
 
+/// The version of the package that `suite` has, of `apt-cache madison` for several.
+fn version_in<'a>(listed: &'a str, name: &str, suite: &str) -> Option<&'a str> {
+    let column = format!(" {suite}/main ");
+    let of = |line: &&str| line.split('|').next().is_some_and(|first| first.trim() == name);
+    listed.lines().filter(of).find(|line| line.contains(&column)).and_then(madison_version)
+}
+
 /// A dependency in one exact version: `linux-image-6.1.0-50-cloud-amd64 (= 6.1.176-1)`.
 fn pinned(dependency: &str) -> Option<(&str, &str)> {
     let (name, version) = dependency.split_once(" (= ")?;
@@ -219,6 +240,16 @@ mod tests {
         );
         assert_eq!(pinned("initramfs-tools (>= 0.120+deb8u2)"), None);
         assert_eq!(pinned("kmod"), None);
+    }
+
+    #[test]
+    fn each_package_has_its_own_version_in_a_suite() {
+        let listed = "       mount | 2.41-5 | http://m.example trixie/main amd64 Packages\n\
+                      \u{20}      mount | 2.38.1-5 | http://m.example bookworm/main amd64 Packages\n\
+                      \u{20}   libmount1 | 2.38.1-6 | http://m.example bookworm/main amd64 Packages\n";
+        assert_eq!(version_in(listed, "mount", "bookworm"), Some("2.38.1-5"));
+        assert_eq!(version_in(listed, "libmount1", "bookworm"), Some("2.38.1-6"));
+        assert_eq!(version_in(listed, "libmount1", "trixie"), None);
     }
 
     #[test]

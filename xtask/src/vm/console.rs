@@ -27,6 +27,8 @@ pub(super) struct Console {
     results: Vec<String>,
     /// Programs that ended with something else than 0.
     failed: Vec<String>,
+    /// Single tests that failed, of programs that may not have ended.
+    failed_tests: Vec<String>,
     /// The number of failed programs by PID 1's count; its last words.
     done: Option<u32>,
     /// The first line of a kernel in trouble.
@@ -49,8 +51,20 @@ impl Console {
         }
         if line.contains("test result: ") {
             self.results.push(line.trim().to_owned());
+        } else if let Some(name) = failed_test(line) {
+            self.failed_tests.push(name.to_owned());
         }
         self.facts.is_some()
+    }
+
+    /// What has gone wrong by now, whether or not the guest has come to its end.
+    pub(super) fn wrong(&self) -> Option<String> {
+        if let Some(trouble) = &self.trouble {
+            return Some(format!("the kernel reports: {trouble}"));
+        }
+        let failed: Vec<&str> =
+            self.failed_tests.iter().chain(&self.failed).map(String::as_str).collect();
+        (!failed.is_empty()).then(|| format!("failed: {}", failed.join(", ")))
     }
 
     /// Everything passed, or the first reason why not.
@@ -86,6 +100,11 @@ impl Console {
             self.failed.push(format!("{name} ({status})"));
         }
     }
+}
+
+/// The name in libtest's line of a test that failed.
+fn failed_test(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// Whether the kernel itself, not a program, wrote one of the texts above.
@@ -130,6 +149,16 @@ mod tests {
             "HALFSECOND-VM done failures=1",
         ]);
         assert_eq!(console.verdict(), Err("failed: 1-kernel (101)".to_owned()));
+    }
+
+    #[test]
+    fn what_went_wrong_is_known_before_the_guest_ends() {
+        assert_eq!(after(&[READY, RESULT, "test rung::one ... ok"]).wrong(), None);
+        let one = after(&[READY, "test rung::one ... FAILED"]);
+        assert_eq!(one.wrong(), Some("failed: rung::one".to_owned()));
+        let crashed = after(&[READY, "HALFSECOND-VM 1-kernel exit=139"]);
+        assert_eq!(crashed.wrong(), Some("failed: 1-kernel (139)".to_owned()));
+        assert!(after(&[READY, "[    1.0] WARNING: CPU: 0 PID: 1"]).wrong().is_some());
     }
 
     #[test]

@@ -115,10 +115,8 @@ pub(super) fn provide(arch: Arch, archive: &mut Archive) -> Result<PathBuf> {
         fs::remove_dir_all(&folder)?;
     }
     fs::create_dir_all(&folder)?;
-    for name in packages {
-        let package = archive.in_suite(name, arch.debian(), SUITE)?;
-        archive.unpack(&package, &folder)?;
-    }
+    let packages = archive.in_suite(&packages, arch.debian(), SUITE)?;
+    archive.unpack(&packages, &folder)?;
     fs::write(stamp, wanted)?;
     Ok(folder)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, bail};
@@ -185,7 +186,7 @@ fn unpack(meta: &Package, archive: &mut Archive, into: &Path) -> Result<()> {
                 .filter(|package| PARTS.iter().any(|part| package.name.starts_with(part))),
         );
         if package != *meta {
-            archive.unpack(&package, into)?;
+            archive.unpack(slice::from_ref(&package), into)?;
         }
     }
     Ok(())

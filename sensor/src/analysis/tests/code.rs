@@ -24,7 +24,7 @@ fn change(why: WhyChanged) -> CodeChange {
     }
 }
 
-fn stray(module: Option<&str>, differing: Option<u64>, usual: bool) -> StrayCode {
+pub(super) fn stray(module: Option<&str>, differing: Option<u64>, usual: bool) -> StrayCode {
     StrayCode {
         module: module.map(|path| ModuleId { path: path.to_owned(), build: "inode:1".to_owned() }),
         problem: "is mapped as code and in no list of the loader",

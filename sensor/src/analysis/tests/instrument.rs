@@ -45,6 +45,7 @@ fn program(name: &str, kind: &str) -> What {
         loaded: None,
         uid: Some(0),
         places: Vec::new(),
+        functions: Vec::new(),
     })
 }
 
@@ -104,7 +105,7 @@ fn a_probe_in_pam_is_told_while_learning_with_owner_file_and_function() {
     let path = "/lib/libpam.so.0".to_owned();
     let uprobe = What::Uprobe(Uprobe {
         file: None,
-        path: path.clone(),
+        path: path.clone().into(),
         offset: 0x3640,
         is_return: false,
         is_usdt: false,

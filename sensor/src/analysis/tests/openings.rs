@@ -101,6 +101,91 @@ fn strangers_teach_no_opening() {
 }
 
 #[test]
+fn who_asks_and_was_not_seen_while_learning_is_learned_once_he_is() {
+    let mut bench = Bench::new();
+    let late = |bench: &Bench, late| bench.world.fake.0.lock().unwrap().late = late;
+    // A machine under load, until long after the program is settled.
+    late(&bench, true);
+    for _ in 0..60 {
+        bench.login(&login());
+    }
+    let subject = format!("{SSHD_PATH} {}", build(1));
+    let known = |bench: &mut Bench| bench.analysis.baseline(&subject).clone();
+    assert!(known(&mut bench).settled(20, true) && known(&mut bench).openings.askers.is_empty());
+    late(&bench, false);
+    for _ in 0..3 {
+        bench.login(&login());
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    let askers = known(&mut bench).openings.askers;
+    assert_eq!(askers[PAM].iter().map(ModuleId::name).collect::<Vec<_>>(), ["sshd"]);
+    // Whoever is no part of the program is told all the same.
+    bench.login(&Login { asker: PathBuf::from(EVIL), ..login() });
+    assert_eq!(bench.fired(), ["dlopen_unexpected"]);
+    assert_eq!(bench.incident().severity, Severity::High);
+}
+
+#[test]
+fn who_was_seen_often_enough_since_is_known_to_be_the_only_one() {
+    let mut bench = Bench::new();
+    bench.world.fake.0.lock().unwrap().late = true;
+    for _ in 0..30 {
+        bench.login(&login());
+    }
+    bench.world.fake.0.lock().unwrap().late = false;
+    for _ in 0..25 {
+        bench.login(&login());
+    }
+    // Once it is settled, one that is not seen opens nothing again.
+    bench.world.fake.0.lock().unwrap().late = true;
+    bench.login(&login());
+    bench.world.fake.0.lock().unwrap().late = false;
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    bench.login(&Login { asker: PathBuf::from(CRYPTO), ..login() });
+    assert_eq!(bench.fired(), ["dlopen_unexpected"]);
+}
+
+#[test]
+fn a_library_that_is_read_for_the_first_time_is_no_new_opening() {
+    let mut bench = Bench::new();
+    let ino = bench.world.fake.0.lock().unwrap().inode(Path::new(PAM));
+    bench.world.fake.0.lock().unwrap().unread.push(ino);
+    for _ in 0..40 {
+        bench.login(&login());
+    }
+    bench.world.fake.0.lock().unwrap().unread.clear();
+    for _ in 0..3 {
+        bench.login(&login());
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    // Another file in its place is.
+    bench.world.fake.0.lock().unwrap().files.insert(PathBuf::from(PAM), 4711);
+    bench.login(&login());
+    assert_eq!(bench.fired(), ["library_unexpected", "dlopen_unexpected"]);
+}
+
+#[test]
+fn a_module_that_is_read_for_the_first_time_asks_and_calls_as_before() {
+    let mut bench = Bench::new();
+    let lzma = PathBuf::from(LZMA);
+    let usual = Login { asker: lzma.clone(), caller: lzma, ..login() };
+    let ino = bench.world.fake.0.lock().unwrap().inode(Path::new(LZMA));
+    bench.world.fake.0.lock().unwrap().unread.push(ino);
+    for _ in 0..40 {
+        bench.login(&usual);
+    }
+    bench.world.fake.0.lock().unwrap().unread.clear();
+    for _ in 0..3 {
+        bench.login(&usual);
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    let subject = format!("{SSHD_PATH} {}", build(1));
+    let known = bench.analysis.baseline(&subject).openings.clone();
+    let builds: Vec<_> = known.askers(PAM).map(|asker| asker.build.as_str()).collect();
+    assert_eq!(builds, [build(ino)], "what could not be read has given way");
+}
+
+#[test]
 fn how_long_it_took_to_link_is_told() {
     let mut bench = learned();
     let world = &mut bench.world;

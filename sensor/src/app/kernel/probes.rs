@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::cli::Failure;
 use crate::event::{FileKey, InodeKey};
 use crate::host::{Aside, Directive, Watch};
+use crate::instrument::OwnPrograms;
 use crate::loader::{FunctionSite, PerfEvents, ProgramHandles, Released, Sensor};
 use crate::metrics::Metrics;
 use crate::probe::ProbeReport;
@@ -55,6 +56,11 @@ impl Probes {
     /// What perf events of others are asked by; once.
     pub(in crate::app) fn perf_events(&mut self) -> Result<PerfEvents, String> {
         self.sensor.perf_events()
+    }
+
+    /// Ids of the programs, once all are loaded.
+    pub(in crate::app) fn ids(&self) -> OwnPrograms {
+        self.sensor.program_ids()
     }
 
     /// What the programs are asked by how they do.

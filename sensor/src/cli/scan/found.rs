@@ -145,6 +145,11 @@ impl Tally {
             Linkage::Static => self.without_loader += 1,
             Linkage::UnknownLoader | Linkage::ThirtyTwoBit => self.not_covered += 1,
         }
+        self.add_anyway(report)
+    }
+
+    /// Adds what was found in a process that counts as failed.
+    pub(super) fn add_anyway(&mut self, report: &Report) -> Vec<Findings> {
         self.slots.merge(&report.slots);
         self.skipped.merge(&report.skipped);
         self.with_preloads += u64::from(!report.preloads.is_empty());
@@ -303,6 +308,7 @@ mod tests {
             slot_addr: 0x5555_0013_4218,
             kind: SlotKind::JumpSlot,
             category,
+            sealed: true,
             symbol: Some("RSA_public_decrypt".to_owned()),
             version: Some("OPENSSL_3.0.0".to_owned()),
             expected: target("/lib/libcrypto.so.3"),

@@ -1,86 +1,18 @@
 //! A FUSE file system whose server never answers, and a file of 200 GB.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal};
 
 use super::*;
 use crate::config::Config;
 use crate::event::{Event, EventBody, Role};
-use crate::host::testing::{Fake, World, clock};
+use crate::host::testing::{Fake, Hanging, World, clock};
 use crate::host::{Body, Pipeline, Procfs};
 use crate::symbol::{find_entry_offset, find_symbol_offset};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const FUSE: u32 = 0x6573_5546;
-
-/// A copy of a program, run from a FUSE file system that then hangs.
-struct Hanging {
-    server: Child,
-    program: Child,
-    folder: tempfile::TempDir,
-    file: FileKey,
-}
-
-impl Hanging {
-    /// `None`, with the reason printed, where there is no FUSE.
-    fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let (below, mount) = (folder.path().join("below"), folder.path().join("mount"));
-        fs::create_dir(&below).unwrap();
-        fs::create_dir(&mount).unwrap();
-        fs::copy(fs::canonicalize("/bin/sleep").unwrap(), below.join("sshd")).unwrap();
-        let mut bindfs = Command::new("bindfs");
-        let started = bindfs.args(["-f", "--no-allow-other"]).arg(&below).arg(&mount).spawn();
-        let mut server = match started {
-            Ok(server) => server,
-            Err(error) => {
-                println!("not tried: bindfs (package bindfs): {error}");
-                return None;
-            }
-        };
-        let program = mount.join("sshd");
-        let end = Instant::now() + DEADLINE;
-        while !program.exists() {
-            if let Some(status) = server.try_wait().unwrap() {
-                println!("not tried: bindfs cannot mount here: {status}");
-                return None;
-            }
-            assert!(Instant::now() < end, "bindfs does not mount");
-            std::thread::yield_now();
-        }
-        let metadata = fs::metadata(&program).unwrap();
-        let dev = metadata.dev();
-        let file = FileKey {
-            ino: metadata.ino(),
-            dev: (rustix::fs::major(dev) << 20) | rustix::fs::minor(dev),
-            generation: 0,
-            ctime_s: 0,
-            size: metadata.size(),
-        };
-        let program = Command::new(program).arg("1000").stdout(Stdio::null()).spawn().unwrap();
-        rustix::process::kill_process(Pid::from_child(&server), Signal::STOP).unwrap();
-        Some(Self { server, program, folder, file })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("mount/sshd")
-    }
-}
-
-impl Drop for Hanging {
-    fn drop(&mut self) {
-        let _ = rustix::process::kill_process(Pid::from_child(&self.server), Signal::CONT);
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-        let _ = Command::new("umount").arg("--lazy").arg(self.folder.path().join("mount")).status();
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
 
 /// The exec of the program that lies there, and one of another, as the kernel side tells them.
 fn events(hanging: &Hanging, fs_magic: Option<u32>) -> Vec<Event> {

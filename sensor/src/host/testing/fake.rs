@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{MODULE_SIZE, NOWHERE};
 use crate::event::{FileKey, InodeKey, Stack};
-use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered};
+use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered, Unseen};
 use crate::host::{Asked, FoundLibrary, Located, ModuleId};
 
 /// What is shared with the fakes that the pipeline owns.
@@ -23,6 +23,10 @@ pub(crate) struct Shared {
     /// Inodes whose build-id cannot be read, and those asked for without waiting.
     pub(crate) unread: Vec<u64>,
     pub(crate) not_waited_for: Vec<u64>,
+    /// Addresses of code of programs that are gone, or that their processes have left by an exec.
+    pub(crate) left: Vec<u64>,
+    /// No question about a stack is answered in time.
+    pub(crate) late: bool,
     pub(crate) roots: BTreeMap<u32, RootView>,
     pub(crate) root_keys: BTreeMap<u32, InodeKey>,
     /// Path as processes see it → whether only root decides about it.
@@ -142,8 +146,14 @@ impl Locate for Fake {
                     let inode = address / MODULE_SIZE;
                     let path = shared.files.iter().find(|(_, known)| **known == inode)?.0;
                     let path = path.to_string_lossy().into_owned();
+                    let file = FileKey { ino: inode, ..FileKey::default() };
+                    let module = if shared.unread.contains(&inode) {
+                        ModuleId::unread(path, &file)
+                    } else {
+                        ModuleId { path, build: build(inode) }
+                    };
                     Some(Located {
-                        module: ModuleId { path, build: build(inode) },
+                        module,
                         offset: address % MODULE_SIZE,
                         symbol: shared.symbols.get(address).map(|name| (name.clone(), 0)),
                     })
@@ -152,18 +162,25 @@ impl Locate for Fake {
         })
     }
 
-    fn asker(&mut self, tgid: u32, stack: &Stack) -> Option<Asked> {
-        let word = stack.words.iter().copied().find(|word| *word != 0)?;
+    fn asker(&mut self, tgid: u32, stack: &Stack, code: &[u64]) -> Result<Asked, Unseen> {
+        let elsewhere = |shared: &mut Shared| code.iter().any(|addr| shared.left.contains(addr));
+        if self.with(elsewhere) {
+            return Err(Unseen::Gone);
+        }
+        if self.with(|shared| shared.late) {
+            return Err(Unseen::Unread);
+        }
+        let word = stack.words.iter().copied().find(|word| *word != 0).ok_or(Unseen::Unread)?;
         let memory = ModuleId { path: NOWHERE.to_owned(), build: "inode:none".to_owned() };
         let place = match word {
             u64::MAX => Located { module: memory, offset: word, symbol: None },
-            word => self.locate(tgid, &[word]).pop()??,
+            word => self.locate(tgid, &[word]).pop().flatten().ok_or(Unseen::Unread)?,
         };
-        Some(Asked { place, unwound: true, through_libc: false })
+        Ok(Asked { place, unwound: true, through_libc: false })
     }
 
-    fn behind(&mut self, tgid: u32, stack: &Stack) -> Option<Located> {
-        let word = stack.words.iter().copied().find(|word| *word != 0)?;
-        self.locate(tgid, &[word]).pop()?
+    fn callers(&mut self, tgid: u32, stack: &Stack) -> Vec<Located> {
+        let words: Vec<u64> = stack.words.iter().copied().filter(|word| *word != 0).collect();
+        self.locate(tgid, &words).into_iter().map_while(|found| found).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{FileKey, Link, Modules, Placement, SealAt};
-use crate::host::testing::{LZMA, NOWHERE};
+use crate::host::testing::{LZMA, MODULE_SIZE, NOWHERE};
 
 const PLUGIN: &str = "/usr/lib/plugin.so";
 
@@ -130,6 +130,32 @@ fn many_openings_of_one_process_are_bounded() {
     station.tick(world.now + 1_000 * MS, &mut |one| seen.push(one));
     let told = openings(&seen).len() as u64;
     assert_eq!((told, station.tally().openings_unnamed), (64, 36));
+}
+
+#[test]
+fn an_opening_before_an_exec_is_not_looked_for_in_the_memory_behind_it() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let tgid = started(&mut world);
+    world.map(tgid, SSHD_PATH, Path::new(LZMA), SSHD);
+    let lzma = world.fake.0.lock().unwrap().file(Path::new(LZMA));
+    let start = lzma.ino * MODULE_SIZE;
+    let FileKey { ino, dev, generation, .. } = lzma;
+    let placed = Placement { start, len: 0x1000, offset: 0, ino, dev, generation };
+    let modules = Modules { placed: vec![placed], overflow: 0 };
+    world.push(tgid, SSHD, EventBody::Modules(Box::new(modules)));
+    // Its code is not there any more when the opening is read: by what was told before, it was the
+    // library; and an address that was nowhere then is nobody's, not code in no file.
+    world.fake.0.lock().unwrap().left.push(start);
+    world.open(tgid, SSHD_PATH, Path::new(PLUGIN), Path::new(LZMA));
+    world.open(tgid, SSHD_PATH, Path::new("/usr/lib/other.so"), Path::new(NOWHERE));
+    world.exit(tgid, SSHD, MS);
+    let seen = run(&mut station, world.take());
+    let asked: Vec<_> = openings(&seen).into_iter().map(|one| one.asked.as_ref()).collect();
+    let [Some(first), Some(second)] = asked.as_slice() else { panic!("{asked:#?}") };
+    assert_eq!((first.place.module.path.as_str(), first.unwound), (LZMA, false));
+    // The first is under way still, and the library may be needed by it.
+    assert_eq!(second.place.module.path, LZMA);
 }
 
 #[test]

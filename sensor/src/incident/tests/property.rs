@@ -104,9 +104,9 @@ fn evidence() -> impl Strategy<Value = Evidence> {
             actual_module,
             actual_build_id: id,
         }),
-        (text(), text(), text(), vec(text(), 0..6)).prop_map(
-            |(function, module, caller, known)| {
-                Evidence::Caller { function, caller_module: module, caller, known }
+        (text(), text(), text(), vec(text(), 0..6), vec(text(), 0..40)).prop_map(
+            |(function, module, caller, known, stack)| {
+                Evidence::Caller { function, caller_module: module, caller, known, stack }
             }
         ),
         opened(),

@@ -63,7 +63,7 @@ fn a_stack_of_nothing_but_the_own_code_names_it() {
         process.maps.iter().find(|vma| vma.exec && vma.same_file(loader)).map(|vma| vma.start)
     });
     let stack = Stack { ip: ip.unwrap(), sp, fp: 0, lr: 0, words: words.into() };
-    let asker = Symbolizer::default().asker(pid, &stack).unwrap().unwrap();
+    let asker = Symbolizer::default().asker(pid, &stack, &[inside]).unwrap().unwrap();
     assert_eq!((asker.place.addr, asker.unwound), (behind, false));
     assert!(asker.place.module.is_some());
 }
@@ -72,8 +72,33 @@ fn a_stack_of_nothing_but_the_own_code_names_it() {
 fn code_that_maps_by_itself_is_its_own_asker() {
     let inside = code_that_maps_by_itself_is_its_own_asker as fn() as usize as u64;
     let stack = Stack { ip: inside, sp: 0x7fff_0000_0000, ..Stack::default() };
-    let asker = Symbolizer::default().asker(std::process::id(), &stack).unwrap().unwrap();
+    let pid = std::process::id();
+    let asker = Symbolizer::default().asker(pid, &stack, &[inside]).unwrap().unwrap();
     assert!(asker.unwound && asker.place.addr == inside);
+}
+
+#[test]
+fn the_memory_of_another_program_names_nobody() {
+    let pid = std::process::id();
+    let inside = the_memory_of_another_program_names_nobody as fn() as usize as u64;
+    let local = 0_u64;
+    let sp = &raw const local as usize as u64;
+    let ask = |sp, code: &[u64]| {
+        // No code is where the thread was.
+        let stack = Stack { ip: 8, sp, ..Stack::default() };
+        Symbolizer::default().asker(pid, &stack, code)
+    };
+    let gone = |answer| matches!(answer, Err(VerifyError::Gone { .. }));
+    let elsewhere = 0x5500_0000_1000;
+    assert!(gone(ask(sp, &[elsewhere])), "none of its code is there");
+    assert!(!gone(ask(sp, &[elsewhere, inside])), "a library may be gone");
+    assert!(gone(ask(sp, &[sp])), "its stack is no code");
+    // Where no code is known that lies at random, the stack decides.
+    assert!(!gone(ask(sp, &[])) && !gone(ask(sp, &[0x40_1000])) && !gone(ask(0, &[])));
+    assert!(gone(ask(0x1000, &[])) && gone(ask(0x1000, &[0x40_1000])));
+    // Code that has vanished from the same memory is told as what is in no file.
+    let found = ask(sp, &[inside]).unwrap().unwrap();
+    assert_eq!((found.place.memory.as_str(), found.unwound), ("unmapped", true));
 }
 
 proptest! {
@@ -90,6 +115,7 @@ proptest! {
         (ip, sp, fp, lr) in (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()),
         words in proptest::collection::vec(any::<u64>(), 0..512),
         near in any::<bool>(),
+        code_there in proptest::collection::vec(any::<u64>(), 0..4),
     ) {
         let pid = std::process::id();
         let process = Process::open(pid).unwrap();
@@ -101,6 +127,6 @@ proptest! {
         let placed = |word: u64| if near { pick(word) } else { word };
         let words = words.into_iter().map(placed).collect();
         let stack = Stack { ip: placed(ip), sp, fp, lr: placed(lr), words };
-        let _ = Symbolizer::default().asker(pid, &stack);
+        let _ = Symbolizer::default().asker(pid, &stack, &code_there);
     }
 }

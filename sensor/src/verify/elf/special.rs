@@ -1,6 +1,7 @@
 //! Slots that no relocation names: the loader's own words in the GOT, functions run at start and
 //! exit, and the dynamic section's pointers.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::kind::SlotKind;
@@ -101,10 +102,13 @@ fn add_constants<R: ReadAt + ?Sized>(
     slots: &mut Vec<Slot>,
 ) {
     let width = headers.width;
+    // Both may be a million: no look through all slots for each word.
+    let vaddrs = slots.iter().map(|slot| slot.vaddr);
+    let taken: HashSet<u64> = vaddrs.filter(|vaddr| array.contains(vaddr)).collect();
     let mut places = Vec::new();
     let mut at = array.start;
     while at.saturating_add(width.bytes()) <= array.end {
-        if headers.is_relro(at) && slots.iter().all(|slot| slot.vaddr != at) {
+        if headers.is_relro(at) && !taken.contains(&at) {
             places.push(at);
         }
         at += width.bytes();

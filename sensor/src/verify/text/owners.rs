@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::sys::Uprobes;
+pub(crate) use self::sys::program_target;
 use super::super::bytes::printable;
 use super::super::process::{FileKey, list_processes};
 

@@ -179,7 +179,7 @@ impl Look<'_> {
             Set::Trap { start, end } => (start, end, false),
             // Only the kernel makes an area of that name.
             Set::Call { end, target } => {
-                let area = self.process.maps.find(target);
+                let area = self.process.area(target);
                 area.filter(|vma| &*vma.path == TRAMPOLINE && !vma.is_file())?;
                 (at, end, true)
             }

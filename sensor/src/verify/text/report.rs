@@ -23,6 +23,9 @@ pub struct Text {
     pub restored: Vec<RestoredPage>,
     /// Modules and mappings that contradict each other.
     pub strays: Vec<Stray>,
+    /// The same, seen at both looks, where a thread may have been on its way through the loader at
+    /// both: a library that is being loaded or unloaded looks like that.
+    pub doubtful: Vec<Stray>,
     /// Executable memory that is no module's and no ELF file's: what just-in-time compilers use.
     pub loose: Vec<Loose>,
 }

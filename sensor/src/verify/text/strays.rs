@@ -100,7 +100,7 @@ impl Look<'_> {
     fn has_second_libc(&self) -> bool {
         let process = self.process;
         self.layout.modules.iter().any(|module| {
-            let Some(own) = process.maps.find(module.dynamic) else { return false };
+            let Some(own) = process.area(module.dynamic) else { return false };
             let name = own.path.rsplit('/').next().unwrap_or_default();
             let libc = name.starts_with("libc.so.") || name.starts_with("libc-2.");
             let outside =
@@ -112,7 +112,7 @@ impl Look<'_> {
     /// An entry of the list whose file is not known: moved, or without a file.
     fn check_entry(&mut self, module: &Module) {
         let process = self.process;
-        let vma = process.maps.find(module.dynamic);
+        let vma = process.area(module.dynamic);
         let Some(vma) = vma.filter(|vma| vma.is_file()) else {
             let memory = vma.map_or_else(|| "unmapped".to_owned(), Vma::describe);
             let reference =
@@ -138,13 +138,13 @@ impl Look<'_> {
     /// Every executable segment must be mapped from the module's own file.
     fn check_segments(&mut self, module: &Module, loaded: &Loaded) -> Result<(), VerifyError> {
         let process = self.process;
-        let Some(own) = process.maps.find(module.dynamic) else { return Ok(()) };
+        let Some(own) = process.area(module.dynamic) else { return Ok(()) };
         for load in loaded.elf.headers.loads.iter().filter(|load| load.exec && load.filesz > 0) {
             let mut at = self.page_of(module.addr(load.vaddr));
             let end = module.addr(load.vaddr).saturating_add(load.filesz);
             while at < end {
                 self.budget.check()?;
-                let vma = process.maps.find(at);
+                let vma = process.area(at);
                 let next = match vma {
                     Some(vma) => vma.end,
                     None => process.maps.after(at).map_or(end, |vma| vma.start),

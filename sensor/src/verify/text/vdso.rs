@@ -1,5 +1,8 @@
 //! The vDSO of a process against the sensor's own: the kernel gives all 64-bit processes the same.
 //! Time namespaces change the data page beside it, not the code.
+//!
+//! It is known twice: by the name that the kernel gives its area, whatever the process makes of it,
+//! and by the address in the auxiliary vector. Both have to be the same.
 
 use super::super::auxv::Auxv;
 use super::super::elf::Machine;
@@ -23,8 +26,10 @@ pub(super) enum Seen<'a> {
     None,
     /// Bytes of as long an area.
     Bytes(&'a Vma, Vec<u8>),
-    /// Not where the kernel put it.
+    /// Not where the kernel put it, or the kernel is made to say that it is elsewhere.
     Moved(u64),
+    /// Nowhere, and nothing is in its place.
+    Unmapped(u64),
     /// There, and not to be read.
     Unread,
 }
@@ -44,11 +49,18 @@ impl OwnVdso {
 
     pub(super) fn look<'a>(&self, process: &'a Process) -> Seen<'a> {
         let Ok(auxv) = process.auxv else { return Seen::None };
-        if auxv.vdso == 0 || self.bytes.is_empty() {
+        if self.bytes.is_empty() {
             return Seen::None;
         }
-        let Some(vma) = area(&process.maps, auxv.vdso) else { return Seen::Moved(auxv.vdso) };
-        bytes(process, vma).map_or(Seen::Unread, |bytes| Seen::Bytes(vma, bytes))
+        match (area(&process.maps, auxv.vdso), named(&process.maps)) {
+            (Some(vma), _) => {
+                bytes(process, vma).map_or(Seen::Unread, |bytes| Seen::Bytes(vma, bytes))
+            }
+            (None, Some(other)) if auxv.vdso == 0 => Seen::Moved(other.start),
+            (None, None) if auxv.vdso == 0 => Seen::None,
+            (None, None) if process.maps.find(auxv.vdso).is_none() => Seen::Unmapped(auxv.vdso),
+            (None, _) => Seen::Moved(auxv.vdso),
+        }
     }
 }
 
@@ -58,7 +70,16 @@ pub(super) fn machine() -> Machine {
 }
 
 fn area(maps: &Maps, addr: u64) -> Option<&Vma> {
-    maps.find(addr).filter(|vma| &*vma.path == NAME && !vma.is_file() && vma.start == addr)
+    maps.find(addr).filter(|vma| is_vdso(vma) && vma.start == addr)
+}
+
+fn named(maps: &Maps) -> Option<&Vma> {
+    maps.iter().find(|vma| is_vdso(vma))
+}
+
+/// No process can give memory of its own this name: that of a file begins with a slash.
+fn is_vdso(vma: &Vma) -> bool {
+    &*vma.path == NAME && !vma.is_file()
 }
 
 fn bytes(process: &Process, vma: &Vma) -> Option<Vec<u8>> {

@@ -1,11 +1,12 @@
 //! What one look at a process took into account: which bytes of its memory, which files, which
 //! private pages of code.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::Range;
 
 use super::super::bytes::index;
-use super::super::maps::Vma;
+use super::super::maps::{Area, Vma};
 use super::super::process::FileKey;
 use super::digest::{Digest, Secret};
 
@@ -21,7 +22,11 @@ const PART: usize = 64 << 10;
 const JOINED_MAX: u64 = 8 << 20;
 /// Pieces closer together than this are read together: there is no whole page between them, which
 /// might not be there.
-const GAP: u64 = 2048;
+const GAP: u64 = 4095;
+
+/// The kernel reads memory for us page by page from where we begin: from the middle of a page on,
+/// each piece of that length is two pages, which costs twice. (Where pages are longer, so is this.)
+const PAGE: u64 = 4096;
 
 /// Notes taken while a process is looked at, in the order of the look.
 #[derive(Debug)]
@@ -30,6 +35,9 @@ pub(crate) struct Record {
     pieces: Vec<Range<u64>>,
     bytes: u64,
     files: Vec<(Vma, FileKey)>,
+    areas: BTreeMap<u64, Area>,
+    /// Device, inode and what the file was, of those noted.
+    noted: HashSet<((u32, u32), u64, FileKey)>,
     code: Vec<Code>,
     /// Something was taken into account that is not noted.
     incomplete: bool,
@@ -47,6 +55,8 @@ pub(super) struct Code {
 pub(super) struct Notes {
     pub(super) memory: Memory,
     pub(super) files: Vec<(Vma, FileKey)>,
+    /// Areas of files that are not executable.
+    pub(super) areas: Vec<Area>,
     pub(super) code: Vec<Code>,
 }
 
@@ -75,6 +85,8 @@ impl Record {
             pieces: Vec::new(),
             bytes: 0,
             files: Vec::new(),
+            areas: BTreeMap::new(),
+            noted: HashSet::new(),
             code: Vec::new(),
             incomplete: false,
         }
@@ -96,14 +108,30 @@ impl Record {
 
     /// A mapped file and what it was.
     pub(crate) fn file(&mut self, vma: &Vma, key: FileKey) {
-        let same = |(other, known): &(Vma, FileKey)| other.same_file(vma) && *known == key;
-        if self.files.iter().any(same) {
+        // Once each, and in linear time: a process may map a great many.
+        let noted = (vma.dev, vma.ino, key);
+        if self.noted.contains(&noted) {
             return;
         }
         if self.files.len() >= NOTES_MAX {
             return self.fail();
         }
+        if vma.is_file() {
+            self.noted.insert(noted);
+        }
         self.files.push((vma.clone(), key));
+    }
+
+    /// An area that something was decided by. What is executable is compared anyway, and memory
+    /// without a file by its content.
+    pub(crate) fn area(&mut self, vma: &Vma) {
+        if vma.exec || !vma.is_file() {
+            return;
+        }
+        if self.areas.len() >= NOTES_MAX {
+            return self.fail();
+        }
+        self.areas.insert(vma.start, Area::of(vma));
     }
 
     /// Which pages of code are private.
@@ -125,7 +153,8 @@ impl Record {
             return None;
         }
         let memory = Memory::new(&self.pieces, self.digest.finish())?;
-        Some(Notes { memory, files: self.files, code: self.code })
+        let areas = self.areas.into_values().collect();
+        Some(Notes { memory, files: self.files, areas, code: self.code })
     }
 }
 
@@ -195,11 +224,12 @@ impl Memory {
             };
             let mut at = range.start;
             while at < range.end {
-                let bytes = (range.end - at).min(PART as u64);
-                let part = part.get_mut(..index(bytes)).ok_or(io::ErrorKind::InvalidInput)?;
-                read(std::slice::from_ref(&(at..at + bytes)), part)?;
-                digest.add(part);
-                at += bytes;
+                let from = whole(&(at..range.end)).start;
+                let end = range.end.min(from + PART as u64);
+                let part = part.get_mut(..index(end - from)).ok_or(io::ErrorKind::InvalidInput)?;
+                read(std::slice::from_ref(&(from..end)), part)?;
+                digest.add(part.get(index(at - from)..).unwrap_or_default());
+                at = end;
             }
         }
         Ok(digest.finish())
@@ -211,7 +241,8 @@ impl Memory {
     }
 }
 
-/// Stretches of memory that hold all pieces, ascending and disjoint.
+/// Stretches of memory that hold all pieces, ascending and disjoint: each begins more than a page
+/// behind the one before.
 fn joined(mut sorted: Vec<Range<u64>>) -> Vec<Range<u64>> {
     sorted.sort_unstable_by_key(|piece| piece.start);
     let mut reads: Vec<Range<u64>> = Vec::new();
@@ -221,18 +252,26 @@ fn joined(mut sorted: Vec<Range<u64>>) -> Vec<Range<u64>> {
             None => reads.push(piece),
         }
     }
-    reads
+    reads.iter().map(whole).collect()
+}
+
+/// From the beginning of its first page, where that saves anything: that page is there, since part
+/// of it is read anyway.
+fn whole(stretch: &Range<u64>) -> Range<u64> {
+    let long = stretch.end - stretch.start > PAGE;
+    let into = if long { stretch.start % PAGE } else { 0 };
+    stretch.start - into..stretch.end
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Notes of some pieces of memory that begins at address 1000.
+    /// Notes of some pieces of memory that begins at address 0.
     fn noted(secret: &Secret, memory: &[u8], pieces: &[Range<u64>]) -> Memory {
         let mut record = Record::new(secret);
         for piece in pieces {
-            record.memory(piece.start, &memory[index(piece.start - 1000)..index(piece.end - 1000)]);
+            record.memory(piece.start, &memory[index(piece.start)..index(piece.end)]);
         }
         record.finish().unwrap().memory
     }
@@ -242,7 +281,7 @@ mod tests {
             let mut rest = bytes;
             for piece in pieces {
                 let (now, later) = rest.split_at_mut(index(piece.end - piece.start));
-                crate::verify::elf::ReadAt::read_exact_at(memory, piece.start - 1000, now)?;
+                crate::verify::elf::ReadAt::read_exact_at(memory, piece.start, now)?;
                 rest = later;
             }
             Ok(())
@@ -252,18 +291,18 @@ mod tests {
     #[test]
     fn only_a_change_inside_a_piece_counts() {
         let secret = Secret::new();
-        let mut memory: Vec<u8> = (0..9000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let mut memory: Vec<u8> = (0..10_000_u32).map(|at| at.to_le_bytes()[0]).collect();
         let pieces = [7000..7100, 1500..1508, 8000..9900, 1516..1524, 1508..1512, 1500..1520];
         let noted = noted(&secret, &memory, &pieces);
         assert_eq!(noted.joined, [1500..1524, 7000..7100]);
         assert!(is_same(&noted, &secret, &memory));
-        for at in 1000..10_000 {
-            memory[index(at - 1000)] ^= 1;
+        for at in 0..10_000 {
+            memory[index(at)] ^= 1;
             let inside = pieces.iter().any(|piece| piece.contains(&at));
             assert_eq!(is_same(&noted, &secret, &memory), !inside, "{at}");
-            memory[index(at - 1000)] ^= 1;
+            memory[index(at)] ^= 1;
         }
-        assert!(!is_same(&noted, &secret, &memory[..8000]), "memory that is not there any more");
+        assert!(!is_same(&noted, &secret, &memory[..9000]), "memory that is not there any more");
     }
 
     #[test]
@@ -272,8 +311,31 @@ mod tests {
         let mut memory: Vec<u8> = (0..200_000_u32).map(|at| at.to_le_bytes()[1]).collect();
         let noted = noted(&secret, &memory, &[1000..151_000, 150_990..151_000]);
         assert!(is_same(&noted, &secret, &memory));
-        memory[149_999] ^= 0x80;
-        assert!(!is_same(&noted, &secret, &memory));
+        for at in [0, 999, 151_000] {
+            memory[at] ^= 0x80;
+        }
+        assert!(is_same(&noted, &secret, &memory), "what lies beside it");
+        for at in [1000, 4095, 4096, 65_535, 65_536, 66_535, 66_536, 150_999] {
+            memory[at] ^= 0x80;
+            assert!(!is_same(&noted, &secret, &memory), "{at}");
+            memory[at] ^= 0x80;
+        }
+    }
+
+    #[test]
+    fn short_pieces_that_lie_together_are_read_from_where_their_page_begins() {
+        let secret = Secret::new();
+        let mut memory: Vec<u8> = (0..30_000_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let starts = (4200..12_620).step_by(900).chain((17_000..22_000).step_by(980));
+        let pieces: Vec<Range<u64>> = starts.map(|at| at..at + 20).collect();
+        let noted = noted(&secret, &memory, &pieces);
+        assert_eq!(noted.joined, [4096..12_320, 16_384..21_920]);
+        for at in 0..30_000 {
+            memory[index(at)] ^= 1;
+            let inside = pieces.iter().any(|piece| piece.contains(&at));
+            assert_eq!(is_same(&noted, &secret, &memory), !inside, "{at}");
+            memory[index(at)] ^= 1;
+        }
     }
 
     #[test]
@@ -288,6 +350,32 @@ mod tests {
         assert!(record.finish().is_none());
         let mut record = Record::new(&secret);
         (0..=NOTES_MAX as u64).for_each(|at| record.memory(at * 16, &[0; 8]));
+        assert!(record.finish().is_none());
+    }
+
+    #[test]
+    fn as_many_files_as_are_noted_are_noted_once_each() {
+        let key = FileKey::of(&tempfile::tempfile().unwrap().metadata().unwrap());
+        let area = |at: u64| Vma {
+            start: at << 12,
+            end: (at + 1) << 12,
+            read: true,
+            write: false,
+            exec: true,
+            offset: 0,
+            dev: (8, 1),
+            ino: at,
+            path: "/x".into(),
+        };
+        let secret = Secret::new();
+        let mut record = Record::new(&secret);
+        // Each twice: a list that is gone through for each would take billions of steps.
+        for at in (1..=NOTES_MAX as u64).chain(1..=NOTES_MAX as u64) {
+            record.file(&area(at), key);
+        }
+        assert_eq!(record.files.len(), NOTES_MAX);
+        assert!(!record.incomplete);
+        record.file(&area(NOTES_MAX as u64 + 1), key);
         assert!(record.finish().is_none());
     }
 }

@@ -2,14 +2,16 @@
 // plug-in host, a library that loads another behind its program's back, and code injected into
 // anonymous memory that does the same. What it opens does nothing.
 //
-//   opens self|other|memory|namespace LIBRARY SECRET...
+//   opens self|other|memory|namespace|exec LIBRARY SECRET...
 //
-// Writes a line when the library is open and closed again (`namespace`: open), and ends with its input.
+// Writes a line when the library is open and closed again (`namespace`: open; `exec`: the line comes from
+// the shell that it has become), and ends with its input.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #if __has_include(<link.h>)
 #include <link.h>
@@ -84,6 +86,10 @@ int main(int argc, char **argv) {
         return 3;
     }
     if (strcmp(argv[1], "namespace")) dlclose(library);
+    if (!strcmp(argv[1], "exec")) {
+        execlp("sh", "sh", "-c", "echo done; exec cat", (char *)NULL);
+        return 4;
+    }
     puts("done");
     fflush(stdout);
     while (getchar() != EOF) {

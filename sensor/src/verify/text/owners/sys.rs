@@ -1,4 +1,5 @@
-//! The questions about probes that only bpf(2) answers: the only `unsafe` of the verifier.
+//! The questions about probes and programs that only bpf(2) answers: the only `unsafe` of the
+//! verifier but for `maps/query.rs`.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -6,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use super::super::super::bytes::{index, printable, u32_at};
 
 /// `enum bpf_cmd` (include/uapi/linux/bpf.h).
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const TASK_FD_QUERY: libc::c_int = 20;
 const LINK_GET_FD_BY_ID: libc::c_int = 30;
@@ -26,6 +28,9 @@ pub(super) struct Uprobes {
     pub(super) path: String,
     pub(super) offsets: Vec<u64>,
 }
+
+/// Words of `struct bpf_prog_info` up to where it tells what a program is for (6.0).
+const PROGRAM_WORDS: usize = 29;
 
 /// `union bpf_attr`, and a structure that the kernel fills in: words, all zero at first.
 type Words = [u64; 16];
@@ -81,11 +86,24 @@ pub(super) fn task_probe(pid: u32, fd: u32) -> io::Result<Option<(String, u64)>>
     Ok(found.then(|| (text(&path), attr[4])))
 }
 
-fn info_of(link: &OwnedFd, info: &mut Words) -> io::Result<()> {
+/// The kernel function that a program of type tracing or LSM is loaded for: numbers of the type
+/// information and of the function's type in it. None for others, and before 6.0.
+pub(crate) fn program_target(id: u32) -> io::Result<Option<(u32, u32)>> {
+    let mut attr: Words = [0; 16];
+    attr[0] = u64::from(id);
+    let program = descriptor(call(PROG_GET_FD_BY_ID, &mut attr)?)?;
+    let mut info = [0_u64; PROGRAM_WORDS];
+    info_of(&program, &mut info)?;
+    // attach_btf_obj_id at byte 220, attach_btf_id at byte 224.
+    let found = (high(info[27]), low(info[28]));
+    Ok(Some(found).filter(|(_, function)| *function != 0))
+}
+
+fn info_of(link: &OwnedFd, info: &mut [u64]) -> io::Result<()> {
     let mut attr: Words = [0; 16];
     let fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
-    attr[0] = u64::from(fd) | (size_of::<Words>() as u64) << 32;
-    attr[1] = address(info.as_mut_slice())?;
+    attr[0] = u64::from(fd) | (size_of_val(info) as u64) << 32;
+    attr[1] = address(info)?;
     call(OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
