@@ -79,6 +79,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         Ok::<_, Failure>((programs, probes, (perf_events, own)))
     })
     .await??;
+    host.armed(Clock::ktime_ns());
     kernel.serve_metrics(&metrics, programs.memory(), programs.programs())?;
     let own_probes = programs.own_probes();
     programs.start().map_err(|error| internal("cannot start the probes' thread", error))?;
@@ -153,8 +154,9 @@ impl Line {
                 // Nothing is lost where another branch wins: the batch stays in the ring.
                 read = source.next_batch(&mut events) => {
                     read.map_err(|error| internal("cannot wait for the rings", error))?;
+                    let lost = self.note_loss();
                     self.take(&mut events);
-                    self.count(source.stats());
+                    self.count(source.stats(), lost);
                 }
                 () = tokio::time::sleep(due) => {}
                 Some(directive) = wanted.recv() => self.kernel.apply([directive]),
@@ -195,11 +197,21 @@ impl Line {
         }
     }
 
+    /// Before the events that were read: what they lack was lost by now, and a verdict that is among
+    /// it must not be missed. True if there was a loss.
+    fn note_loss(&mut self) -> bool {
+        let lost = self.kernel.lost_since_last_look();
+        if lost.priority {
+            self.host.on_proof_loss(Clock::ktime_ns());
+        }
+        lost.any
+    }
+
     /// Tells the metrics what the source read, and every station downstream what was lost.
-    fn count(&mut self, now: SourceStats) {
+    fn count(&mut self, now: SourceStats, lost: bool) {
         kernel::count_source(&self.metrics, &self.told, &now);
         self.told = now;
-        if self.kernel.lost_since_last_look() {
+        if lost {
             self.host.on_loss();
             self.intake.loss();
         }

@@ -5,6 +5,7 @@
 
 mod audit_unrequested;
 mod auth_cpu_shift;
+mod auth_without_method;
 mod blinded;
 mod check;
 mod dlopen_unexpected;
@@ -114,6 +115,7 @@ pub(crate) fn all() -> Vec<Box<dyn Detector>> {
         Box::new(foreign_probe::ForeignProbe),
         Box::new(kernel_hook::KernelHook),
         Box::new(preauth_exec::PreauthExec),
+        Box::new(auth_without_method::AuthWithoutMethod),
         Box::new(auth_cpu_shift::AuthCpuShift::default()),
     ]
 }

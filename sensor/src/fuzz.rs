@@ -101,6 +101,7 @@ pub fn maps(data: &[u8]) -> usize {
     understood += mounts::unescape(data).len().min(1);
     let text = String::from_utf8_lossy(data);
     understood += usize::from(Container::parse(&text).is_some());
+    understood += host::configured(data).min(1);
     let lists = [watch::text::preload, watch::text::conf, watch::text::search_path];
     understood + lists.iter().map(|list| list(data).len()).sum::<usize>()
 }

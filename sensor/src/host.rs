@@ -5,8 +5,10 @@
 //! by [`Directive`]s, so that a recording drives it exactly as a live system does.
 
 mod aside;
+mod below;
 pub(crate) mod build_id;
 mod clock;
+mod commands;
 mod conn;
 mod constructors;
 pub(crate) mod container;
@@ -31,6 +33,7 @@ mod place;
 mod preload;
 mod procfs;
 mod programs;
+mod proof;
 mod root;
 mod schedule;
 mod seed;
@@ -42,8 +45,12 @@ mod who;
 mod writes;
 
 pub use aside::Aside;
+pub use below::{Below, Starter};
 pub(crate) use build_id::read as build_id_of;
 pub use clock::Clock;
+pub use commands::Commands;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use commands::configured;
 pub(crate) use container::Container;
 pub use coverage::Uncovered;
 pub use directive::{Directive, Watch};
@@ -60,6 +67,7 @@ pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;
 pub(crate) use preload::split as preloaded_names;
 pub use procfs::Procfs;
+pub use proof::{Doubt, Missing, Sign, Unproven};
 pub use variable::{FoundLibrary, Owners, Ownership, Preloaded, Variable};
 
 #[cfg(test)]

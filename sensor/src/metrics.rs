@@ -118,6 +118,10 @@ define! {
     verify_slots: IntCounterVec = "halfsecond_verify_slots_total" ["verdict"];
     /// Seconds one check of a process took.
     verify_duration: Histogram = "halfsecond_verify_duration_seconds" => VERIFY_BUCKETS;
+    /// Sessions of sshd of which nobody can say whether somebody authenticated, by why: the connection
+    /// is older than the sensor, records were lost, no frame or no answer of it was seen, or it has
+    /// too many processes.
+    sessions_not_known: IntCounterVec = "halfsecond_sessions_not_known_total" ["reason"];
     /// Rounds of checks over everything that were begun because checks had been dropped.
     verify_sweeps: IntCounter = "halfsecond_verify_sweeps_total";
     /// CPU seconds from exec to the end of linking, by class of program (guarded or other).
@@ -203,6 +207,9 @@ impl Metrics {
         raise(&self.files_unprobed, now.unwatched);
         raise(&self.reads_given_up, now.given_up);
         raise(&self.verify_sweeps, now.sweeps);
+        for (doubt, count) in host::Doubt::ALL.into_iter().zip(now.not_known) {
+            raise(&self.sessions_not_known.with_label_values(&[doubt.name()]), count);
+        }
     }
 
     /// Takes over how many probes there are.
@@ -237,6 +244,9 @@ impl Metrics {
         }
         for kind in Kind::ALL {
             self.events.with_label_values(&[kind_label(kind)]);
+        }
+        for doubt in host::Doubt::ALL {
+            self.sessions_not_known.with_label_values(&[doubt.name()]);
         }
         for outcome in ["matched", "noise", "unknown", "overflow", "malformed"] {
             self.watch_events.with_label_values(&[outcome]);

@@ -28,8 +28,10 @@ const FRAME_MAX: u32 = 256 * 1024;
 
 /// MONITOR_REQ_PWNAM: the user name. (monitor.h `enum monitor_reqtype`, 9.2 to 10.2.)
 const PWNAM: u32 = 8;
-/// Answers, whose first word is the verdict: AUTHPASSWORD, KEYALLOWED, KEYVERIFY, PAM_ACCOUNT.
-const ANSWERS: [u32; 4] = [13, 23, 25, 103];
+/// Answers, whose first word is the verdict: AUTHPASSWORD, KEYALLOWED, KEYVERIFY, GSSUSEROK,
+/// PAM_ACCOUNT, PAM_RESPOND. (Of the last that is all there is; the request before it, 108, holds
+/// what the user typed.)
+const ANSWERS: [u32; 6] = [13, 23, 25, 47, 103, 109];
 
 /// TP_PROTO(struct sock *sk, int ret, int flags), include/trace/events/sock.h, 6.3 to 7.0. Runs in
 /// the sender, once the bytes are sent.

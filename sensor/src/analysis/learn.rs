@@ -15,8 +15,8 @@ use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
 use crate::finding::Severity;
 use crate::host::{
-    Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
-    ProcessId, Program,
+    Asked, Below, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation,
+    Opening, ProcessId, Program,
 };
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
@@ -131,7 +131,13 @@ impl Learner {
         let program = &seen.process.program;
         let own = |what| vec![lesson(program, seen.time, what)];
         match &seen.body {
-            Body::Started => started(seen, drafts),
+            Body::Started => started(seen),
+            // Learned by its path, which counts where only root decides about it.
+            Body::Below(Below { known: None, doubt: None, .. }) if drafts.is_empty() => {
+                let what = What::Helper(program.module.path.clone());
+                let monitor = seen.connection.iter().map(|connection| &connection.program);
+                monitor.map(|monitor| lesson(monitor, seen.time, what.clone())).collect()
+            }
             Body::Library(library) => {
                 let (exe, file) = (program.file, library.file);
                 let module = library.module.clone();
@@ -398,20 +404,13 @@ fn unit(seen: &Observation) -> Option<Unit> {
     }
 }
 
-fn started(seen: &Observation, drafts: &[Draft]) -> Vec<Lesson> {
+fn started(seen: &Observation) -> Vec<Lesson> {
     let program = &seen.process.program;
     // A program of sshd counts by logins.
     if program.sshd() {
         return Vec::new();
     }
-    let mut lessons = vec![lesson(program, seen.time, What::Start)];
-    if let Some(connection) = seen.connection.as_ref().filter(|c| !c.authenticated)
-        && drafts.is_empty()
-    {
-        let helper = What::Helper(program.module.path.clone());
-        lessons.push(lesson(&connection.program, seen.time, helper));
-    }
-    lessons
+    vec![lesson(program, seen.time, What::Start)]
 }
 
 fn lesson(program: &Program, time: Timestamp, what: What) -> Lesson {

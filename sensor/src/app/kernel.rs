@@ -33,8 +33,15 @@ pub(super) struct Kernel {
     tables: Tables,
     probes: SyncSender<Directive>,
     metrics: Metrics,
-    /// Records lost when last looked at.
-    lost: AtomicU64,
+    /// Records lost when last looked at, by ring: bulk, priority.
+    lost: [AtomicU64; 2],
+}
+
+/// In which rings records were lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lost {
+    pub(super) any: bool,
+    pub(super) priority: bool,
 }
 
 // === impl Kernel ===
@@ -51,7 +58,7 @@ impl Kernel {
         };
         let (probes, wanted) = sync_channel(WAITING_MAX);
         let tables = sensor.tables().clone();
-        let kernel = Self { tables, probes, metrics: metrics.clone(), lost: AtomicU64::new(0) };
+        let kernel = Self { tables, probes, metrics: metrics.clone(), lost: Default::default() };
         Ok((kernel, Probes::new(sensor, wanted, metrics), rings))
     }
 
@@ -81,11 +88,14 @@ impl Kernel {
         }
     }
 
-    /// True if records were lost since the last call.
-    pub(super) fn lost_since_last_look(&self) -> bool {
-        let Ok(counters) = self.tables.counters() else { return false };
-        let lost = counters.lost(Ring::Bulk) + counters.lost(Ring::Priority);
-        self.lost.swap(lost, Ordering::Relaxed) != lost
+    /// Where records were lost since the last call.
+    pub(super) fn lost_since_last_look(&self) -> Lost {
+        let Ok(counters) = self.tables.counters() else { return Lost::default() };
+        let [bulk, priority] = [Ring::Bulk, Ring::Priority].map(|ring| counters.lost(ring));
+        let [was_bulk, was_priority] = &self.lost;
+        let bulk = was_bulk.swap(bulk, Ordering::Relaxed) != bulk;
+        let priority = was_priority.swap(priority, Ordering::Relaxed) != priority;
+        Lost { any: bulk || priority, priority }
     }
 
     /// Has the kernel's own counters read at every scrape.

@@ -1,33 +1,15 @@
-//! `preauth_exec`: a program was executed under sshd before authentication succeeded.
+//! `preauth_exec`: a program was executed under sshd before authentication was proven.
 //!
-//! Blind where the monitor's frames are not seen on this host: then no verdict can be missed.
+//! What sshd and PAM run then is known by its place and file, and by their configuration; the rest
+//! by having been learned. What nobody ever has a reason to run needs no learning: whatever the
+//! network child executes, and files that others than root decide about. Where the connection was
+//! not seen as a whole nothing is told; the host station counts why.
 
 use std::sync::Arc;
 
 use super::{Detector, Draft, World};
 use crate::finding::{Evidence, Family, Severity};
-use crate::host::{Body, ModuleId, Observation};
-
-/// Directories in which only a system's administrator puts programs.
-const SYSTEM: [&str; 8] = [
-    "/bin/",
-    "/sbin/",
-    "/usr/bin/",
-    "/usr/sbin/",
-    "/usr/lib/",
-    "/usr/libexec/",
-    "/lib/",
-    "/lib64/",
-];
-/// PAM's own helpers, and what they are for is to be run before a verdict.
-const HELPERS: [&str; 6] = [
-    "unix_chkpwd",
-    "unix_update",
-    "pam_extrausers_chkpwd",
-    "krb5_child",
-    "p11_child",
-    "oidc_child",
-];
+use crate::host::{Below, Body, Connection, Observation, Starter};
 
 /// The detector.
 #[derive(Debug)]
@@ -41,27 +23,16 @@ impl Detector for PreauthExec {
     }
 
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
-        let (Body::Started, Some(connection)) = (&seen.body, &seen.connection) else { return };
-        let program = &seen.process.program;
-        if connection.authenticated
-            || program.sshd()
-            || is_helper(&program.module, &connection.program.module)
-        {
+        let (Body::Below(below), Some(connection)) = (&seen.body, &seen.connection) else {
             return;
-        }
-        let Some(login) = world.login else { return };
-        let settled = login.settled(world.learning.observations, true);
-        if !settled || login.helpers.contains(&program.module.path) {
-            return;
-        }
-        // Without frames, or past a verdict that was not seen, this may be an ordinary session.
-        let sure = connection.watched && !connection.finished_unseen && !connection.partial;
-        let root = seen.process.euid == 0;
-        let (severity, confidence) = match (sure, root) {
-            (true, true) => (Severity::Critical, 0.9),
-            (true, false) => (Severity::High, 0.8),
-            (false, _) => (Severity::Info, 0.2),
         };
+        if below.known.is_some() || below.doubt.is_some() || !is_strange(seen, below, world) {
+            return;
+        }
+        let path = &seen.process.program.module.path;
+        let beyond = below.by == Starter::Network || seen.process.euid == 0;
+        let (severity, confidence) =
+            if beyond { (Severity::Critical, 0.9) } else { (Severity::High, 0.8) };
         out.push(Draft {
             detector: self.id(),
             family: Family::Sshd,
@@ -69,15 +40,15 @@ impl Detector for PreauthExec {
             confidence,
             title: format!(
                 "{} ran under {} before anyone had authenticated",
-                program.name(),
+                seen.process.program.name(),
                 connection.program.name()
             ),
-            evidence: vec![Evidence::Exec {
-                path: program.module.path.clone(),
-                cmdline: seen.process.shown.cmdline.clone(),
-            }],
+            evidence: vec![
+                Evidence::Exec { path: path.clone(), cmdline: seen.process.shown.cmdline.clone() },
+                Evidence::Note { text: format!("{} had started it", below.by.name()) },
+            ],
             attack: &["T1190", "T1556", "T1554"],
-            object: program.module.path.clone(),
+            object: path.clone(),
             program: Arc::clone(&connection.program),
             ktime_ns: None,
             explained_by: None,
@@ -85,30 +56,28 @@ impl Detector for PreauthExec {
     }
 }
 
-/// By name, but only where nobody else can put a file of that name: in a system directory below the
-/// root that the monitor's own program has.
-fn is_helper(module: &ModuleId, monitor: &ModuleId) -> bool {
-    let root = monitor.path.find("/usr/").and_then(|at| monitor.path.get(..at)).unwrap_or("");
-    let Some(below) = module.path.strip_prefix(root) else { return false };
-    HELPERS.contains(&module.name()) && SYSTEM.iter().any(|dir| below.starts_with(dir))
+/// Neither learned, nor likely to be learned.
+fn is_strange(seen: &Observation, below: &Below, world: &World<'_>) -> bool {
+    if below.by == Starter::Network || !below.protected {
+        return true;
+    }
+    is_unlearned(seen, world)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The baseline is settled and does not have the program.
+pub(super) fn is_unlearned(seen: &Observation, world: &World<'_>) -> bool {
+    let learned = |path: &str| world.login.is_some_and(|login| login.helpers.contains(path));
+    let settled =
+        |login: &crate::baseline::Baseline| login.settled(world.learning.observations, true);
+    world.login.is_some_and(settled) && !learned(&seen.process.program.module.path)
+}
 
-    fn module(path: &str) -> ModuleId {
-        ModuleId { path: path.to_owned(), build: String::new() }
-    }
-
-    #[test]
-    fn helpers_are_trusted_by_name_only_in_system_directories() {
-        let host = module("/usr/sbin/sshd");
-        let chroot = module("/srv/trixie/usr/lib/openssh/sshd-session");
-        assert!(is_helper(&module("/usr/sbin/unix_chkpwd"), &host));
-        assert!(is_helper(&module("/srv/trixie/usr/sbin/unix_chkpwd"), &chroot));
-        assert!(!is_helper(&module("/tmp/unix_chkpwd"), &host));
-        assert!(!is_helper(&module("/tmp/usr/sbin/unix_chkpwd"), &host));
-        assert!(!is_helper(&module("/usr/bin/sh"), &host));
-    }
+/// For evidence: what the connection was about to do.
+pub(super) fn attempts(connection: &Connection) -> Option<Evidence> {
+    let methods: Vec<&str> = connection.attempted.iter().map(|method| method.name()).collect();
+    let text = match methods.as_slice() {
+        [] => return None,
+        methods => format!("until then {} had been tried", methods.join(", ")),
+    };
+    Some(Evidence::Note { text })
 }

@@ -13,7 +13,7 @@ pub struct Limit {
 }
 
 /// All that are known.
-pub const LIMITS: [Limit; 4] = [
+pub const LIMITS: [Limit; 5] = [
     Limit {
         limit: "transient_slots",
         unseen: "an import redirected between two checks and restored before the second \
@@ -33,6 +33,13 @@ pub const LIMITS: [Limit; 4] = [
         unseen: "callers in programs that are not guarded, of functions that are not listed \
                  (`[[functions]]`), and of copies inside a program (OpenSSH's Ed25519, Dropbear's \
                  and strongSwan's own code)",
+    },
+    Limit {
+        limit: "forged_verdicts",
+        unseen: "a session whose verdict the monitor itself was made to forge (auth_without_method): its \
+                 answers are believed, so such a hook is seen as a redirected slot or patched code \
+                 only; sessions of which nobody can say whether they had a verdict are counted by \
+                 their reason (halfsecond_sessions_not_known_total), not told",
     },
     Limit {
         limit: "mapped_perf_events",

@@ -298,6 +298,17 @@ pub enum Evidence {
         /// Arguments.
         cmdline: Vec<String>,
     },
+    /// A session that nobody authenticated.
+    Session {
+        /// How it was noticed, as a clause.
+        sign: String,
+        /// What is missing, as a clause that follows "although".
+        missing: String,
+        /// User name, as the client asked for it.
+        user: Option<String>,
+        /// Real user id of the process; root's where it has not changed it yet.
+        uid: u32,
+    },
     /// The sshd connection it happened on.
     Connection {
         /// Peer address and port.

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::below::Starter;
 use super::frames::Said;
 use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
+use super::proof::Proof;
 use crate::event::Frame;
 
 /// Everything known of it.
@@ -33,6 +35,16 @@ pub(super) struct Conn {
     pub(super) usage: BTreeMap<ProcessId, u64>,
     pub(super) living: BTreeSet<ProcessId>,
     pub(super) answers: u32,
+    pub(super) proof: Proof,
+    /// Told already, and given up: its processes are a session's, whoever let them in.
+    pub(super) released: bool,
+    /// Programs told that were executed before the end of the proof.
+    pub(super) executed: u32,
+    /// Signs of a session told.
+    pub(super) signs: u32,
+    /// What its processes are to sshd, but the monitor.
+    pub(super) starters: BTreeMap<ProcessId, Starter>,
+    pub(super) network: Option<ProcessId>,
     pub(super) shown: Option<Arc<Connection>>,
 }
 
@@ -57,6 +69,12 @@ impl Conn {
             usage: BTreeMap::new(),
             living: BTreeSet::new(),
             answers: 0,
+            proof: Proof::default(),
+            released: false,
+            executed: 0,
+            signs: 0,
+            starters: BTreeMap::new(),
+            network: None,
             shown: None,
         }
     }
@@ -64,8 +82,9 @@ impl Conn {
     pub(super) fn answered(&self, said: Said) -> Option<(Method, bool)> {
         match said {
             Said::Answer(method, accepted) => Some((method, accepted)),
-            // These methods' own answers are not read; PAM's word on the account follows success.
-            Said::Account(true) if !self.authenticated => {
+            // Where these methods' own answers are not told, PAM's word on the account follows
+            // success.
+            Said::Account(true) if !self.authenticated && !self.proof.dialogue_read() => {
                 let late = [Method::KeyboardInteractive, Method::GssapiWithMic];
                 self.last_attempt
                     .filter(|method| late.contains(method))
@@ -102,6 +121,51 @@ impl Conn {
         self.authenticated = accepted;
         self.method = accepted.then_some(method);
         Verdict { method, accepted, cpu_ns, earlier }
+    }
+
+    /// What runs below it now runs in a session.
+    pub(super) fn is_over(&self) -> bool {
+        let proven = self.proof.missing().is_none();
+        self.released || proven || (self.authenticated && self.proof.is_doubted())
+    }
+
+    /// A process forked by `parent`, which the first time is the monitor for its network child.
+    pub(super) fn forked(&mut self, monitor: ProcessId, parent: ProcessId, child: ProcessId) {
+        let of_parent = self.starters.get(&parent).copied();
+        let starter = match of_parent {
+            None if parent == monitor && self.network.is_none() => {
+                self.network = Some(child);
+                Starter::Network
+            }
+            Some(Starter::Leaf) => Starter::Stranger,
+            Some(starter) => starter,
+            None => Starter::Sshd,
+        };
+        self.starters.insert(child, starter);
+    }
+
+    /// Whether a process that sends a frame, and is not the monitor, is the network child. The first
+    /// to speak is, as nobody else has anything to say then: what was forked before it ran a command
+    /// (`hosts_access(5)` has such ones).
+    pub(super) fn is_network(&mut self, process: ProcessId) -> bool {
+        if !self.proof.has_spoken() && self.network != Some(process) {
+            if let Some(other) = self.network.replace(process) {
+                self.starters.insert(other, Starter::Sshd);
+            }
+            self.starters.insert(process, Starter::Network);
+        }
+        self.network == Some(process)
+    }
+
+    /// The place of a process that executes a program other than the network child's own: one that
+    /// has not spoken yet is no network child.
+    pub(super) fn place(&mut self, monitor: ProcessId, process: ProcessId) -> Starter {
+        if self.network == Some(process) && !self.proof.has_spoken() {
+            self.network = None;
+            self.starters.insert(process, Starter::Sshd);
+        }
+        let elsewhere = if process == monitor { Starter::Monitor } else { Starter::Sshd };
+        self.starters.get(&process).copied().unwrap_or(elsewhere)
     }
 
     pub(super) fn facts(&self, id: ConnectionId, watched: bool) -> Option<Connection> {

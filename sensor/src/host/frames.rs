@@ -1,6 +1,6 @@
 //! What a frame between sshd's monitor and its network child says.
 //!
-//! Types are `enum monitor_reqtype` of OpenSSH's monitor.h, the same from 9.2 to 10.x.
+//! Types are `enum monitor_reqtype` of OpenSSH's monitor.h, the same from 8.4 to 10.x.
 
 use super::observe::Method;
 
@@ -39,6 +39,7 @@ pub(super) fn read(frame_type: u8, verdict: Option<u32>) -> Said {
         25 => answer(Method::Publickey, 0),
         26 => Said::KeyExport,
         42 | 44 | 46 | 48 => Said::Attempt(Method::GssapiWithMic),
+        47 => answer(Method::GssapiWithMic, 1),
         103 => verdict.map_or(Said::Other, |value| Said::Account(value == 1)),
         104 | 106 | 108 => Said::Attempt(Method::KeyboardInteractive),
         // sshpam_respond: 0 done, 1 another question, -1 failed.
@@ -61,11 +62,13 @@ mod tests {
         assert_eq!(read(109, Some(0)), Said::Answer(Method::KeyboardInteractive, true));
         assert_eq!(read(109, Some(1)), Said::Other);
         assert_eq!(read(103, Some(1)), Said::Account(true));
+        assert_eq!(read(47, Some(1)), Said::Answer(Method::GssapiWithMic, true));
+        assert_eq!(read(47, Some(0)), Said::Answer(Method::GssapiWithMic, false));
     }
 
     #[test]
     fn an_answer_without_its_value_says_nothing() {
-        for frame_type in [13, 25, 103, 109] {
+        for frame_type in [13, 25, 47, 103, 109] {
             assert_eq!(read(frame_type, None), Said::Other, "{frame_type}");
         }
     }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::below::Below;
 use super::coverage::Uncovered;
 use super::module::ModuleId;
 use super::opened::Opening;
 use super::place::Placed;
+use super::proof::Unproven;
 use super::variable::{Owners, Variable};
 use crate::event::{FileKey, Role};
 use crate::finding::ProcessRef;
@@ -170,6 +172,11 @@ pub enum Body {
     Verdict(Verdict),
     /// A session has begun below a connection.
     Session,
+    /// A session's process has appeared below a connection without a complete proof.
+    Unproven(Unproven),
+    /// A program was executed below a connection before its authentication was proven; follows its
+    /// [`Body::Started`].
+    Below(Below),
     /// Another process wrote into this one's memory, or this one into an unknown one's.
     Written(Box<Written>),
     /// A guarded program made memory of a file writable, after linking.

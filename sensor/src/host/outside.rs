@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::commands::Commands;
 use super::coverage::Uncovered;
 use super::observe::Located;
 use super::opened::Asked;
@@ -113,6 +114,10 @@ pub trait Outside {
         _on_host: bool,
         _path: &str,
     ) -> Result<Option<FoundLibrary>, Unanswered> {
+        Err(Unanswered)
+    }
+    /// What the server whose monitor has these arguments is configured to run before a verdict.
+    fn sshd_commands(&self, _tgid: u32, _arguments: &[String]) -> Result<Commands, Unanswered> {
         Err(Unanswered)
     }
     /// Devices (kernel form) of the file systems that this host itself runs from.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::aside::Aside;
+use super::commands::Commands;
 use super::coverage::Uncovered;
 use super::observe::Located;
 use super::opened::Asked;
@@ -186,6 +187,11 @@ impl<O: Outside + Clone + Send + 'static> Outside for Patient<O> {
     ) -> Result<Option<FoundLibrary>, Unanswered> {
         let path = path.to_owned();
         self.near(move |outside| outside.look_inside(tgid, on_host, &path)).ok_or(Unanswered)?
+    }
+
+    fn sshd_commands(&self, tgid: u32, arguments: &[String]) -> Result<Commands, Unanswered> {
+        let arguments = arguments.to_vec();
+        self.near(move |outside| outside.sshd_commands(tgid, &arguments)).ok_or(Unanswered)?
     }
 
     fn write_target(&self, writer: u32, by_mem: bool, asked: u32) -> Option<u32> {

@@ -1,5 +1,6 @@
 //! The station itself: one method per kind of event.
 
+use super::below::{Configs, NotKnown};
 use super::clock::Clock;
 use super::constructors::Constructors;
 use super::directive::Directive;
@@ -49,6 +50,9 @@ pub struct Tally {
     pub unwatched: u64,
     /// Questions to files and processes that were given up because no answer came.
     pub given_up: u64,
+    /// Sessions of which nobody can say whether they had a verdict, in the order of
+    /// [`super::Doubt::ALL`].
+    pub not_known: NotKnown,
 }
 
 /// The host station.
@@ -71,6 +75,8 @@ pub struct Pipeline {
     pub(super) strangers: u64,
     callers_unknown: u64,
     pub(super) reads: Reads,
+    pub(super) configs: Configs,
+    pub(super) not_known: NotKnown,
 }
 
 // === impl Pipeline ===
@@ -103,6 +109,8 @@ impl Pipeline {
             strangers: 0,
             callers_unknown: 0,
             reads: Reads::default(),
+            configs: Configs::default(),
+            not_known: NotKnown::default(),
         }
     }
 
@@ -165,6 +173,17 @@ impl Pipeline {
         self.watched.lost_records();
     }
 
+    /// Every probe is attached from `now_ktime_ns` on: what began before may have done so unseen.
+    pub fn armed(&mut self, now_ktime_ns: u64) {
+        self.tracker.armed(now_ktime_ns);
+    }
+
+    /// Records of the priority ring were lost before `now_ktime_ns`: no verdict of a connection that
+    /// had begun by then is sure to have been seen. To be told before the records that came after.
+    pub fn on_proof_loss(&mut self, now_ktime_ns: u64) {
+        self.tracker.lost_proof(now_ktime_ns);
+    }
+
     /// What the kernel side is asked for since the last call.
     pub fn directives(&mut self) -> Vec<Directive> {
         std::mem::take(&mut self.directives)
@@ -184,6 +203,7 @@ impl Pipeline {
             openings_unnamed: self.openings.unnamed(),
             unwatched: self.watched.refused(),
             given_up: self.outside.given_up(),
+            not_known: self.not_known,
         }
     }
 
@@ -203,7 +223,10 @@ impl Pipeline {
         self.replace(child, at.ktime_ns, out);
         let Some(proc) = self.table.get(parent) else { return };
         self.table.insert(proc.child(child, at.ktime_ns));
-        self.tracker.forked(&mut self.table, child, at.ktime_ns);
+        let sign = self.tracker.forked(&mut self.table, child, at.ktime_ns);
+        if let Some((connection, sign)) = sign {
+            self.tell_unproven(child, connection, at, sign, out);
+        }
     }
 
     fn on_exec(&mut self, at: At, exec: &Exec, out: &mut impl FnMut(Observation)) {
@@ -213,7 +236,8 @@ impl Pipeline {
             let mut proc = Proc::new(id, at.ktime_ns);
             proc.parent = self.find(At { tgid: exec.parent_tgid, ..at });
             self.table.insert(proc);
-            self.tracker.forked(&mut self.table, id, at.ktime_ns);
+            // Its own exec is the better sign of a session.
+            let _ = self.tracker.forked(&mut self.table, id, at.ktime_ns);
         }
         self.constructors_over(id);
         self.openings_over(id, out);
@@ -240,6 +264,7 @@ impl Pipeline {
         let executed = self.tracker.executed(&mut self.table, id, exec, serves);
         self.correct_role(id, at, exec, role, executed.left);
         self.emit(id, at.ktime_ns, Body::Started, out);
+        self.executed_below(id, at, exec, out);
         if let Some(connection) = executed.session {
             self.emit_of(id, Some(connection), at.ktime_ns, Body::Session, out);
         }
@@ -386,6 +411,9 @@ impl Pipeline {
         }
         if let Some(verdict) = verdict {
             self.emit(id, at.ktime_ns, Body::Verdict(verdict), out);
+        }
+        if let Some((connection, sign)) = self.tracker.sign_of(&self.table, id, frame) {
+            self.tell_unproven(id, connection, at, sign, out);
         }
     }
 

@@ -12,6 +12,7 @@ use rustix::fs::{
     openat2, statx,
 };
 
+use super::commands::Commands;
 use super::coverage::Uncovered;
 use super::mounts::{self, RootMount};
 use super::outside::{BuildId, Outside, RootView, Stat, Unanswered};
@@ -151,6 +152,10 @@ impl Outside for Procfs {
         path: &str,
     ) -> Result<Option<FoundLibrary>, Unanswered> {
         root::look(tgid, on_host, path)
+    }
+
+    fn sshd_commands(&self, tgid: u32, arguments: &[String]) -> Result<Commands, Unanswered> {
+        Commands::read(tgid, arguments).ok_or(Unanswered)
     }
 
     fn host_devices(&self) -> Vec<u32> {

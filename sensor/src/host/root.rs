@@ -1,12 +1,15 @@
 //! Files as a process sees them: below its own root, never outside it, and without waiting for a
 //! disk or a network.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
 
+use super::commands::{FILE_MAX, Files};
 use super::outside::Unanswered;
 use super::variable::FoundLibrary;
 use crate::filesystem;
@@ -17,6 +20,57 @@ const DEPTH_MAX: usize = 40;
 const TRIES: u32 = 3;
 const OTHERS_WRITE: u32 = 0o022;
 const SET_UID: u32 = 0o4000;
+/// Names of one directory.
+const NAMES_MAX: usize = 256;
+
+/// The root directory of a process, held.
+pub(super) struct Root(OwnedFd);
+
+// === impl Root ===
+
+impl Root {
+    pub(super) fn of(tgid: u32) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(CWD, format!("/proc/{tgid}/root"), flags, Mode::empty()).ok().map(Self)
+    }
+
+    /// See [`look`].
+    pub(super) fn look(&self, path: &str) -> Option<FoundLibrary> {
+        look_below(self.0.as_fd(), path)
+    }
+
+    /// The first bytes of a regular file.
+    pub(super) fn read_at_most(&self, path: &str, limit: u64) -> Option<Vec<u8>> {
+        let place = inside(self.0.as_fd(), Path::new(path))?;
+        let mode = fstat(&place).ok()?.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::RegularFile {
+            return None;
+        }
+        let again = format!("/proc/self/fd/{}", place.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = File::from(openat(CWD, again, flags, Mode::empty()).ok()?);
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+impl Files for Root {
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        self.read_at_most(path, FILE_MAX)
+    }
+
+    fn list(&self, directory: &str) -> Option<Vec<String>> {
+        let Some(place) = inside(self.0.as_fd(), Path::new(directory)) else {
+            return Some(Vec::new());
+        };
+        let entries = std::fs::read_dir(format!("/proc/self/fd/{}", place.as_raw_fd())).ok()?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.take(NAMES_MAX + 1).collect();
+        names.sort_unstable();
+        (names.len() <= NAMES_MAX).then_some(names)
+    }
+}
 
 /// The regular file at a path as the process sees it, with what tells whether only root decides
 /// about it. `on_host`: where the process is gone, this host's root is as good.

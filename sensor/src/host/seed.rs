@@ -51,7 +51,7 @@ impl Pipeline {
             return Some(known);
         }
         let id = self.seed(tgid, &stat, now_ktime_ns)?;
-        self.tracker.forked(&mut self.table, id, now_ktime_ns);
+        self.tracker.forked_unseen(&mut self.table, id, now_ktime_ns);
         Some(id)
     }
 

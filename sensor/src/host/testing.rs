@@ -2,12 +2,14 @@
 //! would report them. Addresses hold their module's number, so that they can be located.
 
 mod fake;
+mod flow;
 #[cfg(test)]
 mod hanging;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::fake::{Fake, build};
+pub(crate) use self::flow::{Flow, Layout, Way};
 #[cfg(test)]
 pub(crate) use self::hanging::Hanging;
 use super::Clock;
@@ -76,6 +78,9 @@ pub(crate) const LZMA: &str = "/usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1";
 pub(crate) const EVIL: &str = "/opt/lab/liblzma.so.5.4.1";
 /// Code that lies in no file.
 pub(crate) const NOWHERE: &str = "anonymous rwx";
+/// PAM's helper, and a command that sshd may be configured to run; only root decides about them.
+pub(crate) const CHKPWD: &str = "/usr/sbin/unix_chkpwd";
+pub(crate) const FIND_KEYS: &str = "/usr/local/bin/find-keys";
 pub(crate) const CRYPTO: &str = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
 
 impl Login {
@@ -128,6 +133,9 @@ impl World {
         world.fake.with(|shared| {
             for path in [SSHD_PATH, SESSION_PATH, AUTH_PATH, LZMA, CRYPTO, "/usr/bin/bash"] {
                 shared.inode(Path::new(path));
+            }
+            for path in [CHKPWD, FIND_KEYS, "/usr/bin/bash", "/usr/bin/true"] {
+                shared.inside.insert(path.to_owned(), true);
             }
             let stat = |parent_tgid| Stat { parent_tgid, start_ticks: 1, uid: 0, euid: 0 };
             shared.processes.insert(1, (stat(0), PathBuf::from("/usr/lib/systemd/systemd")));

@@ -1,6 +1,7 @@
 //! The station as a whole, driven by events.
 
 mod openings;
+mod proof;
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,9 @@
 //! sshd's connections: from the fork of a listener to the end of the last process.
 //!
-//! OpenSSH 9.2: listener forks, the child re-executes `sshd -R` (monitor), which forks a network
-//! child that executes nothing. 10.x: the child executes `sshd-session -R`, which forks and
-//! executes `sshd-auth`. Both: after the verdict the monitor forks the session's process.
+//! OpenSSH 8.4 to 9.7: listener forks, the child re-executes `sshd -R` (monitor), which forks a
+//! network child that executes nothing. 9.8: the child executes `sshd-session -R` instead; 10.x: its
+//! network child executes `sshd-auth`. All: after the verdict the monitor forks the session's
+//! process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 
 use super::conn::Conn;
 use super::frames;
-use super::observe::{Connection, ConnectionId, Lineage, ProcessId, Verdict};
+use super::observe::{Connection, ConnectionId, Lineage, ProcessId, Program, Verdict};
+use super::proof::{Doubt, Proof, Sign};
 use super::table::{Proc, Table};
 use crate::event::{Exec, Frame};
 
@@ -18,6 +20,8 @@ use crate::event::{Exec, Frame};
 const CONNECTIONS_MAX: usize = 4096;
 /// Processes of one connection followed.
 const MEMBERS_MAX: usize = 256;
+/// Programs remembered to speak.
+const PROGRAMS_MAX: usize = 256;
 
 /// Every connection that has a living process.
 #[derive(Debug, Default)]
@@ -25,6 +29,12 @@ pub(super) struct Tracker {
     connections: BTreeMap<ConnectionId, Conn>,
     by_age: BTreeSet<(u64, ConnectionId)>,
     frames_seen: bool,
+    /// Subjects of monitors whose frames were read.
+    read: BTreeSet<String>,
+    /// Records that matter were lost up to here (`CLOCK_MONOTONIC`, ns).
+    lost_until: u64,
+    /// Not everything was attached before (the same clock).
+    armed_at: u64,
 }
 
 /// What an exec meant to the connection.
@@ -39,19 +49,40 @@ pub(super) struct Executed {
 // === impl Tracker ===
 
 impl Tracker {
-    /// A fork: of a listener it may be a connection, of a member it is one more member.
-    pub(super) fn forked(&mut self, table: &mut Table, child: ProcessId, now_ns: u64) {
-        let Some(parent) = table.get(child).and_then(|proc| table.get(proc.parent?)) else {
-            return;
-        };
+    /// A fork: of a listener it may be a connection, of a member it is one more member. A sign of a
+    /// session where the monitor forks once authentication is over.
+    pub(super) fn forked(
+        &mut self,
+        table: &mut Table,
+        child: ProcessId,
+        now_ns: u64,
+    ) -> Option<(ConnectionId, Sign)> {
+        let parent = table.get(table.get(child)?.parent?)?;
         let (parent_id, sshd) = (parent.id, parent.sshd());
         match parent.connection {
-            Some(id) => self.join(table, id, child),
+            Some(id) => {
+                self.join(table, id, child);
+                let conn = self.connections.get_mut(&id)?;
+                if conn.living.contains(&child) {
+                    conn.forked(id.0, parent_id, child);
+                }
+                (parent_id == id.0 && conn.proof.finished()).then_some((id, Sign::Forked))
+            }
             None if sshd => {
                 let lineage = Lineage::Sshd(parent_id);
                 self.open(table, child, lineage, now_ns);
+                None
             }
-            None => {}
+            None => None,
+        }
+    }
+
+    /// The same for a process that was found in `/proc`: its records until now were missed.
+    pub(super) fn forked_unseen(&mut self, table: &mut Table, child: ProcessId, now_ns: u64) {
+        let _ = self.forked(table, child, now_ns);
+        let id = table.get(child).and_then(|proc| proc.connection);
+        if let Some(conn) = id.and_then(|id| self.connections.get_mut(&id)) {
+            conn.proof.doubt(Doubt::BegunBefore);
         }
     }
 
@@ -123,7 +154,7 @@ impl Tracker {
         exec: &Exec,
     ) -> Executed {
         let Some(conn) = self.connections.get_mut(&id) else { return Executed::default() };
-        if confirmed && !conn.authenticated {
+        if confirmed && !conn.is_over() {
             return Executed::default();
         }
         // Root's own session looks like a PAM helper; only its user name tells.
@@ -153,12 +184,54 @@ impl Tracker {
             self.confirm(table, id, None);
         }
         let conn = self.connections.get_mut(&id)?;
+        if let Some(program) = &conn.program
+            && self.read.len() < PROGRAMS_MAX
+            && !self.read.contains(&program.subject)
+        {
+            self.read.insert(program.subject.clone());
+        }
         conn.shown = None;
         let said = frames::read(frame.frame_type, frame.verdict);
         // The monitor alone answers; a network child that sends an answer is lying.
-        let answer =
-            if process == id.0 { conn.answered(said) } else { conn.requested(said, frame) };
+        let answer = if process == id.0 {
+            conn.proof.answered(frame.frame_type, said, frame.verdict.is_some());
+            let answer = conn.answered(said);
+            if let Some((method, accepted)) = answer {
+                conn.proof.judged(method, accepted);
+            }
+            answer
+        } else {
+            let network = conn.is_network(process);
+            conn.proof.asked(frame.frame_type, network);
+            conn.requested(said, frame)
+        };
         answer.map(|(method, accepted)| conn.verdict(method, accepted))
+    }
+
+    /// What a frame says of its sender, after [`Tracker::frame`]: a session's process.
+    pub(super) fn sign_of(
+        &self,
+        table: &Table,
+        process: ProcessId,
+        frame: &Frame,
+    ) -> Option<(ConnectionId, Sign)> {
+        let id = table.get(process)?.connection?;
+        let conn = self.connections.get(&id)?;
+        let other = process != id.0 && conn.network != Some(process);
+        (other && Proof::is_of_a_session(frame.frame_type)).then_some((id, Sign::Asked))
+    }
+
+    /// Frames of this program were read: its layout is understood.
+    pub(super) fn reads(&self, monitor: &Program) -> bool {
+        self.read.contains(&monitor.subject)
+    }
+
+    pub(super) fn conn(&self, id: ConnectionId) -> Option<&Conn> {
+        self.connections.get(&id)
+    }
+
+    pub(super) fn conn_mut(&mut self, id: ConnectionId) -> Option<&mut Conn> {
+        self.connections.get_mut(&id)
     }
 
     /// The latest CPU time of a member.
@@ -199,6 +272,19 @@ impl Tracker {
         }
     }
 
+    /// Some of them were lost that verdicts come in, before `now_ns`: nobody can say which.
+    pub(super) fn lost_proof(&mut self, now_ns: u64) {
+        self.lost_until = now_ns;
+        for conn in self.connections.values_mut() {
+            conn.proof.doubt(Doubt::RecordsLost);
+        }
+    }
+
+    /// Every probe is attached now.
+    pub(super) fn armed(&mut self, now_ns: u64) {
+        self.armed_at = now_ns;
+    }
+
     /// A connection that was already there when the sensor started.
     pub(super) fn found_established(&mut self, table: &mut Table, process: ProcessId) {
         let Some(proc) = table.get(process) else { return };
@@ -212,6 +298,7 @@ impl Tracker {
                     conn.authenticated = true;
                     conn.session = true;
                     conn.partial = true;
+                    conn.proof.doubt(Doubt::BegunBefore);
                 }
             }
             _ => {}
@@ -266,7 +353,13 @@ impl Tracker {
         }
         let id = ConnectionId(process);
         self.by_age.insert((accepted_ktime_ns, id));
-        self.connections.insert(id, Conn::new(lineage, accepted_ktime_ns));
+        let mut conn = Conn::new(lineage, accepted_ktime_ns);
+        if accepted_ktime_ns <= self.armed_at {
+            conn.proof.doubt(Doubt::BegunBefore);
+        } else if accepted_ktime_ns <= self.lost_until {
+            conn.proof.doubt(Doubt::RecordsLost);
+        }
+        self.connections.insert(id, conn);
         self.join(table, id, process);
         id
     }
@@ -275,6 +368,7 @@ impl Tracker {
         let Some(conn) = self.connections.get_mut(&id) else { return };
         if conn.usage.len() >= MEMBERS_MAX {
             conn.partial = true;
+            conn.proof.doubt(Doubt::TooManyProcesses);
             conn.shown = None;
             return;
         }

@@ -80,7 +80,11 @@ const DETECTORS: [(&str, &str); 11] = [
         "Review what the command did: its children, files written since, new keys in \
          authorized_keys, new sessions.",
     ),
-    ("auth_without_method", "Review the session's commands and end it once its memory is saved."),
+    (
+        "auth_without_method",
+        "Review the session's commands and end it once its memory and that of its monitor are saved; \
+         look for other sessions of the same peer (`last`, `ss -tnp`).",
+    ),
     (
         "pam_stack_changed",
         "Keep a root shell open, then compare /etc/pam.d and PAM's modules with their packages \
@@ -161,7 +165,12 @@ fn decide(worst: &Finding) -> &'static str {
             "Confirmed if the caller's file differs from its package or its source has no such \
              call; refuted if an upgrade or a new module explains the call."
         }
-        "preauth_exec" | "auth_without_method" => {
+        "auth_without_method" => {
+            "Confirmed if the server's own log has no line \"Accepted\" for this peer, or its sshd or \
+             PAM differs from its package; refuted if an sshd that was built or patched here lets \
+             users in by a way of its own."
+        }
+        "preauth_exec" => {
             "Confirmed if no sshd configuration (AuthorizedKeysCommand, PAM exec, banner scripts) \
              asks for the program; refuted if one does."
         }

@@ -84,6 +84,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         }
         Evidence::PamStack { file, root, after, .. } => ["pam", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
+        Evidence::Session { missing, .. } => ["session", missing, "", ""],
         Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }

@@ -130,6 +130,19 @@ pub(super) fn shell() -> Finding {
     finding("preauth_exec", Family::Sshd, Severity::Critical, 0.95, 412, evidence)
 }
 
+/// A session that nobody authenticated.
+pub(super) fn session() -> Finding {
+    let session = Evidence::Session {
+        sign: "sshd forked the process that serves a user".to_owned(),
+        missing: "no method of authentication had succeeded".to_owned(),
+        user: Some("alice".to_owned()),
+        uid: 0,
+    };
+    let tried = Evidence::Note { text: "until then publickey had been tried".to_owned() };
+    let evidence = vec![session, tried, connection(0.43, Some("publickey"), false)];
+    finding("auth_without_method", Family::Sshd, Severity::Critical, 0.95, 430, evidence)
+}
+
 /// A library that was not there while learning.
 pub(super) fn new_library() -> Finding {
     let evidence = vec![library("8:1:4711".to_owned())];

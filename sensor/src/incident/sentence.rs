@@ -165,9 +165,19 @@ fn sentence(
         Evidence::Exec { path: file, cmdline } => {
             let before = match finding.detector.as_str() {
                 "preauth_exec" => " before authentication had succeeded",
+                "auth_without_method" => " in that session",
                 _ => "",
             };
             format!("{subject} executed {}{}{before}", path(file), command(cmdline))
+        }
+        Evidence::Session { sign, missing, user, .. } => {
+            let whose = user.as_ref().map(|user| format!(" as {}", name(user)));
+            let whose = whose.unwrap_or_default();
+            format!(
+                "{subject} began a session{whose} although {}: {}",
+                clause(missing),
+                clause(sign)
+            )
         }
         Evidence::Package { package, .. } if package.is_empty() => return None,
         Evidence::Package { path: file, package, installed, previous, content, .. } => {

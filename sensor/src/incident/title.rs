@@ -37,7 +37,10 @@ pub(super) fn lead(findings: &[Finding]) -> Option<&Finding> {
 fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
     match evidence {
         Evidence::Slot { .. } | Evidence::Code { .. } => 0,
-        Evidence::Audit { .. } | Evidence::Caller { .. } | Evidence::Mapping { .. } => 1,
+        Evidence::Audit { .. }
+        | Evidence::Caller { .. }
+        | Evidence::Mapping { .. }
+        | Evidence::Session { .. } => 1,
         Evidence::Exec { .. }
         | Evidence::LoaderConfig { .. }
         | Evidence::PamStack { .. }
@@ -88,6 +91,9 @@ fn headline(finding: &Finding) -> String {
                 "" => format!("{exe} opened {}{apart}", path(library)),
                 asker => format!("{} made {exe} open {}{apart}", name(base(asker)), path(library)),
             }
+        }
+        Evidence::Session { missing, .. } => {
+            format!("A session of {exe} began although {}", clause(missing))
         }
         Evidence::Exec { path: file, .. } if finding.detector == "preauth_exec" => {
             format!("{exe} executed {} before authentication", path(file))

@@ -44,7 +44,13 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
     assert_eq!(ended.code, Some(if sound { 0 } else { 3 }));
     let limits: Vec<_> =
         lines.iter().filter(|line| line["kind"] == "limit").map(|line| &line["limit"]).collect();
-    let expected = ["transient_slots", "data_pointers", "callers_of_others", "mapped_perf_events"];
+    let expected = [
+        "transient_slots",
+        "data_pointers",
+        "callers_of_others",
+        "forged_verdicts",
+        "mapped_perf_events",
+    ];
     assert_eq!(limits, expected);
     // Every probe says what is not seen without it.
     for probe in lines.iter().filter(|line| line["kind"] == "probe") {

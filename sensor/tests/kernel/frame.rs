@@ -106,6 +106,8 @@ fn a_login_is_told_by_type_user_and_verdict() {
         frame(22, &string("a key blob of some length")),
         frame(23, &[0, 0, 0, 1, 9, 9]),
         frame(25, &[0, 0, 0, 0]),
+        frame(47, &[0, 0, 0, 1]),
+        frame(109, &[0, 0, 0, 0]),
         frame(102, &[]),
         frame(103, &[0, 0, 0, 1]),
     ]
@@ -123,6 +125,8 @@ fn a_login_is_told_by_type_user_and_verdict() {
             (22, 30, None, None),
             (23, 7, Some(1), None),
             (25, 5, Some(0), None),
+            (47, 5, Some(1), None),
+            (109, 5, Some(0), None),
             (102, 1, None, None),
             (103, 5, Some(1), None),
         ],

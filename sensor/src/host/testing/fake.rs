@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::{MODULE_SIZE, NOWHERE};
 use crate::event::{FileKey, InodeKey, Stack};
 use crate::host::outside::{BuildId, Locate, Outside, RootView, Stat, Unanswered, Unseen};
-use crate::host::{Asked, FoundLibrary, Located, ModuleId};
+use crate::host::{Asked, Commands, FoundLibrary, Located, ModuleId};
 
 /// What is shared with the fakes that the pipeline owns.
 #[derive(Debug, Default)]
@@ -31,6 +31,9 @@ pub(crate) struct Shared {
     pub(crate) root_keys: BTreeMap<u32, InodeKey>,
     /// Path as processes see it → whether only root decides about it.
     pub(crate) inside: BTreeMap<String, bool>,
+    /// What sshd is configured to run, and how often that was read.
+    pub(crate) commands: Option<Commands>,
+    pub(crate) configs_read: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -134,6 +137,13 @@ impl Outside for Fake {
         let library =
             |protected| FoundLibrary { path: path.to_owned(), inode: 1, set_uid: false, protected };
         Ok(self.with(|shared| shared.inside.get(path).copied().map(library)))
+    }
+
+    fn sshd_commands(&self, _tgid: u32, _arguments: &[String]) -> Result<Commands, Unanswered> {
+        self.with(|shared| {
+            shared.configs_read += 1;
+            shared.commands.clone().ok_or(Unanswered)
+        })
     }
 }
 

@@ -189,6 +189,8 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         ),
         pam(),
         (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
+        (text(), text(), option::of(text()), any::<u32>())
+            .prop_map(|(sign, missing, user, uid)| Evidence::Session { sign, missing, user, uid }),
         (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
             |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {
                 peer,
@@ -232,6 +234,7 @@ fn detector() -> impl Strategy<Value = (String, Family)> {
         Just(("got_redirected", Family::Hook)),
         Just(("auth_cpu_shift", Family::Sshd)),
         Just(("preauth_exec", Family::Sshd)),
+        Just(("auth_without_method", Family::Sshd)),
         Just(("blinded", Family::Sensor)),
     ]
     .prop_map(|(id, family)| (id.to_owned(), family))

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::sample::{
-    bare, finding, foreign_caller, new_library, preload, redirected, shell, slow_link, slow_login,
-    timing, xz_like,
+    bare, finding, foreign_caller, new_library, preload, redirected, session, shell, slow_link,
+    slow_login, timing, xz_like,
 };
 use super::{incidents, join, only};
 use crate::finding::{Evidence, Family, Finding, Severity};
@@ -108,6 +108,10 @@ fn the_title_names_the_worst_and_its_cost() {
     );
     assert_eq!(title(vec![preload()]), "LD_PRELOAD was set for sshd");
     assert_eq!(title(vec![shell()]), "sshd executed /usr/bin/dash before authentication");
+    assert_eq!(
+        title(vec![session()]),
+        "A session of sshd began although no method of authentication had succeeded"
+    );
     assert_eq!(title(vec![bare("blinded", Severity::High)]), "blinded in sshd");
 }
 

@@ -1,0 +1,380 @@
+//! Sessions with and without a verdict, and what runs before one, in every layout.
+
+use super::*;
+use crate::host::testing::{CHKPWD, FIND_KEYS, Flow, Layout, Way};
+
+fn unproven(seen: &[Observation]) -> Vec<Unproven> {
+    seen.iter()
+        .filter_map(|one| match &one.body {
+            Body::Unproven(unproven) => Some(*unproven),
+            _ => None,
+        })
+        .collect()
+}
+
+fn below(seen: &[Observation]) -> Vec<(String, Below)> {
+    seen.iter()
+        .filter_map(|one| match &one.body {
+            Body::Below(below) => Some((one.process.program.module.path.clone(), *below)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn played(make: impl FnOnce(&mut World)) -> (Vec<Observation>, Pipeline) {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    make(&mut world);
+    let seen = run(&mut station, world.take());
+    (seen, station)
+}
+
+/// Every layout and way, with PAM and without, as far as there is such a thing.
+fn every(mut check: impl FnMut(Layout, Way, bool)) {
+    for layout in Layout::ALL {
+        for way in Way::ALL {
+            for pam in [false, true] {
+                if pam || way != Way::KeyboardInteractive {
+                    check(layout, way, pam);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_with_its_verdict_is_proven_by_every_way_in_every_layout() {
+    every(|layout, way, pam| {
+        let case = format!("{layout:?} {way:?} PAM {pam}");
+        let (seen, station) = played(|world| {
+            world.whole(layout, way, pam);
+        });
+        assert_eq!(unproven(&seen), [], "{case}");
+        assert_eq!(below(&seen), [], "{case}");
+        assert_eq!(count(&seen, |body| matches!(body, Body::Session)), 1, "{case}");
+        assert_eq!(station.tally().not_known, [0; 5], "{case}");
+    });
+}
+
+#[test]
+fn a_session_after_a_refusal_is_certain_at_its_fork_in_every_layout() {
+    every(|layout, way, pam| {
+        let case = format!("{layout:?} {way:?} PAM {pam}");
+        let mut user = 0;
+        let (seen, _) = played(|world| {
+            let flow = world.connect(layout, pam);
+            world.prove(flow, way, false);
+            world.hand_over(flow);
+            user = world.fresh() + 1;
+            world.session(flow, 1000);
+        });
+        let found = unproven(&seen);
+        let first = Unproven { sign: Sign::Forked, missing: Missing::Verdict, doubt: None };
+        assert_eq!(found.first(), Some(&first), "{case}");
+        let signs: Vec<Sign> = found.iter().map(|unproven| unproven.sign).collect();
+        let whole = [Sign::Forked, Sign::Asked, Sign::Executed { finished: true }];
+        assert_eq!(signs, whole, "{case}");
+        let at = seen.iter().find(|one| matches!(one.body, Body::Unproven(_))).unwrap();
+        assert_eq!(at.process.id.tgid, user, "{case}: before it executes anything");
+        assert!(at.connection.as_ref().is_some_and(|connection| !connection.authenticated));
+    });
+}
+
+#[test]
+fn pam_must_have_let_the_account_in_where_it_was_started() {
+    for layout in Layout::ALL {
+        let of = |word: Option<bool>| {
+            let (seen, _) = played(|world| {
+                let flow = world.connect(layout, true);
+                world.prove(flow, Way::Publickey, true);
+                if let Some(allowed) = word {
+                    world.account(flow, allowed);
+                }
+                world.hand_over(flow);
+                world.session(flow, 1000);
+            });
+            unproven(&seen).first().map(|unproven| (unproven.missing, unproven.doubt))
+        };
+        assert_eq!(of(Some(true)), None, "{layout:?}");
+        assert_eq!(of(Some(false)), Some((Missing::Refused, None)), "{layout:?}");
+        assert_eq!(of(None), Some((Missing::Account, None)), "{layout:?}");
+    }
+}
+
+#[test]
+fn roots_session_without_a_process_of_the_users_is_proven_too() {
+    // Up to 9.7 the monitor itself serves root.
+    let (seen, _) = played(|world| {
+        let flow = world.connect(Layout::One, true);
+        world.prove(flow, Way::Publickey, true);
+        world.run_below(flow.monitor, CHKPWD, 0);
+        world.account(flow, true);
+        world.hand_over(flow);
+        world.run_below(flow.monitor, "/usr/bin/bash", 0);
+    });
+    assert_eq!(unproven(&seen), []);
+    let ran = below(&seen);
+    assert_eq!(ran.len(), 1, "PAM's helper for the account comes before the verdict");
+    assert!(ran[0].1.known.is_some(), "{ran:?}");
+}
+
+#[test]
+fn refused_and_aborted_connections_have_no_session() {
+    every(|layout, way, pam| {
+        let (seen, station) = played(|world| {
+            let flow = world.connect(layout, pam);
+            for _ in 0..3 {
+                world.prove(flow, way, false);
+            }
+            world.exit(flow.network, BELOW, 0);
+            world.exit(flow.monitor, BELOW, 0);
+        });
+        assert_eq!(unproven(&seen), [], "{layout:?} {way:?} PAM {pam}");
+        assert_eq!((station.tally().not_known, station.tally().connections), ([0; 5], 0));
+    });
+}
+
+fn doubts(station: &Pipeline) -> Vec<(&'static str, u64)> {
+    let named = Doubt::ALL.into_iter().map(Doubt::name).zip(station.tally().not_known);
+    named.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Lets sessions go on as sessions where nobody can say.
+fn is_counted(seen: &[Observation], station: &Pipeline, reason: &'static str) {
+    let found = unproven(seen);
+    assert!(found.iter().all(|unproven| unproven.doubt.is_some()), "{reason}: {found:?}");
+    assert!(below(seen).iter().all(|(_, below)| below.doubt.is_some()), "{reason}");
+    assert_eq!(doubts(station), [(reason, 1)]);
+}
+
+#[test]
+fn lost_records_are_no_accusation() {
+    for layout in Layout::ALL {
+        let mut world = World::new();
+        let mut station = station(&mut world);
+        let flow = world.connect(layout, true);
+        run(&mut station, world.take());
+        // Its answers are among what is lost.
+        station.on_proof_loss(world.now);
+        world.frame(flow.network, 26, None, 0);
+        world.session(flow, 1000);
+        let seen = run(&mut station, world.take());
+        is_counted(&seen, &station, "records_lost");
+
+        // One that begins in the batch with the gap, and one after it.
+        let lost_until = world.now + 100 * MS;
+        station.on_proof_loss(lost_until);
+        let refused = |world: &mut World, station: &mut Pipeline| {
+            let flow = world.connect(layout, false);
+            world.prove(flow, Way::Password, false);
+            world.hand_over(flow);
+            world.session(flow, 1000);
+            unproven(&run(station, world.take()))[0].doubt
+        };
+        assert_eq!(refused(&mut world, &mut station), Some(Doubt::RecordsLost));
+        world.now = lost_until + MS;
+        assert_eq!(refused(&mut world, &mut station), None);
+    }
+}
+
+#[test]
+fn what_was_lost_of_ordinary_programs_changes_nothing() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let flow = world.connect(Layout::One, false);
+    run(&mut station, world.take());
+    station.on_loss();
+    world.prove(flow, Way::Password, false);
+    world.hand_over(flow);
+    world.session(flow, 1000);
+    let found = unproven(&run(&mut station, world.take()));
+    assert_eq!(found[0].doubt, None, "the priority ring has lost nothing");
+}
+
+#[test]
+fn a_connection_older_than_the_sensor_is_no_accusation() {
+    let mut world = World::new();
+    let flow = world.connect(Layout::Session, true);
+    world.take();
+    let mut station = station(&mut world);
+    world.hand_over(flow);
+    world.session(flow, 1000);
+    let seen = run(&mut station, world.take());
+    let found = unproven(&seen);
+    assert!(found.iter().all(|one| one.doubt == Some(Doubt::BegunBefore)), "{found:?}");
+}
+
+#[test]
+fn a_connection_from_before_the_last_probe_is_no_accusation() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let flow = world.connect(Layout::One, false);
+    station.armed(world.now);
+    world.hand_over(flow);
+    world.session(flow, 1000);
+    let seen = run(&mut station, world.take());
+    is_counted(&seen, &station, "begun_before");
+}
+
+#[test]
+fn a_layout_whose_frames_are_not_read_is_no_accusation() {
+    let (seen, station) = played(|world| {
+        let (monitor, network) = (world.fresh(), world.fresh());
+        world.fork(LISTENER, monitor, SSHD);
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        world.exec_as(monitor, LISTENER, SSHD_PATH, BELOW, 0, 0, peer);
+        world.fork(monitor, network, BELOW);
+        world.exit(network, BELOW, 0);
+        let flow = Flow { monitor, network };
+        let user = world.fresh();
+        world.fork(flow.monitor, user, BELOW);
+        let shell = world.run_below(user, "/usr/bin/bash", 1000);
+        world.run_below(shell, "/usr/bin/true", 1000);
+    });
+    is_counted(&seen, &station, "frames_unread");
+    let is_last = |one: &&Observation| one.process.program.name() == "true";
+    let left = seen.iter().find(is_last).unwrap();
+    assert!(left.connection.is_none(), "it goes on as a session: {left:?}");
+}
+
+#[test]
+fn a_question_whose_answer_was_not_seen_is_no_accusation() {
+    let (seen, station) = played(|world| {
+        let flow = world.connect(Layout::SessionAuth, false);
+        world.frame(flow.network, 24, None, 0);
+        world.hand_over(flow);
+        world.session(flow, 1000);
+    });
+    is_counted(&seen, &station, "answer_unseen");
+}
+
+#[test]
+fn helpers_count_at_their_place_only() {
+    let known = |parent: fn(Flow) -> u32, path: &'static str| {
+        let (seen, _) = played(|world| {
+            let flow = world.connect(Layout::One, true);
+            world.run_below(parent(flow), path, 0);
+        });
+        let ran = below(&seen);
+        assert_eq!(ran.len(), 1, "{path}: {ran:?}");
+        (ran[0].1.by, ran[0].1.known.is_some(), ran[0].1.protected)
+    };
+    let (monitor, network) = (|flow: Flow| flow.monitor, |flow: Flow| flow.network);
+    assert_eq!(known(monitor, CHKPWD), (Starter::Sshd, true, true));
+    assert_eq!(known(network, CHKPWD), (Starter::Network, false, true));
+    assert_eq!(known(monitor, "/tmp/unix_chkpwd"), (Starter::Sshd, false, false));
+    assert_eq!(known(monitor, "/tmp/usr/sbin/unix_chkpwd"), (Starter::Sshd, false, false));
+    assert_eq!(known(monitor, "/usr/bin/bash"), (Starter::Sshd, false, true));
+    assert_eq!(known(network, AUTH_PATH), (Starter::Network, false, true), "of another layout");
+}
+
+#[test]
+fn a_helper_of_pam_runs_nothing_itself() {
+    let (seen, _) = played(|world| {
+        let flow = world.connect(Layout::Session, true);
+        let helper = world.run_below(flow.monitor, CHKPWD, 0);
+        let shell = world.run_below(helper, "/usr/bin/bash", 0);
+        world.run_below(shell, CHKPWD, 0);
+    });
+    let known: Vec<bool> = below(&seen).iter().map(|(_, below)| below.known.is_some()).collect();
+    assert_eq!(known, [true, false, false]);
+}
+
+#[test]
+fn a_command_before_the_network_child_does_not_take_its_place() {
+    for layout in Layout::ALL {
+        let (seen, _) = played(|world| {
+            let flow = world.connect(layout, true);
+            let mut events = world.take();
+            // hosts_access(5): the monitor runs a shell before it forks its network child.
+            let at = events.iter().position(|event| {
+                event.tgid == flow.monitor && matches!(event.body, EventBody::Fork(_))
+            });
+            let rest = events.split_off(at.unwrap());
+            world.events = events;
+            world.run_below(flow.monitor, "/usr/bin/bash", 0);
+            world.events.extend(rest);
+            world.prove(flow, Way::Publickey, true);
+            world.hand_over(flow);
+            world.session(flow, 1000);
+        });
+        let ran = below(&seen);
+        let by: Vec<Starter> = ran.iter().map(|(_, below)| below.by).collect();
+        assert_eq!(by, [Starter::Sshd, Starter::Sshd], "{layout:?}: the shell, and the session's");
+        let found = unproven(&seen);
+        assert_eq!(found.first().map(|one| one.missing), Some(Missing::Account), "{layout:?}");
+    }
+}
+
+#[test]
+fn a_server_below_the_root_of_a_user_namespace_is_not_judged_by_owners() {
+    let (seen, _) = played(|world| {
+        let monitor = world.fresh();
+        world.fork(LISTENER, monitor, SSHD);
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        world.exec_as(monitor, LISTENER, SSHD_PATH, BELOW, 0, 100_000, peer);
+        world.fork(monitor, monitor + 1000, BELOW);
+        world.frame(monitor + 1000, 8, None, 0);
+        world.run_below(monitor, "/usr/sbin/unix_update", 100_000);
+        world.run_below(monitor, "/opt/helper", 100_000);
+    });
+    let ran: Vec<(bool, bool)> =
+        below(&seen).iter().map(|(_, below)| (below.known.is_some(), below.protected)).collect();
+    assert_eq!(ran, [(true, true), (false, true)]);
+}
+
+#[test]
+fn a_configured_command_is_known_with_all_that_it_runs() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let ino = world.fake.0.lock().unwrap().inode(Path::new(FIND_KEYS));
+    world.fake.0.lock().unwrap().commands = Some(Commands::of(ino, None));
+    let connect = |world: &mut World| {
+        let next = world.fresh() + 1;
+        let arguments = vec!["sshd".to_owned(), "-R".to_owned()];
+        world.fake.0.lock().unwrap().cmdlines.insert(next, arguments);
+        let flow = world.connect(Layout::One, false);
+        assert_eq!(flow.monitor, next);
+        flow
+    };
+    let flow = connect(&mut world);
+    let command = world.run_below(flow.monitor, FIND_KEYS, 65534);
+    world.run_below(command, "/usr/bin/true", 65534);
+    world.run_below(flow.monitor, "/usr/bin/bash", 65534);
+    world.run_below(flow.network, FIND_KEYS, 0);
+    let seen = run(&mut station, world.take());
+    let known: Vec<bool> = below(&seen).iter().map(|(_, below)| below.known.is_some()).collect();
+    assert_eq!(known, [true, true, false, false]);
+    assert_eq!(unproven(&seen).len(), 1, "another's identity, and no command's");
+    let read = || world.fake.0.lock().unwrap().configs_read;
+    assert_eq!(read(), 1, "and not again for each program");
+    let before = read();
+    world.now += 2000 * MS;
+    let flow = connect(&mut world);
+    world.run_below(flow.monitor, FIND_KEYS, 65534);
+    world.run_below(flow.monitor, "/usr/bin/bash", 0);
+    run(&mut station, world.take());
+    let after = world.fake.0.lock().unwrap().configs_read;
+    assert_eq!(after, before + 1, "once more for what it does not have");
+    // Another configuration on the disk is not in force before the server reads it.
+    world.now += 2000 * MS;
+    world.fake.0.lock().unwrap().commands = Some(Commands::of(ino + 1000, None));
+    let flow = connect(&mut world);
+    world.run_below(flow.monitor, "/usr/bin/bash", 0);
+    world.run_below(flow.monitor, FIND_KEYS, 65534);
+    let seen = run(&mut station, world.take());
+    let known: Vec<bool> = below(&seen).iter().map(|(_, below)| below.known.is_some()).collect();
+    assert_eq!(known, [false, true]);
+}
+
+#[test]
+fn whoever_runs_programs_without_end_is_told_within_bounds() {
+    let (seen, _) = played(|world| {
+        let flow = world.connect(Layout::SessionAuth, false);
+        for _ in 0..60 {
+            world.run_below(flow.monitor, "/usr/bin/bash", 1000);
+        }
+    });
+    assert!(below(&seen).len() <= 32, "{}", below(&seen).len());
+    assert!(unproven(&seen).len() <= 8, "{}", unproven(&seen).len());
+}
