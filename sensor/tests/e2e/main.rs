@@ -14,6 +14,7 @@ mod learned;
 mod linker;
 mod metrics;
 mod patrol;
+mod proof;
 mod refusal;
 mod release;
 mod robust;

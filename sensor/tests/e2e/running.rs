@@ -160,6 +160,11 @@ impl Sensor {
         wait_until("a server without connections", PATIENCE, || {
             Ok(lab.monitors()?.is_empty().then_some(()))
         })?;
+        self.ring_read()
+    }
+
+    /// Waits until the sensor has read everything of the priority ring.
+    pub(crate) fn ring_read(&self) -> Result<Scrape> {
         self.scrape_until("a priority ring that is read", |scrape| {
             let ring = [("ring", "priority")];
             let emitted = scrape.sum("halfsecond_records_emitted_total", &ring);
@@ -289,6 +294,12 @@ impl Told {
         let loud = scrape.findings_above_info();
         ensure!(loud.is_empty() || !self.foreign.is_empty(), "findings above info: {loud:?}");
         Ok(())
+    }
+
+    /// Whether any incident of this test has a finding by this detector.
+    pub(crate) fn has_finding(&self, detector: &str) -> bool {
+        let mut findings = self.own.iter().filter_map(|line| line["findings"].as_array()).flatten();
+        findings.any(|finding| finding["detector"] == detector)
     }
 
     /// The last line, for messages.

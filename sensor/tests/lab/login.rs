@@ -22,6 +22,8 @@ pub(crate) enum Method {
     /// Verified inside sshd, without libcrypto.
     Ed25519,
     Password,
+    /// The same password, asked by PAM in a dialogue (`keyboard-interactive`).
+    Dialogue,
     /// Refused.
     WrongPassword,
 }
@@ -37,7 +39,7 @@ impl Method {
     pub(crate) const GOOD: [Self; 3] = [Self::Rsa, Self::Ed25519, Self::Password];
 
     fn is_password(self) -> bool {
-        matches!(self, Self::Password | Self::WrongPassword)
+        matches!(self, Self::Password | Self::Dialogue | Self::WrongPassword)
     }
 }
 
@@ -52,6 +54,26 @@ impl SshdLab {
     pub(crate) fn run(&self, method: Method, remote: &str) -> Result<Finished> {
         let mut client = self.client(method)?;
         finish(client.arg(remote), "", PATIENCE)
+    }
+
+    /// The same with further options of the client; without `remote` no command is asked for.
+    pub(crate) fn with_options(
+        &self,
+        method: Method,
+        options: &[&str],
+        remote: &str,
+    ) -> Result<Finished> {
+        let mut client = self.client(method)?;
+        client.args(options);
+        if !remote.is_empty() {
+            client.arg(remote);
+        }
+        finish(&mut client, "", PATIENCE)
+    }
+
+    /// A client with these options that goes on until it is dropped.
+    pub(crate) fn start_with(&self, method: Method, options: &[&str]) -> Result<Running> {
+        Running::spawn(self.client(method)?.args(options))
     }
 
     /// Logs in as [`Self::login`] does; also tells when the client learned that it was let in.
@@ -109,7 +131,8 @@ impl SshdLab {
         option("ConnectTimeout=30");
         option("LogLevel=ERROR");
         if method.is_password() {
-            option("PreferredAuthentications=password");
+            let name = if method == Method::Dialogue { "keyboard-interactive" } else { "password" };
+            option(&format!("PreferredAuthentications={name}"));
             option("PubkeyAuthentication=no");
             option("NumberOfPasswordPrompts=1");
         } else {

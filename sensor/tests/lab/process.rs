@@ -179,6 +179,13 @@ impl Running {
         &self.stderr
     }
 
+    /// Writes a line to the child's standard input.
+    pub(crate) fn write_line(&mut self, line: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("its input was closed")?;
+        writeln!(stdin, "{line}")?;
+        Ok(stdin.flush()?)
+    }
+
     /// Ends the child's standard input.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;

@@ -47,6 +47,7 @@ pub(crate) struct Builder {
     burn_ms: u32,
     use_pam: bool,
     late: bool,
+    every_kind: Option<bool>,
     env: Vec<(String, String)>,
 }
 
@@ -72,6 +73,7 @@ impl SshdLab {
             burn_ms: 0,
             use_pam: true,
             late: false,
+            every_kind: None,
             env: Vec::new(),
         }
     }
@@ -128,6 +130,16 @@ impl SshdLab {
         self.dir.path()
     }
 
+    /// The same directory as the server sees it.
+    pub(crate) fn inside(&self) -> &Path {
+        self.root.as_deref().map_or(self.dir.path(), |_| Path::new(trixie::LAB_DIR))
+    }
+
+    /// Where it listens, on loopback.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What the server has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("sshd.log")).unwrap_or_default()
@@ -160,6 +172,13 @@ impl Builder {
     /// [`SshdLab::arrive`], as an upgrade comes to a server that runs.
     pub(crate) fn late(mut self) -> Self {
         self.late = true;
+        self
+    }
+
+    /// Lets users in by a dialogue as well, and serves sftp. `command`: their keys come from an
+    /// `AuthorizedKeysCommand`.
+    pub(crate) fn every_kind(mut self, command: bool) -> Self {
+        self.every_kind = Some(command);
         self
     }
 
@@ -234,6 +253,16 @@ impl Builder {
              MaxStartups 100\nMaxAuthTries 20\n",
             yes_no(self.use_pam)
         );
+        if let Some(command) = self.every_kind {
+            let keys = format!(
+                "AuthorizedKeysCommand /bin/cat {dir}/authorized_keys\n\
+                 AuthorizedKeysCommandUser root\nAuthorizedKeysFile none\n"
+            );
+            let keys = if command { keys } else { String::new() };
+            // The first value counts.
+            let dialogue = "KbdInteractiveAuthentication yes\nSubsystem sftp internal-sftp\n";
+            config = format!("{keys}{dialogue}{config}");
+        }
         if self.version == Version::V10 {
             // Failed logins would make it drop later connections from loopback unseen.
             config.push_str("PerSourcePenalties no\n");
