@@ -15,8 +15,8 @@ use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
 use crate::finding::Severity;
 use crate::host::{
-    Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
-    ProcessId, Program,
+    Asked, Body, ConnectionId, Directive, Library, LinkTiming, Method, ModuleId, Observation,
+    Opening, ProcessId, Program,
 };
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
@@ -130,6 +130,15 @@ impl Learner {
     pub(super) fn lessons(seen: &Observation, world: &World<'_>, drafts: &[Draft]) -> Vec<Lesson> {
         let program = &seen.process.program;
         let own = |what| vec![lesson(program, seen.time, what)];
+        // Whose baseline it belongs to is not known: the next one is to tell its libraries again.
+        if program.guarded() && program.root_unseen {
+            return match &seen.body {
+                Body::Library(Library { file, .. }) => {
+                    own(What::Refused { exe: program.file, file: *file })
+                }
+                _ => Vec::new(),
+            };
+        }
         match &seen.body {
             Body::Started => started(seen, drafts),
             Body::Library(library) => {

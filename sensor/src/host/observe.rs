@@ -50,6 +50,8 @@ pub struct Program {
     pub subject: String,
     /// What of its linking is not seen.
     pub uncovered: Option<Uncovered>,
+    /// Its process was gone before its root was looked at: that the baseline is its own is a guess.
+    pub root_unseen: bool,
 }
 
 /// A process as it was when something was observed of it. Shared by its observations.

@@ -220,7 +220,7 @@ impl Pipeline {
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
-        let home = self.home(id, exec);
+        let home = self.home(id, exec, role);
         let far = programs::is_far(exec.fs_magic);
         let found = Found { tgid: at.tgid, path: &path, file: &exec.exe, far };
         let program = self.programs.program(&*self.outside, &found, role, &home);
