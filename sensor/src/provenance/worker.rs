@@ -229,7 +229,8 @@ impl Worker {
         };
         self.tag += 1;
         let source = Source::below(place.root, place.path);
-        let job = Job { tag: self.tag, source, algorithm: recorded.algorithm() };
+        let urgent = matches!(asker, Asker::Writer(_));
+        let job = Job { tag: self.tag, source, algorithm: recorded.algorithm(), urgent };
         let owned = Box::new(owned);
         if self.hasher.submit(job) {
             self.hashing.insert(self.tag, Hashing { key, owned, asked: vec![asker] });
