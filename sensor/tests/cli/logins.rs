@@ -161,12 +161,13 @@ fn a_plot_shows_before_and_after_and_is_ascii_where_the_locale_is() {
     assert!(plain.stdout.is_ascii() && plain.stdout.contains("###"), "{}", plain.stdout);
     let blocks = run(place.command(&since).env("LC_ALL", "C.UTF-8")).expect(0);
     assert_plain(&blocks.stdout);
-    for text in ["Split at 2026-11-21T10:30:00Z.", "before  1 logins", "after   1 logins", "███"]
+    for text in
+        ["Split at 2026-11-21T10:30:00Z.", "before  1 login (few)", "after   1 login (few)", "███"]
     {
         assert!(blocks.stdout.contains(text), "no {text:?} in {}", blocks.stdout);
     }
     let all = run(place.command(&["logins", "--plot"]).env("LC_ALL", "C")).expect(0);
-    assert!(all.stdout.contains("all     2 logins"), "{}", all.stdout);
+    assert!(all.stdout.contains("all     2 logins (few)"), "{}", all.stdout);
 }
 
 #[test]

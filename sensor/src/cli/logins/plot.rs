@@ -10,8 +10,6 @@ use crate::cli::term::{Style, Tone};
 const LINES: usize = 16;
 /// Characters of the longest bar.
 const WIDTH: u32 = 30;
-/// Too few to speak of a distribution.
-const FEW: usize = 5;
 
 /// What bars are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,12 +116,7 @@ fn one(
 }
 
 fn told(samples: &[f64]) -> String {
-    let Some(summary) = summary(samples) else { return "no logins".to_owned() };
-    let few = if summary.count < FEW { " (few)" } else { "" };
-    format!(
-        "{} logins{few}, median {:.2} ms, 95 % below {:.2} ms",
-        summary.count, summary.median, summary.p95
-    )
+    summary(samples).map_or_else(|| "no logins".to_owned(), |summary| summary.to_string())
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ use jiff::Timestamp;
 use crate::host::Method;
 use crate::logins::{Login, Outcome, Verdict};
 
+/// Too few to speak of a distribution.
+const FEW: usize = 5;
+
 /// The moment between before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Split {
@@ -96,6 +99,15 @@ impl Split {
     pub(super) fn text(&self) -> String {
         let incident = self.incident.as_ref().map(|id| format!(" (incident {id})"));
         format!("{:.0}{}", self.at, incident.unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { count, median, p95 } = self;
+        let few = if *count < FEW { " (few)" } else { "" };
+        let logins = if *count == 1 { "login" } else { "logins" };
+        write!(f, "{count} {logins}{few}, median {median:.2} ms, 95 % below {p95:.2} ms")
     }
 }
 

@@ -55,7 +55,11 @@ fn row(login: &Login) -> Vec<(Tone, String)> {
     );
     cells.push(or_none(verdict.map(time)));
     cells.push(plain(login.duration_seconds.map_or_else(|| "-".to_owned(), time)));
-    cells.push((if login.guessing.is_some() { Tone::Warn } else { Tone::Plain }, note(login)));
+    let note = note(login);
+    // The last cell is not padded.
+    if !note.is_empty() {
+        cells.push((if login.guessing.is_some() { Tone::Warn } else { Tone::Plain }, note));
+    }
     cells
 }
 
