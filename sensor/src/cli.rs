@@ -1,6 +1,7 @@
 //! The command line: its grammar, exit codes and the failures that lead to them.
 
 pub mod doctor;
+pub mod explain;
 pub mod incidents;
 pub mod libs;
 pub mod logins;
@@ -84,6 +85,15 @@ Examples:
 Asks the running sensor; where none runs, reads what it has stored.
 Exits with 1 if there are incidents, with 2 if no incident has the ID.";
 
+const EXPLAIN_HELP: &str = "\
+Examples:
+  halfsecond explain 7f3a9c21
+  halfsecond explain 7f3a9c21 --svg before-and-after.svg
+
+Tells what each finding was judged by. Where times are part of it, draws the CPU times of the logins
+before and after, like `halfsecond logins --plot`.
+Exits with 1, with 2 if no incident has the ID.";
+
 const LOGINS_HELP: &str = "\
 Examples:
   halfsecond logins                               the latest, newest first
@@ -165,6 +175,9 @@ pub enum Command {
     /// List incidents, or show one
     #[command(after_help = INCIDENTS_HELP)]
     Incidents(incidents::IncidentsArgs),
+    /// Tell why an incident was told, and draw the login times before and after
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(explain::ExplainArgs),
     /// List ssh logins with their phases, or draw how long they take
     #[command(after_help = LOGINS_HELP)]
     Logins(logins::LoginsArgs),
@@ -274,9 +287,12 @@ impl Command {
     pub fn default_level(&self) -> Level {
         match self {
             Self::Run => Level::INFO,
-            Self::Scan(_) | Self::Libs(_) | Self::Doctor | Self::Incidents(_) | Self::Logins(_) => {
-                Level::WARN
-            }
+            Self::Scan(_)
+            | Self::Libs(_)
+            | Self::Doctor
+            | Self::Incidents(_)
+            | Self::Explain(_)
+            | Self::Logins(_) => Level::WARN,
         }
     }
 }

@@ -104,7 +104,8 @@ pub enum Verdict {
 pub struct Phases {
     /// Linking of the monitor's program: exec to the last seal.
     pub link: Option<Phase>,
-    /// Accept to the question for the user, less the linking: start-up, banners and key exchange.
+    /// Accept to the question for the user, less the linking: start-up, banners and key exchange, and
+    /// the linking of sshd-auth where there is one.
     pub key_exchange: Option<Phase>,
     /// From there to the last verdict: verification; for passwords PAM's authentication, too.
     pub auth: Option<Phase>,

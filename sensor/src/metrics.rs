@@ -126,7 +126,7 @@ define! {
     incidents: IntCounterVec = "halfsecond_incidents_total" ["severity"];
     /// Incidents that are open now, by severity.
     incidents_open: IntGaugeVec = "halfsecond_incidents_open" ["severity"];
-    /// Incidents (or later states of one) an output has taken.
+    /// Incidents (or later states of one) an output has taken; logins where the output is `logins`.
     sink_written: IntCounterVec = "halfsecond_sink_written_total" ["sink"];
     /// Attempts to write to an output that failed; the incident is kept and tried again.
     sink_errors: IntCounterVec = "halfsecond_sink_errors_total" ["sink"];
@@ -161,8 +161,8 @@ define! {
     login_phase_cpu: HistogramVec =
         "halfsecond_login_phase_cpu_seconds" ["phase", "method", "verdict"] => LOGIN_BUCKETS;
     /// Connections from peers that guess: many refused attempts (`brute_force`) or many user names
-    /// (`user_enumeration`) within ten minutes. Those that are let in count, too.
-    login_guessing: IntCounterVec = "halfsecond_login_guessing_total" ["kind"];
+    /// (`user_enumeration`) within ten minutes; by outcome, since one may be let in.
+    login_guessing: IntCounterVec = "halfsecond_login_guessing_total" ["kind", "verdict"];
     /// Events of the watch over the loader's and PAM's files: `matched` one, `noise` (another name in
     /// the same directory), `unknown`, or events lost (`overflow`, `malformed`).
     watch_events: IntCounterVec = "halfsecond_watch_events_total" ["outcome"];
@@ -264,7 +264,8 @@ impl Metrics {
         let verdict = login.outcome.name();
         self.logins.with_label_values(&[method, verdict]).inc();
         for (name, phase) in login.phases.named() {
-            let Some(phase) = phase else { continue };
+            // Where records are missing, sums do not hold.
+            let Some(phase) = phase.filter(|_| !login.partial) else { continue };
             let labels = [name, method, verdict];
             self.login_phase.with_label_values(&labels).observe(phase.wall_seconds);
             if let Some(cpu) = phase.cpu_seconds {
@@ -272,7 +273,7 @@ impl Metrics {
             }
         }
         if let Some(kind) = login.guessing {
-            self.login_guessing.with_label_values(&[kind.name()]).inc();
+            self.login_guessing.with_label_values(&[kind.name(), verdict]).inc();
         }
     }
 
@@ -314,7 +315,9 @@ impl Metrics {
             self.logins.with_label_values(&["none", verdict.name()]);
         }
         for kind in [Guessing::BruteForce, Guessing::UserEnumeration] {
-            self.login_guessing.with_label_values(&[kind.name()]);
+            for verdict in [Outcome::Accepted, Outcome::Refused] {
+                self.login_guessing.with_label_values(&[kind.name(), verdict.name()]);
+            }
         }
         for severity in SEVERITIES {
             self.incidents.with_label_values(&[severity]);

@@ -1,5 +1,6 @@
 //! `halfsecond logins`: who logged in over ssh, how, with what outcome, and what it cost.
 
+mod around;
 mod ask;
 mod bins;
 mod plot;
@@ -22,6 +23,8 @@ use crate::config::units::parse_duration;
 use crate::config::{Config, host_name};
 use crate::logins::{ANSWER_MAX, Login, Query};
 use series::Split;
+
+pub(super) use around::Around;
 
 /// Rows of a table where nobody asks for more.
 const ROWS: usize = 100;

@@ -144,7 +144,7 @@ fn a_login_is_counted_with_its_phases_in_buckets_of_powers_of_two() {
     for line in [
         "halfsecond_logins_total{method=\"publickey\",verdict=\"accepted\"} 1".to_owned(),
         "halfsecond_logins_total{method=\"password\",verdict=\"refused\"} 0".to_owned(),
-        "halfsecond_login_guessing_total{kind=\"brute_force\"} 1".to_owned(),
+        "halfsecond_login_guessing_total{kind=\"brute_force\",verdict=\"accepted\"} 1".to_owned(),
         format!("halfsecond_login_phase_seconds_sum{{{labels}}} 0.005"),
         format!("halfsecond_login_phase_seconds_bucket{{{labels},le=\"0.00390625\"}} 0"),
         format!("halfsecond_login_phase_seconds_bucket{{{labels},le=\"0.0078125\"}} 1"),
@@ -153,6 +153,15 @@ fn a_login_is_counted_with_its_phases_in_buckets_of_powers_of_two() {
         assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
     }
     assert!(!page.contains("alice"), "no user is in a metric");
+    metrics.observe_login(&Login { partial: true, ..login });
+    let page = metrics.render().unwrap();
+    let counts = [
+        "halfsecond_logins_total{method=\"publickey\",verdict=\"accepted\"} 2".to_owned(),
+        format!("halfsecond_login_phase_seconds_count{{{labels}}} 1"),
+    ];
+    for line in counts {
+        assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
+    }
     for (below, above) in LOGIN_BUCKETS.iter().zip(&LOGIN_BUCKETS[1..]) {
         assert!((above / below - 2.0).abs() < f64::EPSILON, "{below} {above}");
     }

@@ -7,6 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::harness::{Ended, Place, as_stranger, assert_plain, keys, run};
+use super::incidents::incident;
 
 fn login(start: &str, user: Option<&str>, outcome: &str, cpu_seconds: f64) -> Value {
     let phase = json!({"wall_seconds": 0.08, "cpu_seconds": 0.012, "page_faults": null});
@@ -48,15 +49,19 @@ fn with(logins: &[Value]) -> Place {
 fn answer_once(status: &str, body: &str) -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let answer = format!("HTTP/1.0 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    let answering = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = [0; 1024];
-        let read = stream.read(&mut request).unwrap();
-        stream.write_all(answer.as_bytes()).unwrap();
-        String::from_utf8_lossy(&request[..read]).into_owned()
-    });
-    (address, answering)
+    let status = status.to_owned();
+    let body = body.to_owned();
+    (address, thread::spawn(move || answer(&listener, &status, &body)))
+}
+
+/// Answers one request; gives what was asked.
+fn answer(listener: &TcpListener, status: &str, body: &str) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut request = [0; 1024];
+    let read = stream.read(&mut request).unwrap();
+    let head = format!("HTTP/1.0 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all((head + body).as_bytes()).unwrap();
+    String::from_utf8_lossy(&request[..read]).into_owned()
 }
 
 fn starts(ended: &Ended) -> Vec<String> {
@@ -168,6 +173,97 @@ fn a_plot_shows_before_and_after_and_is_ascii_where_the_locale_is() {
     }
     let all = run(place.command(&["logins", "--plot"]).env("LC_ALL", "C")).expect(0);
     assert!(all.stdout.contains("all     2 logins (few)"), "{}", all.stdout);
+}
+
+#[test]
+fn a_plot_is_split_at_the_latest_incident_about_times() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let place = Place::new(&format!("[http]\nlisten = \"{address}\"\n"));
+    let about = |id: &str, time: &str, detector: &str| {
+        let mut incident = incident(id, time, "x");
+        incident["findings"][0]["detector"] = json!(detector);
+        incident
+    };
+    let incidents = [
+        about("later", "2026-11-21T11:45:00Z", "preload_env"),
+        about("right", "2026-11-21T11:30:00Z", "link_time_shift"),
+        about("earlier", "2026-11-21T09:00:00Z", "auth_cpu_shift"),
+    ];
+    let bodies = [json!({"logins": three(), "more": false}), json!({"incidents": incidents})];
+    let answering = thread::spawn(move || {
+        bodies.map(|body| answer(&listener, "200 OK", &body.to_string())).concat()
+    });
+    let ended = run(place.command(&["logins", "--plot"]).env("LC_ALL", "C")).expect(0);
+    for text in
+        ["Split at 2026-11-21T11:30:00Z (incident right).", "before  1 login", "after   1 login"]
+    {
+        assert!(ended.stdout.contains(text), "no {text:?} in {ended:#?}");
+    }
+    assert!(answering.join().unwrap().contains("GET /api/v1/incidents "));
+}
+
+/// An incident about login times at 11:30, and the logins around it.
+fn with_incident() -> Place {
+    let place = with(&three());
+    let mut incident = incident("aaa1", "2026-11-21T11:30:00Z", "a login cost too much\u{1b}");
+    let finding = &mut incident["findings"][0];
+    finding["detector"] = json!("auth_cpu_shift");
+    finding["subject"] = json!("/usr/sbin/sshd ab12");
+    finding["evidence"] = json!([{
+        "kind": "timing", "metric": "auth_cpu", "seconds": 0.331, "baseline_seconds": 0.0312,
+        "limit_seconds": 0.181, "samples": 120, "module": "/lib/liblzma.so.5",
+        "module_seconds": 0.3,
+    }]);
+    place.write("state/incidents.jsonl", &format!("{incident}\n"));
+    place
+}
+
+#[test]
+fn an_explanation_tells_the_limit_that_was_crossed_and_draws_the_logins_around_it() {
+    let place = with_incident();
+    let ended = run(place.command(&["explain", "aaa"]).env("LC_ALL", "C")).expect(1);
+    assert_plain(&ended.stdout);
+    for text in [
+        "CRITICAL  a login cost too much",
+        "auth_cpu: 331.00 ms against a median of 31.20 ms in 120 samples; the limit was 181.00 ms",
+        "most of the excess in /lib/liblzma.so.5 (300.00 ms)",
+        "Split at 2026-11-21T11:30:00Z (incident aaa1).",
+        "before  1 login (few), median 31.00 ms",
+        "after   1 login (few), median 44.00 ms",
+    ] {
+        assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
+    }
+    let file = place.path("a.svg");
+    place.run(&["explain", "aaa1", "--svg", file.to_str().unwrap()]).expect(1);
+    roxmltree::Document::parse(&fs::read_to_string(file).unwrap()).unwrap();
+}
+
+#[test]
+fn an_explanation_as_json_has_every_sample() {
+    let ended = with_incident().run(&["explain", "aaa1", "--json"]).expect(1);
+    assert_plain(&ended.stdout);
+    let object = ended.lines().remove(0);
+    assert_eq!(object["findings"][0]["timing"][0]["metric"], "auth_cpu");
+    let expected = json!({
+        "method": "publickey", "metric": "auth_cpu", "before_ms": [31.0], "after_ms": [44.0],
+    });
+    assert_eq!(object["samples"][0], expected);
+}
+
+#[test]
+fn what_has_no_times_is_explained_without_a_picture() {
+    let place = Place::new("");
+    let incident = incident("bbb2", "2026-11-21T11:30:00Z", "x");
+    place.write("state/incidents.jsonl", &format!("{incident}\n"));
+    let ended = place.run(&["explain", "bbb2"]).expect(1);
+    assert!(ended.stdout.contains("No login times to draw"), "{}", ended.stdout);
+    let object = place.run(&["explain", "bbb2", "--json"]).expect(1).lines().remove(0);
+    assert_eq!(object["samples"], json!(null));
+    let ended = place.run(&["explain", "bbb2", "--svg", "/dev/null"]).expect(2);
+    assert!(ended.stderr.contains("there is nothing to draw"), "{ended:#?}");
+    let ended = place.run(&["explain", "zzz"]).expect(2);
+    assert!(ended.stderr.contains("no incident has the id"), "{ended:#?}");
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(super) struct Summary {
 /// By method and what was measured. Failures are left out: what they take is up to strangers.
 pub(super) fn of(logins: &[Login], split: Option<&Split>) -> Vec<Series> {
     let mut all = BTreeMap::new();
-    for login in logins.iter().filter(|login| login.outcome == Outcome::Accepted) {
+    let whole = |login: &&Login| login.outcome == Outcome::Accepted && !login.partial;
+    for login in logins.iter().filter(whole) {
         // A login after a failed attempt holds the cost of that, too.
         let first = login.attempts.first().filter(|one| one.verdict == Verdict::Accepted);
         let Some(first) = first else { continue };
@@ -76,6 +77,14 @@ pub(super) fn of(logins: &[Login], split: Option<&Split>) -> Vec<Series> {
 // === impl What ===
 
 impl What {
+    /// As evidence calls it.
+    pub(super) fn metric(self) -> &'static str {
+        match self {
+            Self::Auth => "auth_cpu",
+            Self::Link => "link_cpu",
+        }
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Auth => "CPU time from accept to the verdict",
@@ -135,11 +144,12 @@ pub(super) mod tests {
 
     #[test]
     fn only_who_is_let_in_at_once_counts_and_the_moment_splits() {
-        let mut all = logins(&[30.0, 31.0, 50.0, 1.0, 2.0]);
+        let mut all = logins(&[30.0, 31.0, 50.0, 1.0, 2.0, 3.0]);
         all[3].outcome = Outcome::Refused;
         let mut failed = all[4].attempts[0].clone();
         failed.verdict = Verdict::Refused;
         all[4].attempts.insert(0, failed);
+        all[5].partial = true;
         let split = Split { at: all[2].start, incident: None };
         let series = of(&all, Some(&split));
         let auth = &series[0];
