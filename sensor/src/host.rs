@@ -19,6 +19,7 @@ mod guard;
 mod home;
 mod link;
 mod loader_files;
+mod marks;
 mod module;
 mod mounts;
 mod observe;
@@ -47,6 +48,7 @@ pub use clock::Clock;
 pub(crate) use container::Container;
 pub use coverage::Uncovered;
 pub use directive::{Directive, Watch};
+pub use marks::{Mark, Marks};
 pub use module::{ModuleId, inode_text};
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,

@@ -12,6 +12,7 @@ mod origins;
 mod places;
 mod refusals;
 mod roots;
+mod strangers;
 mod writers;
 
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::frames::Said;
+use super::marks::{Mark, Marks};
 use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
 use crate::event::Frame;
 
@@ -33,6 +34,7 @@ pub(super) struct Conn {
     pub(super) usage: BTreeMap<ProcessId, u64>,
     pub(super) living: BTreeSet<ProcessId>,
     pub(super) answers: u32,
+    pub(super) marks: Marks,
     pub(super) shown: Option<Arc<Connection>>,
 }
 
@@ -57,6 +59,7 @@ impl Conn {
             usage: BTreeMap::new(),
             living: BTreeSet::new(),
             answers: 0,
+            marks: Marks::default(),
             shown: None,
         }
     }
@@ -96,12 +99,27 @@ impl Conn {
     }
 
     pub(super) fn verdict(&mut self, method: Method, accepted: bool) -> Verdict {
-        let cpu_ns = self.usage.values().fold(0_u64, |sum, ns| sum.saturating_add(*ns));
+        let cpu_ns = self.cpu_ns();
         let earlier = self.answers;
         self.answers = self.answers.saturating_add(1);
         self.authenticated = accepted;
         self.method = accepted.then_some(method);
         Verdict { method, accepted, cpu_ns, earlier }
+    }
+
+    /// Of all its processes since accept.
+    fn cpu_ns(&self) -> u64 {
+        self.usage.values().fold(0, |sum, ns| sum.saturating_add(*ns))
+    }
+
+    /// Notes the moment where a phase ends with the frame.
+    pub(super) fn mark(&mut self, said: Said, by_monitor: bool, ktime_ns: u64) {
+        let now = Some(Mark { ktime_ns, cpu_ns: self.cpu_ns() });
+        match said {
+            Said::User if !by_monitor => self.marks.asked = self.marks.asked.or(now),
+            Said::Account(_) if by_monitor => self.marks.account = now,
+            _ => {}
+        }
     }
 
     pub(super) fn facts(&self, id: ConnectionId, watched: bool) -> Option<Connection> {
@@ -117,6 +135,7 @@ impl Conn {
             accepted_ktime_ns: self.accepted_ktime_ns,
             partial: self.partial,
             finished_unseen: self.finished_unseen,
+            marks: self.marks,
             watched,
         })
     }

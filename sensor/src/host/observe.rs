@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::coverage::Uncovered;
+use super::marks::Marks;
 use super::module::ModuleId;
 use super::opened::Opening;
 use super::place::Placed;
@@ -119,6 +120,8 @@ pub struct Connection {
     pub partial: bool,
     /// sshd went on as after a success, but no positive answer was seen.
     pub finished_unseen: bool,
+    /// When its phases were over.
+    pub marks: Marks,
     /// Frames are seen on this host at all, so that the lack of a verdict means something.
     pub watched: bool,
 }
