@@ -11,6 +11,7 @@ mod incidents;
 mod instrument;
 mod kernel;
 mod loader_files;
+mod logins;
 mod queue;
 mod slots;
 
@@ -38,6 +39,7 @@ use self::adapters::Places;
 use self::analysis::{AnalysisThread, Intake};
 use self::kernel::Kernel;
 use self::loader_files::LoaderFiles;
+use self::logins::Logins;
 
 pub use self::incidents::read_store;
 
@@ -52,6 +54,10 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let store = {
         let dir = config.state_dir.clone();
         blocking(move || open_store(&dir)).await?
+    };
+    let logins = {
+        let (config, metrics, status) = (config.clone(), metrics.clone(), Arc::clone(&status));
+        blocking(move || Logins::start(&config, &metrics, &status)).await?
     };
     let (kernel, mut programs, rings) = {
         let (config, metrics) = (config.clone(), metrics.clone());
@@ -92,6 +98,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         metrics: metrics.clone(),
         outputs: incidents,
         requests,
+        logins,
         status: Arc::clone(&status),
         own_probes,
     };

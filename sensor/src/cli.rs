@@ -1,10 +1,13 @@
 //! The command line: its grammar, exit codes and the failures that lead to them.
 
 pub mod doctor;
+pub mod explain;
 pub mod incidents;
 pub mod libs;
+pub mod logins;
 mod progress;
 pub mod run;
+mod save;
 pub mod scan;
 pub mod term;
 
@@ -82,6 +85,41 @@ Examples:
 Asks the running sensor; where none runs, reads what it has stored.
 Exits with 1 if there are incidents, with 2 if no incident has the ID.";
 
+const EXPLAIN_HELP: &str = "\
+Examples:
+  halfsecond explain 7f3a9c21
+  halfsecond explain 7f3a9c21 --svg before-and-after.svg
+
+Tells what each finding was judged by. Where times are part of it, draws the CPU times of the logins
+before and after, like `halfsecond logins --plot`.
+Exits with 1, with 2 if no incident has the ID.";
+
+const LOGINS_HELP: &str = "\
+Examples:
+  halfsecond logins                               the latest, newest first
+  halfsecond logins --since 2h --user alice
+  halfsecond logins --json | jq -r 'select(.guessing) | .peer' | sort | uniq -c
+  halfsecond logins --plot --since 2026-11-21T10:00:00Z    CPU times before and after
+  halfsecond logins --svg logins.svg
+
+LINK, KEYS (key exchange), AUTH and PAM are CPU time, which the client and the network cannot
+lengthen; VERDICT is the time from accept to sshd's last answer, LASTED the whole connection. --json
+has wall and CPU time of each phase, and the page faults of linking. `-` was not reached, or not
+measured.
+
+OUTCOME is accepted, refused, aborted, timed_out (LoginGraceTime), or unknown with the reason. User
+names of logins that were not accepted are not kept, unless `logins.failed_users` is true: people
+type passwords there. Host-based logins are told as publickey; types of keys are not told.
+
+A peer guesses if ten attempts of it were refused within ten minutes (brute_force), or six names
+(user_enumeration); a peer is an IPv4 address, or an IPv6 network of 64 bits.
+
+--plot and --svg draw logins that were let in at the first attempt, before and after --since; without
+it, before and after the latest incident of link_time_shift or auth_cpu_shift.
+
+Asks the running sensor; where none runs, reads what it has written to logins.jsonl in `state_dir`.
+Exits with 0 also where there are none; with 2 if no sensor runs and none ever did.";
+
 const DOCTOR_HELP: &str = "\
 Examples:
   halfsecond doctor                       the host, and the probes of the running sensor
@@ -137,6 +175,12 @@ pub enum Command {
     /// List incidents, or show one
     #[command(after_help = INCIDENTS_HELP)]
     Incidents(incidents::IncidentsArgs),
+    /// Tell why an incident was told, and draw the login times before and after
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(explain::ExplainArgs),
+    /// List ssh logins with their phases, or draw how long they take
+    #[command(after_help = LOGINS_HELP)]
+    Logins(logins::LoginsArgs),
 }
 
 /// Levels of the log.
@@ -243,7 +287,12 @@ impl Command {
     pub fn default_level(&self) -> Level {
         match self {
             Self::Run => Level::INFO,
-            Self::Scan(_) | Self::Libs(_) | Self::Doctor | Self::Incidents(_) => Level::WARN,
+            Self::Scan(_)
+            | Self::Libs(_)
+            | Self::Doctor
+            | Self::Incidents(_)
+            | Self::Explain(_)
+            | Self::Logins(_) => Level::WARN,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Config {
     pub watch: Watch,
     /// The rounds of checks.
     pub patrol: Patrol,
+    /// The record of ssh logins.
+    pub logins: Logins,
 }
 
 /// The HTTP listener.
@@ -151,6 +153,15 @@ pub struct Patrol {
     pub cpu_per_second: Duration,
 }
 
+/// The record of ssh logins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logins {
+    /// Logins kept in memory, and about as many in the state directory; 0 keeps none.
+    pub keep: usize,
+    /// Keep the user names of logins that were not accepted: people type passwords there.
+    pub failed_users: bool,
+}
+
 impl Config {
     /// Reads the file at `path`, or at [`DEFAULT_PATH`] where none is given. Every key has a
     /// default, so a missing default file is an empty one; a missing file that was asked for is an
@@ -212,6 +223,7 @@ impl Default for Config {
                 every: Some(Duration::from_mins(1)),
                 cpu_per_second: Duration::from_millis(2),
             },
+            logins: Logins { keep: 10_000, failed_users: false },
         }
     }
 }

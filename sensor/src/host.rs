@@ -21,6 +21,7 @@ mod guard;
 mod home;
 mod link;
 mod loader_files;
+mod marks;
 mod module;
 mod mounts;
 mod observe;
@@ -54,6 +55,7 @@ pub(crate) use commands::configured;
 pub(crate) use container::Container;
 pub use coverage::Uncovered;
 pub use directive::{Directive, Watch};
+pub use marks::{Mark, Marks};
 pub use module::{ModuleId, inode_text};
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,

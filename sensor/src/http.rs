@@ -3,6 +3,7 @@
 pub mod client;
 mod listener;
 mod page;
+mod query;
 mod route;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use crate::logins::{Page, Query};
 use crate::metrics::Metrics;
 use crate::probe::ProbeReport;
 use listener::BoundedListener;
@@ -35,6 +37,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// One incident.
     fn incident(&self, id: &str) -> Result<Option<Value>, String>;
+
+    /// The logins that are asked for, newest first.
+    fn logins(&self, query: &Query) -> Page;
 }
 
 /// Why the listener could not be opened.

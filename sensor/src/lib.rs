@@ -27,6 +27,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod loader;
 pub mod log;
+pub mod logins;
 pub mod metrics;
 pub mod notify;
 pub mod package;

@@ -7,7 +7,9 @@ use clap::Parser;
 
 use sensor::app;
 use sensor::cli::term::{Style, Tone};
-use sensor::cli::{Cli, Command, Exit, Failure, doctor, incidents, libs, run, scan};
+use sensor::cli::{
+    Cli, Command, Exit, Failure, doctor, explain, incidents, libs, logins, run, scan,
+};
 use sensor::config::Config;
 use sensor::inventory::Databases;
 use sensor::{heap, log, probe};
@@ -49,5 +51,9 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Incidents(args) => {
             incidents::incidents(&cli.global, &config?, args, app::read_store, &mut out)
         }
+        Command::Explain(args) => {
+            explain::explain(&cli.global, &config?, args, app::read_store, &mut out)
+        }
+        Command::Logins(args) => logins::logins(&cli.global, &config?, args, &mut out),
     }
 }

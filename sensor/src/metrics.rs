@@ -16,6 +16,7 @@ use crate::event::EventBody;
 use crate::finding::Severity;
 use crate::host;
 use crate::loader::ProbesNow;
+use crate::logins::{Guessing, Login, Outcome};
 use crate::provenance;
 use define::{Build, Definition, define};
 
@@ -26,6 +27,29 @@ const LINK_BUCKETS: &[f64] =
 const AUTH_BUCKETS: &[f64] =
     &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0];
 const VERIFY_BUCKETS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0];
+
+/// Powers of two from 2⁻¹⁰ (some 1 ms) to 2⁷ (some 2 min, sshd's `LoginGraceTime`): buckets of a native
+/// histogram of schema 0, so that both kinds can be summed.
+const LOGIN_BUCKETS: &[f64] = &[
+    0.000_976_562_5,
+    0.001_953_125,
+    0.003_906_25,
+    0.007_812_5,
+    0.015_625,
+    0.031_25,
+    0.062_5,
+    0.125,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    128.0,
+];
 
 /// The label values of [`Severity`].
 pub const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
@@ -102,7 +126,7 @@ define! {
     incidents: IntCounterVec = "halfsecond_incidents_total" ["severity"];
     /// Incidents that are open now, by severity.
     incidents_open: IntGaugeVec = "halfsecond_incidents_open" ["severity"];
-    /// Incidents (or later states of one) an output has taken.
+    /// Incidents (or later states of one) an output has taken; logins where the output is `logins`.
     sink_written: IntCounterVec = "halfsecond_sink_written_total" ["sink"];
     /// Attempts to write to an output that failed; the incident is kept and tried again.
     sink_errors: IntCounterVec = "halfsecond_sink_errors_total" ["sink"];
@@ -128,6 +152,21 @@ define! {
     link_cpu: HistogramVec = "halfsecond_link_cpu_seconds" ["class"] => LINK_BUCKETS;
     /// CPU seconds an sshd spent up to the verdict on an authentication attempt.
     auth_cpu: HistogramVec = "halfsecond_auth_cpu_seconds" ["method", "verdict"] => AUTH_BUCKETS;
+    /// Connections to sshd, by the method that was accepted (else the last one begun, or none) and by
+    /// outcome: `accepted`, `refused`, `aborted`, `timed_out`, `unknown`. Counted once, when the session's
+    /// first program starts or else at the end.
+    logins: IntCounterVec = "halfsecond_logins_total" ["method", "verdict"];
+    /// Wall seconds that each phase of a connection to sshd took: `link`, `key_exchange`, `auth`, `pam`,
+    /// `session`. All but `link` contain the client and the network.
+    login_phase: HistogramVec =
+        "halfsecond_login_phase_seconds" ["phase", "method", "verdict"] => LOGIN_BUCKETS;
+    /// CPU seconds that each phase took, of the monitor while it links, else of all the connection's
+    /// processes.
+    login_phase_cpu: HistogramVec =
+        "halfsecond_login_phase_cpu_seconds" ["phase", "method", "verdict"] => LOGIN_BUCKETS;
+    /// Connections from peers that guess: many refused attempts (`brute_force`) or many user names
+    /// (`user_enumeration`) within ten minutes; by outcome, since one may be let in.
+    login_guessing: IntCounterVec = "halfsecond_login_guessing_total" ["kind", "verdict"];
     /// Events of the watch over the loader's and PAM's files: `matched` one, `noise` (another name in
     /// the same directory), `unknown`, or events lost (`overflow`, `malformed`).
     watch_events: IntCounterVec = "halfsecond_watch_events_total" ["outcome"];
@@ -226,6 +265,25 @@ impl Metrics {
         self.auth_cpu.with_label_values(&[among(&METHODS, method), verdict]).observe(cpu_seconds);
     }
 
+    /// Records a connection to sshd, once.
+    pub fn observe_login(&self, login: &Login) {
+        let method = among(&METHODS, login.method.map_or("none", host::Method::name));
+        let verdict = login.outcome.name();
+        self.logins.with_label_values(&[method, verdict]).inc();
+        for (name, phase) in login.phases.named() {
+            // Where records are missing, sums do not hold.
+            let Some(phase) = phase.filter(|_| !login.partial) else { continue };
+            let labels = [name, method, verdict];
+            self.login_phase.with_label_values(&labels).observe(phase.wall_seconds);
+            if let Some(cpu) = phase.cpu_seconds {
+                self.login_phase_cpu.with_label_values(&labels).observe(cpu);
+            }
+        }
+        if let Some(kind) = login.guessing {
+            self.login_guessing.with_label_values(&[kind.name(), verdict]).inc();
+        }
+    }
+
     /// Records the CPU time of a link.
     pub fn observe_link(&self, guarded: bool, cpu_seconds: f64) {
         let class = if guarded { "guarded" } else { "other" };
@@ -257,6 +315,19 @@ impl Metrics {
         for source in crate::instrument::SOURCES.into_iter().chain([crate::instrument::UNANSWERED])
         {
             self.instrument_sources_unread.with_label_values(&[source]);
+        }
+        for method in METHODS {
+            for verdict in [Outcome::Accepted, Outcome::Refused] {
+                self.logins.with_label_values(&[method, verdict.name()]);
+            }
+        }
+        for verdict in [Outcome::Aborted, Outcome::TimedOut, Outcome::Unknown] {
+            self.logins.with_label_values(&["none", verdict.name()]);
+        }
+        for kind in [Guessing::BruteForce, Guessing::UserEnumeration] {
+            for verdict in [Outcome::Accepted, Outcome::Refused] {
+                self.login_guessing.with_label_values(&[kind.name(), verdict.name()]);
+            }
         }
         for severity in SEVERITIES {
             self.incidents.with_label_values(&[severity]);

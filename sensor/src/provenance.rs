@@ -5,6 +5,7 @@
 //! that neither a large database nor a hung mount holds up the ring. What it finds goes to the
 //! analysis as an observation that follows the mapping's own.
 
+mod line;
 mod place;
 mod variables;
 mod worker;

@@ -7,6 +7,7 @@ mod stdout;
 mod worker;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -21,6 +22,9 @@ use worker::{Backoff, Worker};
 
 pub use file::FileSink;
 pub use stdout::LineSink;
+
+/// Lines of a journal that wait while its file cannot be written.
+const JOURNAL_PENDING: usize = 1024;
 
 /// One output.
 pub trait Sink: Send + 'static {
@@ -101,6 +105,19 @@ impl Outputs {
             sinks.push(Box::new(FileSink::new(path.clone(), config.max_bytes, config.keep)));
         }
         Self::with_sinks(sinks, config.pending, Backoff::default(), metrics)
+    }
+
+    /// One file beside the incidents: `keep` rotated ones of `max_bytes`, written without waiting
+    /// for the disk.
+    pub fn journal(
+        name: &'static str,
+        path: PathBuf,
+        max_bytes: u64,
+        keep: u32,
+        metrics: &Metrics,
+    ) -> Result<Self, StartError> {
+        let sink = FileSink::unsynced(name, path, max_bytes, keep);
+        Self::with_sinks(vec![Box::new(sink)], JOURNAL_PENDING, Backoff::default(), metrics)
     }
 
     fn with_sinks(

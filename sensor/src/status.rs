@@ -2,7 +2,7 @@
 //! told from.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::http::Backend;
 use crate::instrument;
+use crate::logins::{Kept, Page, Query};
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::probe::ProbeReport;
@@ -33,6 +34,7 @@ pub struct Status {
     notifier: Notifier,
     state: Mutex<State>,
     incidents: OnceLock<Box<dyn IncidentSource>>,
+    logins: OnceLock<Arc<Kept>>,
 }
 
 #[derive(Default)]
@@ -59,14 +61,21 @@ impl Status {
     /// A sensor that began to start at `started`.
     #[must_use]
     pub fn new(started: Instant, metrics: Metrics, notifier: Notifier) -> Self {
-        let (state, incidents) = (Mutex::default(), OnceLock::new());
-        Self { started, metrics, notifier, state, incidents }
+        let (state, incidents, logins) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Self { started, metrics, notifier, state, incidents, logins }
     }
 
     /// Says where incidents are read from; the first call counts.
     pub fn set_incidents(&self, source: impl IncidentSource) {
         if self.incidents.set(Box::new(source)).is_err() {
             warn!("the source of incidents was set twice; the first stays");
+        }
+    }
+
+    /// Says where logins are kept; the first call counts.
+    pub fn set_logins(&self, kept: Arc<Kept>) {
+        if self.logins.set(kept).is_err() {
+            warn!("the source of logins was set twice; the first stays");
         }
     }
 
@@ -173,6 +182,11 @@ impl Backend for Status {
 
     fn incident(&self, id: &str) -> Result<Option<Value>, String> {
         self.incidents.get().map_or(Ok(None), |source| source.one(id))
+    }
+
+    fn logins(&self, query: &Query) -> Page {
+        let none = || Page { logins: Vec::new(), more: false };
+        self.logins.get().map_or_else(none, |kept| kept.find(query))
     }
 }
 

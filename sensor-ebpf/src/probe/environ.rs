@@ -232,7 +232,8 @@ fn try_look(scan: &mut Scan) -> Option<u32> {
     let mask = u64::MAX >> ((3 - shift) << 5 & 63);
     for _ in 0..BATCHES {
         let from = load(&scan.next);
-        let len = at_most::<BATCH>(load(&scan.end).wrapping_sub(from));
+        let left = load(&scan.end).wrapping_sub(from);
+        let len = at_most::<BATCH>(smaller(left, POINTERS << shift));
         UserPtr(from).read_bytes_into(&mut scan.batch, len)?;
         for index in 0..POINTERS {
             let at = index << shift;
@@ -248,6 +249,18 @@ fn try_look(scan: &mut Scan) -> Option<u32> {
         store(&mut scan.next, from.wrapping_add(POINTERS << shift));
     }
     Some(MORE)
+}
+
+/// Without a branch, which would be twice the states.
+///
+/// No more is read than is looked at: behind the pointers lies the auxiliary vector, at least as long as
+/// a batch of them, and then, as the kernel places the stack at random, up to two pages that nobody
+/// has written yet and that cannot be read.
+#[inline(always)]
+fn smaller(one: u64, other: u64) -> u64 {
+    let more = one.wrapping_sub(other);
+    let is_less = ((more as i64) >> 63) as u64;
+    other.wrapping_add(more & is_less)
 }
 
 const fn word(text: &[u8; 8]) -> u64 {

@@ -15,8 +15,8 @@ use crate::detect::{Category, CheckReport, Draft, World};
 use crate::event::FileKey;
 use crate::finding::Severity;
 use crate::host::{
-    Asked, Below, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation,
-    Opening, ProcessId, Program,
+    Asked, Below, Body, ConnectionId, Directive, Library, LinkTiming, Method, ModuleId,
+    Observation, Opening, ProcessId, Program,
 };
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
@@ -54,6 +54,8 @@ struct State {
     check: Check,
     /// Processes that refused to be checked, and were not checked since.
     refused: BTreeSet<ProcessId>,
+    /// It serves a connection that is not followed: nobody can tell whether somebody was let in.
+    stray: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +132,15 @@ impl Learner {
     pub(super) fn lessons(seen: &Observation, world: &World<'_>, drafts: &[Draft]) -> Vec<Lesson> {
         let program = &seen.process.program;
         let own = |what| vec![lesson(program, seen.time, what)];
+        // Whose baseline it belongs to is not known: the next one is to tell its libraries again.
+        if program.guarded() && program.root_unseen {
+            return match &seen.body {
+                Body::Library(Library { file, .. }) => {
+                    own(What::Refused { exe: program.file, file: *file })
+                }
+                _ => Vec::new(),
+            };
+        }
         match &seen.body {
             Body::Started => started(seen),
             // Learned by its path, which counts where only root decides about it.
@@ -229,6 +240,7 @@ impl Learner {
         if matches!(seen.body, Body::Started) && seen.process.program.sshd() {
             state.programs.insert(seen.process.program.subject.clone());
         }
+        state.stray |= is_stray(seen);
         state.note(seen);
         let over = match unit {
             Unit::Connection(_) => matches!(seen.body, Body::Closed),
@@ -256,7 +268,8 @@ impl Learner {
         directives: &mut Vec<Directive>,
     ) {
         let Some(state) = self.units.get_mut(&unit) else { return };
-        let welcome = state.login.is_some() || matches!(unit, Unit::Process(_));
+        let alone = matches!(unit, Unit::Process(_)) && !state.stray;
+        let welcome = state.login.is_some() || alone;
         let unchecked = over && state.check == Check::Pending;
         let clean = state.refused.is_empty() && (state.check == Check::Clean || unchecked);
         let (believed, refused) = match (welcome && clean, over || state.check == Check::Dirty) {
@@ -357,7 +370,9 @@ impl State {
                     self.check = Check::Clean;
                 }
             }
-            Body::Verdict(verdict) if verdict.accepted => {
+            // The account, or another method that is asked for as well.
+            Body::Verdict(verdict) if !verdict.accepted => self.login = None,
+            Body::Verdict(verdict) => {
                 self.login = Some(verdict.method);
                 let monitor = seen.connection.iter().map(|connection| &connection.program);
                 self.programs.extend(monitor.map(|program| program.subject.clone()));
@@ -402,6 +417,15 @@ fn unit(seen: &Observation) -> Option<Unit> {
         None if seen.process.program.guarded() => Some(Unit::Process(seen.process.id)),
         None => None,
     }
+}
+
+/// A process of sshd that serves a connection, where the host station follows none: there were too
+/// many, or their beginning was not seen. A listener is none.
+fn is_stray(seen: &Observation) -> bool {
+    let program = &seen.process.program;
+    let serves = matches!(program.name(), "sshd-session" | "sshd-auth")
+        || seen.process.shown.cmdline.iter().any(|argument| argument == "-R");
+    seen.connection.is_none() && program.sshd() && serves
 }
 
 fn started(seen: &Observation) -> Vec<Lesson> {

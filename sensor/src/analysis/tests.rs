@@ -12,6 +12,8 @@ mod origins;
 mod places;
 mod proof;
 mod refusals;
+mod roots;
+mod strangers;
 mod writers;
 
 use std::path::{Path, PathBuf};

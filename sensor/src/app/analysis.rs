@@ -23,6 +23,7 @@ use crate::trouble::{Troubles, Turn, chain};
 use crate::verify::OwnProbes;
 
 use super::incidents::{Kept, open_store};
+use super::logins::Logins;
 use super::queue::{self, Idle, Receiver, Sender};
 use super::slots::Slots;
 
@@ -60,6 +61,7 @@ pub(super) struct AnalysisThread {
     pub(super) metrics: Metrics,
     pub(super) outputs: Incidents,
     pub(super) requests: mpsc::Sender<Directive>,
+    pub(super) logins: Logins,
     pub(super) status: Arc<Status>,
     /// Probes of the sensor's own.
     pub(super) own_probes: OwnProbes,
@@ -72,6 +74,7 @@ struct Worker {
     metrics: Metrics,
     outputs: Incidents,
     requests: mpsc::Sender<Directive>,
+    logins: Logins,
     status: Arc<Status>,
     told: Tally,
     troubles: Troubles,
@@ -144,7 +147,8 @@ impl AnalysisThread {
         let (work, todo) = queue::bounded(self.config.limits.queue);
         let metrics = self.metrics.clone();
         let intake = Intake { work, metrics, held: Vec::new(), owed_loss: false };
-        let Self { config, host, store, metrics, outputs, requests, status, own_probes } = self;
+        let Self { config, host, store, metrics, outputs, requests, logins, status, own_probes } =
+            self;
         let slots = Slots::new(metrics.clone(), own_probes, &config.patrol);
         let analysis = Analysis::new(&config, host, store, Box::new(slots));
         let told = analysis.tally();
@@ -155,6 +159,7 @@ impl AnalysisThread {
             metrics,
             outputs,
             requests,
+            logins,
             status,
             told,
             troubles: Troubles::default(),
@@ -198,6 +203,7 @@ impl Worker {
         self.analysis.flush();
         self.save_incidents();
         self.tell_baselines();
+        self.logins.end();
         let unwritten: Vec<_> = self.troubles.now().map(|(what, _)| what).collect();
         if unwritten.is_empty() {
             info!("the analysis has ended; everything is written");
@@ -210,11 +216,15 @@ impl Worker {
         match work {
             Work::Seen(seen) => {
                 self.observe(&seen);
+                self.logins.note(&seen);
                 let updates = self.analysis.on_observation(*seen);
                 self.publish(&updates);
                 self.request();
             }
-            Work::Loss => self.analysis.on_loss(),
+            Work::Loss => {
+                self.logins.on_loss();
+                self.analysis.on_loss();
+            }
         }
     }
 

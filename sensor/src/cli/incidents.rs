@@ -45,6 +45,11 @@ pub fn incidents(
     ended(written, if all.is_empty() { Exit::Success } else { Exit::Findings })
 }
 
+/// The incident with this id, or the only one whose id begins so.
+pub(super) fn one(config: &Config, id: &str, read_store: ReadStore) -> Result<Incident, Failure> {
+    find(&read::incidents(config, read_store)?, id).cloned()
+}
+
 fn line(out: &mut impl Write, incident: &Incident) -> std::io::Result<()> {
     writeln!(out, "{}", serde_json::to_string(incident)?)
 }

@@ -9,8 +9,8 @@ use super::error::LoadError;
 use super::reader::{Section, Source};
 use super::value;
 use super::{
-    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Output, Patrol,
-    Probes, Watch,
+    Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Logins, Output,
+    Patrol, Probes, Watch,
 };
 
 /// Larger than any configuration that was meant.
@@ -60,6 +60,7 @@ fn config(mut top: Section<'_, '_>) -> Config {
         provenance: provenance(top.section("provenance"), default.provenance),
         watch: watch(top.section("watch"), default.watch),
         patrol: patrol(top.section("patrol"), default.patrol),
+        logins: logins(top.section("logins"), default.logins),
         state_dir,
     };
     top.finish();
@@ -173,6 +174,15 @@ fn watch(mut section: Section<'_, '_>, default: Watch) -> Watch {
     };
     section.finish();
     watch
+}
+
+fn logins(mut section: Section<'_, '_>, default: Logins) -> Logins {
+    let logins = Logins {
+        keep: section.get("keep", default.keep, value::integer(0..=1_000_000)),
+        failed_users: section.get("failed_users", default.failed_users, value::boolean),
+    };
+    section.finish();
+    logins
 }
 
 fn patrol(mut section: Section<'_, '_>, default: Patrol) -> Patrol {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::below::Starter;
 use super::frames::Said;
+use super::marks::{Mark, Marks};
 use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
 use super::proof::Proof;
 use crate::event::Frame;
@@ -45,6 +46,7 @@ pub(super) struct Conn {
     /// What its processes are to sshd, but the monitor.
     pub(super) starters: BTreeMap<ProcessId, Starter>,
     pub(super) network: Option<ProcessId>,
+    pub(super) marks: Marks,
     pub(super) shown: Option<Arc<Connection>>,
 }
 
@@ -75,6 +77,7 @@ impl Conn {
             signs: 0,
             starters: BTreeMap::new(),
             network: None,
+            marks: Marks::default(),
             shown: None,
         }
     }
@@ -115,7 +118,7 @@ impl Conn {
     }
 
     pub(super) fn verdict(&mut self, method: Method, accepted: bool) -> Verdict {
-        let cpu_ns = self.usage.values().fold(0_u64, |sum, ns| sum.saturating_add(*ns));
+        let cpu_ns = self.cpu_ns();
         let earlier = self.answers;
         self.answers = self.answers.saturating_add(1);
         self.authenticated = accepted;
@@ -168,6 +171,21 @@ impl Conn {
         self.starters.get(&process).copied().unwrap_or(elsewhere)
     }
 
+    /// Of all its processes since accept.
+    fn cpu_ns(&self) -> u64 {
+        self.usage.values().fold(0, |sum, ns| sum.saturating_add(*ns))
+    }
+
+    /// Notes the moment where a phase ends with the frame.
+    pub(super) fn mark(&mut self, said: Said, by_monitor: bool, ktime_ns: u64) {
+        let now = Some(Mark { ktime_ns, cpu_ns: self.cpu_ns() });
+        match said {
+            Said::User if !by_monitor => self.marks.asked = self.marks.asked.or(now),
+            Said::Account(_) if by_monitor => self.marks.account = now,
+            _ => {}
+        }
+    }
+
     pub(super) fn facts(&self, id: ConnectionId, watched: bool) -> Option<Connection> {
         Some(Connection {
             id,
@@ -181,6 +199,7 @@ impl Conn {
             accepted_ktime_ns: self.accepted_ktime_ns,
             partial: self.partial,
             finished_unseen: self.finished_unseen,
+            marks: self.marks,
             watched,
         })
     }

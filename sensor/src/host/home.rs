@@ -1,7 +1,7 @@
 //! Whose programs a process runs: the host's own, or those of a container, told apart by the image it
 //! was made from. One binary under one path in both is two subjects.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use super::module::ModuleId;
 use super::observe::ProcessId;
 use super::outside::RootView;
 use super::pipeline::Pipeline;
-use crate::event::{Exec, FileKey, InodeKey};
+use crate::event::{Exec, FileKey, InodeKey, Role};
 
+/// Other roots remembered; past that the memory starts again.
+const ROOTS_MAX: usize = 1024;
 /// Roots known to be the host's. There is one; another is a way to it that shows other numbers.
 const HOST_ROOTS_MAX: usize = 8;
 
@@ -27,12 +29,18 @@ pub(super) enum Home {
     /// A container of whose root no more is known: each copy of a file counts as its own, and copies
     /// that share their blocks (snapshots, bind mounts) as one.
     Files,
+    /// Who was gone before its root was looked at, where that is neither the host's nor its parent's: a
+    /// chroot or a container. Counts as the last.
+    Unseen,
 }
 
 /// What is known of roots.
 #[derive(Debug, Default)]
 pub(super) struct Homes {
     host: HashSet<InodeKey>,
+    /// By roots that were looked at. A container that is made later may have the numbers of one that
+    /// is gone.
+    seen: HashMap<InodeKey, Home>,
 }
 
 // === impl Home ===
@@ -55,7 +63,7 @@ impl Home {
             Self::Host => format!("{path} {build}"),
             Self::Image(image) => format!("{path} {build} image:{image}"),
             // A device number says nothing of the next start of the same.
-            Self::Files => {
+            Self::Files | Self::Unseen => {
                 let numbers = format!("{}:{}:{}", file.ino, file.ctime_s, file.size);
                 format!("{path} {build} file:{}", short_digest(&numbers))
             }
@@ -68,13 +76,13 @@ impl Home {
 impl Pipeline {
     /// Home of a program that a process has just executed. The process still has the home of its
     /// last program, or of its parent: while these have the same root it is the same home.
-    pub(super) fn home(&mut self, id: ProcessId, exec: &Exec) -> Home {
+    pub(super) fn home(&mut self, id: ProcessId, exec: &Exec, role: Role) -> Home {
         if exec.root.is_some_and(|root| self.homes.host.contains(&root)) {
             return Home::Host;
         }
         let Some(proc) = self.table.get(id) else { return Home::Host };
         let before = proc.home.clone();
-        if exec.root.is_some() && proc.root == exec.root {
+        if exec.root.is_some() && proc.root == exec.root && before != Home::Unseen {
             return before;
         }
         match self.outside.root(id.tgid) {
@@ -82,15 +90,36 @@ impl Pipeline {
                 if root == RootView::Host && self.homes.host.len() < HOST_ROOTS_MAX {
                     self.homes.host.extend(exec.root);
                 }
-                Home::of(root, &before)
+                let home = Home::of(root, &before);
+                self.homes.note(exec.root, &home);
+                home
             }
             // Over already. Its root is not the host's, and not its parent's.
             None if exec.root.is_some() && !self.homes.host.is_empty() => match before {
-                Home::Host => Home::Files,
+                Home::Host | Home::Unseen => self.homes.guess(exec.root, role),
                 before => before,
             },
             None => before,
         }
+    }
+}
+
+// === impl Homes ===
+
+impl Homes {
+    fn note(&mut self, root: Option<InodeKey>, home: &Home) {
+        let Some(root) = root.filter(|_| *home != Home::Unseen) else { return };
+        if self.seen.len() >= ROOTS_MAX {
+            self.seen.clear();
+        }
+        self.seen.insert(root, home.clone());
+    }
+
+    /// Of who is gone: by its root's numbers, which is not good enough for who is accused of what
+    /// another image's program has not done.
+    fn guess(&self, root: Option<InodeKey>, role: Role) -> Home {
+        let seen = root.and_then(|root| self.seen.get(&root));
+        seen.filter(|_| !role.contains(Role::GUARDED)).cloned().unwrap_or(Home::Unseen)
     }
 }
 

@@ -186,6 +186,7 @@ impl Pipeline {
             module,
             role: Role::default(),
             uncovered: None,
+            root_unseen: false,
         };
         let tgid = actor.map_or(0, |actor| actor.tgid);
         let start_ticks = actor.and_then(|actor| actor.start_ticks);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::below::Below;
 use super::coverage::Uncovered;
+use super::marks::Marks;
 use super::module::ModuleId;
 use super::opened::Opening;
 use super::place::Placed;
@@ -52,6 +53,8 @@ pub struct Program {
     pub subject: String,
     /// What of its linking is not seen.
     pub uncovered: Option<Uncovered>,
+    /// Its process was gone before its root was looked at: that the baseline is its own is a guess.
+    pub root_unseen: bool,
 }
 
 /// A process as it was when something was observed of it. Shared by its observations.
@@ -119,6 +122,8 @@ pub struct Connection {
     pub partial: bool,
     /// sshd went on as after a success, but no positive answer was seen.
     pub finished_unseen: bool,
+    /// When its phases were over.
+    pub marks: Marks,
     /// Frames are seen on this host at all, so that the lack of a verdict means something.
     pub watched: bool,
 }

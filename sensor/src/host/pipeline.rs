@@ -244,7 +244,7 @@ impl Pipeline {
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
-        let home = self.home(id, exec);
+        let home = self.home(id, exec, role);
         let far = programs::is_far(exec.fs_magic);
         let found = Found { tgid: at.tgid, path: &path, file: &exec.exe, far };
         let program = self.programs.program(&*self.outside, &found, role, &home);
@@ -302,6 +302,7 @@ impl Pipeline {
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let connection = proc.connection;
         self.tracker.used(connection, id, exit.usage.sum_exec_ns);
+        self.tracker.exited(connection, id, exit.exit_code);
         self.finish(id, at.ktime_ns, out);
     }
 
@@ -401,7 +402,7 @@ impl Pipeline {
 
     fn on_frame(&mut self, at: At, frame: &Frame, out: &mut impl FnMut(Observation)) {
         let Some(id) = self.find(at) else { return };
-        let verdict = self.tracker.frame(&mut self.table, id, frame);
+        let verdict = self.tracker.frame(&mut self.table, id, frame, at.ktime_ns);
         let Some(proc) = self.table.get_mut(id) else { return };
         proc.linking = false;
         if let Some(connection) = proc.connection.filter(|_| matches!(frame.frame_type, 12 | 24)) {

@@ -58,7 +58,9 @@ impl Programs {
         let uncovered = (read && !found.far)
             .then(|| outside.uncovered(found.tgid, found.path, found.file))
             .flatten();
-        let program = Arc::new(Program { file: *found.file, module, role, subject, uncovered });
+        let root_unseen = *home == Home::Unseen;
+        let file = *found.file;
+        let program = Arc::new(Program { file, module, role, subject, uncovered, root_unseen });
         if read {
             self.executables.insert(key, Arc::clone(&program));
         }

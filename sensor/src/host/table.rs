@@ -1,6 +1,6 @@
 //! The process table: who runs, since when, and below whom; bounded.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::constructors::Start;
@@ -58,8 +58,9 @@ pub(super) struct Proc {
 pub(super) struct Table {
     by_id: HashMap<ProcessId, Entry>,
     current: HashMap<u32, ProcessId>,
-    /// (alive, last use, who): the first is evicted first.
-    order: BTreeSet<(bool, u64, ProcessId)>,
+    /// Ended processes, the first one to end first, and running ones, the least recently used one first.
+    over: Queue,
+    running: Queue,
     uses: u64,
     ended: usize,
     capacity: usize,
@@ -70,7 +71,14 @@ pub(super) struct Table {
 struct Entry {
     proc: Proc,
     used: u64,
+    /// Number of its place in a queue.
+    queued: u64,
 }
+
+/// Who leaves next, by the last use. A use costs nothing here: who was used since has another turn
+/// when its turn comes, and places of who is gone are passed over.
+#[derive(Debug, Default)]
+struct Queue(VecDeque<(u64, ProcessId)>);
 
 // === impl Proc ===
 
@@ -133,7 +141,8 @@ impl Table {
         Self {
             by_id: HashMap::new(),
             current: HashMap::new(),
-            order: BTreeSet::new(),
+            over: Queue::default(),
+            running: Queue::default(),
             uses: 0,
             ended: 0,
             capacity: capacity.max(16),
@@ -162,11 +171,13 @@ impl Table {
         self.uses += 1;
         self.ended += usize::from(proc.ended);
         self.current.insert(id.tgid, id);
-        self.order.insert((!proc.ended, self.uses, id));
-        self.by_id.insert(id, Entry { proc, used: self.uses });
+        let queue = if proc.ended { &mut self.over } else { &mut self.running };
+        queue.0.push_back((self.uses, id));
+        self.by_id.insert(id, Entry { proc, used: self.uses, queued: self.uses });
         while self.by_id.len() > self.capacity || self.ended > ENDED_MAX.min(self.capacity / 2) {
             self.evict();
         }
+        self.tidy();
     }
 
     /// Marks an end; the entry stays for a while.
@@ -174,13 +185,12 @@ impl Table {
         let Some(entry) = self.by_id.get_mut(&id).filter(|entry| !entry.proc.ended) else {
             return;
         };
-        self.order.remove(&(true, entry.used, id));
         self.uses += 1;
-        entry.used = self.uses;
+        (entry.used, entry.queued) = (self.uses, self.uses);
         entry.proc.ended = true;
         entry.proc.shown = None;
         self.ended += 1;
-        self.order.insert((false, self.uses, id));
+        self.over.0.push_back((self.uses, id));
     }
 
     /// Processes that run.
@@ -212,26 +222,63 @@ impl Table {
     }
 
     fn touch(&mut self, id: ProcessId) {
-        let Some(entry) = self.by_id.get_mut(&id) else { return };
-        self.order.remove(&(!entry.proc.ended, entry.used, id));
-        self.uses += 1;
-        entry.used = self.uses;
-        self.order.insert((!entry.proc.ended, entry.used, id));
+        if let Some(entry) = self.by_id.get_mut(&id) {
+            self.uses += 1;
+            entry.used = self.uses;
+        }
     }
 
     fn evict(&mut self) {
-        if let Some((alive, _, id)) = self.order.first().copied() {
-            self.evicted_alive += u64::from(alive);
+        if let Some(id) = self.over.pop(&mut self.by_id) {
+            self.remove(id);
+        } else if let Some(id) = self.running.pop(&mut self.by_id) {
+            self.evicted_alive += 1;
             self.remove(id);
         }
     }
 
+    /// Lets go of places that nobody has, before they are more than the others.
+    fn tidy(&mut self) {
+        self.over.tidy(&self.by_id, self.ended);
+        self.running.tidy(&self.by_id, self.by_id.len() - self.ended);
+    }
+
     fn remove(&mut self, id: ProcessId) {
         let Some(entry) = self.by_id.remove(&id) else { return };
-        self.order.remove(&(!entry.proc.ended, entry.used, id));
         self.ended -= usize::from(entry.proc.ended);
         if self.current.get(&id.tgid) == Some(&id) {
             self.current.remove(&id.tgid);
+        }
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Places that nobody has, besides as many as there are others.
+    const SLACK: usize = 64;
+
+    /// Takes out the one whose last use is the longest ago.
+    fn pop(&mut self, by_id: &mut HashMap<ProcessId, Entry>) -> Option<ProcessId> {
+        while let Some((place, id)) = self.0.pop_front() {
+            let Some(entry) = by_id.get_mut(&id).filter(|entry| entry.queued == place) else {
+                continue;
+            };
+            if entry.used == place {
+                return Some(id);
+            }
+            entry.queued = entry.used;
+            self.0.push_back((entry.used, id));
+        }
+        None
+    }
+
+    fn tidy(&mut self, by_id: &HashMap<ProcessId, Entry>, living: usize) {
+        if self.0.len() > 2 * living + Self::SLACK {
+            let is_held = |(place, id): &(u64, ProcessId)| {
+                by_id.get(id).is_some_and(|entry| entry.queued == *place)
+            };
+            self.0.retain(is_held);
         }
     }
 }
@@ -273,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_used_all_the_time_stays() {
+        let mut table = table(16, 16);
+        for tgid in 17..500 {
+            table.get_mut(id(3, 1));
+            table.insert(Proc::new(id(tgid, 1), 0));
+        }
+        assert!(table.get(id(3, 1)).is_some());
+        assert_eq!((table.len(), table.evicted_alive()), (16, 483));
+        table.end(id(3, 1));
+        table.insert(Proc::new(id(500, 1), 0));
+        assert!(table.get(id(3, 1)).is_none(), "ended, it leaves first");
+        assert_eq!(table.evicted_alive(), 483);
+    }
+
+    #[test]
     fn a_reused_tgid_is_another_process() {
         let mut table = table(16, 3);
         table.end(id(2, 1));
@@ -291,7 +353,8 @@ mod tests {
             table.end(id(tgid, 1));
         }
         assert!(table.len() <= 64, "{}", table.len());
-        assert_eq!(table.order.len(), table.len());
+        let places = table.over.0.len() + table.running.0.len();
+        assert!(places <= 2 * table.len() + 2 * Queue::SLACK, "{places}");
         assert_eq!(table.current.len(), table.len());
     }
 }

@@ -176,6 +176,7 @@ impl Tracker {
         table: &mut Table,
         process: ProcessId,
         frame: &Frame,
+        now_ns: u64,
     ) -> Option<Verdict> {
         self.frames_seen = true;
         let id = table.get(process)?.connection?;
@@ -192,6 +193,7 @@ impl Tracker {
         }
         conn.shown = None;
         let said = frames::read(frame.frame_type, frame.verdict);
+        conn.mark(said, process == id.0, now_ns);
         // The monitor alone answers; a network child that sends an answer is lying.
         let answer = if process == id.0 {
             conn.proof.answered(frame.frame_type, said, frame.verdict.is_some());
@@ -244,6 +246,20 @@ impl Tracker {
         let conn = connection.and_then(|id| self.connections.get_mut(&id));
         if let Some(latest) = conn.and_then(|conn| conn.usage.get_mut(&process)) {
             *latest = sum_exec_ns.max(*latest);
+        }
+    }
+
+    /// What a process ended with: of the connection's first it is kept.
+    pub(super) fn exited(
+        &mut self,
+        connection: Option<ConnectionId>,
+        process: ProcessId,
+        exit_code: u32,
+    ) {
+        let first = connection.filter(|id| id.0 == process);
+        if let Some(conn) = first.and_then(|id| self.connections.get_mut(&id)) {
+            conn.marks.exit_code = Some(exit_code);
+            conn.shown = None;
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +73,12 @@ pub fn get(listen: SocketAddr, path: &str) -> Result<Answer, AskError> {
     let bytes = exchange(&mut stream, path, deadline)
         .map_err(|source| AskError::Broken { address, source })?;
     parse(&bytes).ok_or(AskError::Foreign { address })
+}
+
+/// A value as it may stand in an address.
+#[must_use]
+pub fn encoded(value: &str) -> String {
+    utf8_percent_encode(value, NON_ALPHANUMERIC).to_string()
 }
 
 /// An address to connect to for one to listen on.

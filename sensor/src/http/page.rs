@@ -17,7 +17,7 @@ const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\
     <h1>halfsecond</h1>\n";
 
 const FOOT: &str = "<p><a href=\"/metrics\">metrics</a> · <a href=\"/api/v1/probes\">probes</a> · \
-    <a href=\"/api/v1/incidents\">incidents</a></p>\n</body>\n</html>\n";
+    <a href=\"/api/v1/incidents\">incidents</a> · <a href=\"/api/v1/logins\">logins</a></p>\n</body>\n</html>\n";
 
 /// The page. Every text may come from a hostile process, so every one is escaped.
 pub(super) fn console(

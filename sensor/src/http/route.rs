@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tracing::error;
 
-use super::{Backend, page};
+use super::{Backend, page, query};
 use crate::metrics::Metrics;
 
 /// Incidents one answer holds.
@@ -41,6 +41,7 @@ pub(super) fn router(backend: Arc<dyn Backend>, metrics: Metrics, local_only: bo
         .route("/api/v1/probes", get(probes))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/incidents/{id}", get(incident))
+        .route("/api/v1/logins", get(logins))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "no such page") })
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
@@ -123,6 +124,17 @@ async fn incident(State(shared): State<Shared>, Path(id): Path<String>) -> Respo
     match blocking(&shared, move |shared| shared.backend.incident(&id)).await {
         Ok(Some(incident)) => answer(Ok(incident)),
         Ok(None) => none(),
+        Err(response) => response,
+    }
+}
+
+async fn logins(State(shared): State<Shared>, RawQuery(raw): RawQuery) -> Response {
+    let query = match query::logins(raw.as_deref().unwrap_or_default()) {
+        Ok(query) => query,
+        Err(reason) => return failure(StatusCode::BAD_REQUEST, &reason),
+    };
+    match blocking(&shared, move |shared| Ok(shared.backend.logins(&query))).await {
+        Ok(page) => axum::Json(page).into_response(),
         Err(response) => response,
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::client::{Answer, AskError};
 use super::*;
+use crate::logins::{Kept, Login};
 
 /// A sensor in the state a test wants.
 #[derive(Clone, Default)]
@@ -16,6 +17,7 @@ struct Told {
     not_ready: Option<&'static str>,
     incidents: Vec<Value>,
     broken_store: bool,
+    logins: Vec<Login>,
 }
 
 impl Backend for Told {
@@ -47,6 +49,10 @@ impl Backend for Told {
 
     fn incident(&self, id: &str) -> Result<Option<Value>, String> {
         Ok(self.incidents.iter().find(|incident| incident["id"] == id).cloned())
+    }
+
+    fn logins(&self, query: &Query) -> Page {
+        Kept::new(100, self.logins.clone()).find(query)
     }
 }
 
@@ -133,6 +139,34 @@ fn incidents_are_listed_and_shown() {
     assert_eq!(running.get("/api/v1/incidents/a").json().unwrap()["title"], json!("one"));
     assert_eq!(running.get("/api/v1/incidents/c").status, 404);
     assert_eq!(running.get(&format!("/api/v1/incidents/{}", "x".repeat(500))).status, 404);
+}
+
+#[test]
+fn logins_are_chosen_by_since_user_and_limit() {
+    let login = |hour: u32, user: &str| -> Login {
+        let mut value = crate::logins::sample();
+        value["start"] = json!(format!("2026-11-21T{hour}:00:00Z"));
+        value["user"] = json!(user);
+        serde_json::from_value(value).unwrap()
+    };
+    let logins = vec![login(10, "alice"), login(11, "bob"), login(12, "alice")];
+    let running = Running::start(Told { logins, ..Told::default() });
+    let starts = |query: &str| -> Vec<String> {
+        let answer = running.get(&format!("/api/v1/logins{query}")).json().unwrap();
+        let each = |login: &Value| login["start"].as_str().unwrap()[11..13].to_owned();
+        answer["logins"].as_array().unwrap().iter().map(each).collect()
+    };
+    assert_eq!(starts(""), ["12", "11", "10"]);
+    assert_eq!(starts("?user=alice&limit=1"), ["12"]);
+    assert_eq!(starts("?since=2026-11-21T11:00:00Z"), ["12", "11"]);
+    let answer = running.get("/api/v1/logins?limit=1").json().unwrap();
+    assert_eq!(
+        (&answer["more"], &answer["logins"][0]["outcome"]),
+        (&json!(true), &json!("accepted"))
+    );
+    let wrong = running.get("/api/v1/logins?since=yesterday");
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.json().unwrap()["error"].as_str().unwrap().contains("RFC 3339"));
 }
 
 #[test]

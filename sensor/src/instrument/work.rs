@@ -300,6 +300,7 @@ fn process(owner: Option<&Owner>) -> Process {
         module,
         role: Role::default(),
         uncovered: None,
+        root_unseen: false,
     };
     Process {
         id: id.unwrap_or(ProcessId { tgid: 0, start_ticks: 0 }),

@@ -168,7 +168,8 @@ impl Inventory {
         let users = number.and_then(|number| users.get(&number)).map(Vec::as_slice);
         let source = file.map(|file| source(file, users.unwrap_or_default()));
         let tag = u64::try_from(at).unwrap_or(u64::MAX);
-        let job = source.map(|source| Job { tag, source, algorithm: wish.algorithm });
+        let algorithm = wish.algorithm;
+        let job = source.map(|source| Job { tag, source, algorithm, urgent: false });
         if !job.is_some_and(|job| hasher.submit(job)) {
             told.insert(at, Err("too many files wait to be read".to_owned()));
         }

@@ -41,6 +41,10 @@ fn every_metric_is_set_somewhere() {
         (".count_incident(", "incidents"),
         (".observe_auth(", "auth_cpu"),
         (".observe_link(", "link_cpu"),
+        (".observe_login(", "logins"),
+        (".observe_login(", "login_phase"),
+        (".observe_login(", "login_phase_cpu"),
+        (".observe_login(", "login_guessing"),
         (".tell_provenance(", "libraries_traced"),
     ] {
         if text.contains(helper) {
@@ -129,6 +133,39 @@ fn every_definition_appears_on_the_page_once_it_has_a_value() {
     let resident =
         page.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
     assert!(resident.unwrap().parse::<f64>().unwrap() > 1e6, "{resident:?}");
+}
+
+#[test]
+fn a_login_is_counted_with_its_phases_in_buckets_of_powers_of_two() {
+    let metrics = Metrics::new().unwrap();
+    let login: Login = serde_json::from_value(crate::logins::sample()).unwrap();
+    metrics.observe_login(&login);
+    let page = metrics.render().unwrap();
+    let labels = "method=\"publickey\",phase=\"link\",verdict=\"accepted\"";
+    for line in [
+        "halfsecond_logins_total{method=\"publickey\",verdict=\"accepted\"} 1".to_owned(),
+        "halfsecond_logins_total{method=\"password\",verdict=\"refused\"} 0".to_owned(),
+        "halfsecond_login_guessing_total{kind=\"brute_force\",verdict=\"accepted\"} 1".to_owned(),
+        format!("halfsecond_login_phase_seconds_sum{{{labels}}} 0.005"),
+        format!("halfsecond_login_phase_seconds_bucket{{{labels},le=\"0.00390625\"}} 0"),
+        format!("halfsecond_login_phase_seconds_bucket{{{labels},le=\"0.0078125\"}} 1"),
+        format!("halfsecond_login_phase_cpu_seconds_sum{{{labels}}} 0.004"),
+    ] {
+        assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
+    }
+    assert!(!page.contains("alice"), "no user is in a metric");
+    metrics.observe_login(&Login { partial: true, ..login });
+    let page = metrics.render().unwrap();
+    let counts = [
+        "halfsecond_logins_total{method=\"publickey\",verdict=\"accepted\"} 2".to_owned(),
+        format!("halfsecond_login_phase_seconds_count{{{labels}}} 1"),
+    ];
+    for line in counts {
+        assert!(page.lines().any(|found| found == line), "no {line:?} in\n{page}");
+    }
+    for (below, above) in LOGIN_BUCKETS.iter().zip(&LOGIN_BUCKETS[1..]) {
+        assert!((above / below - 2.0).abs() < f64::EPSILON, "{below} {above}");
+    }
 }
 
 #[test]

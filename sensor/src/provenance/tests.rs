@@ -191,3 +191,72 @@ fn what_is_no_library_is_not_asked_about() {
     drop(station);
     assert!(found.recv_timeout(Duration::from_secs(5)).is_err());
 }
+
+/// The same process writes into its own program's memory, as a debugger whose file is `path`.
+fn writing(path: &Path) -> Observation {
+    let seen = mapped(path);
+    let Body::Library(library) = &seen.body else { panic!("{:?}", seen.body) };
+    let mut writer = crate::host::Process::clone(&seen.process);
+    let mut program = crate::host::Program::clone(&writer.program);
+    program.module.path = path.to_str().unwrap().to_owned();
+    program.file = library.file;
+    writer.program = Arc::new(program);
+    let written = crate::host::Written {
+        writer: Arc::new(writer),
+        is_target: true,
+        ways: vec!["ptrace"],
+        count: 1,
+        place: None,
+        is_own: true,
+        is_root_daemon: false,
+        owners: Owners::NotAsked,
+        origin: None,
+    };
+    Observation { body: Body::Written(Box::new(written)), ..seen }
+}
+
+#[test]
+fn a_debugger_that_is_gone_is_known_by_its_file() {
+    let Some(libc) = packaged() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gdb = folder.path().join("gdb");
+    fs::copy(libc, &gdb).unwrap();
+    let (station, found) = self::station();
+    let asked = |seen: Observation| {
+        station.look(&mut seen.clone());
+        let answer = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
+        let Body::Written(written) = answer.body else { panic!("{:?}", answer.body) };
+        written.origin.expect("an answer").owner.clone()
+    };
+    let seen = writing(&gdb);
+    assert_eq!(asked(seen.clone()), Owner::Nobody);
+    fs::remove_file(&gdb).unwrap();
+    assert_eq!(asked(seen.clone()), Owner::Nobody, "the one that was looked at");
+    let mut other = seen;
+    let Body::Written(written) = &mut other.body else { panic!() };
+    let mut writer = crate::host::Process::clone(&written.writer);
+    let mut program = crate::host::Program::clone(&writer.program);
+    program.file.size += 1;
+    writer.program = Arc::new(program);
+    written.writer = Arc::new(writer);
+    assert!(matches!(asked(other), Owner::Unknown(_)), "another file at that path");
+}
+
+#[test]
+fn who_writes_is_looked_up_before_what_was_mapped() {
+    let libc = Path::new("/proc/self/exe").canonicalize().unwrap();
+    let (send, inbox) = channel();
+    for seen in [mapped(&libc), mapped(&libc), writing(&libc)] {
+        send.send(Message::Ask(Box::new(seen))).unwrap();
+    }
+    send.send(Message::End).unwrap();
+    let mut line = line::Line::new(inbox);
+    let mut next = || match line.next(Duration::from_millis(1)) {
+        Ok(Message::Ask(seen)) => matches!(seen.body, Body::Written(_)),
+        other => panic!("{:?}", other.err()),
+    };
+    assert_eq!([next(), next(), next()], [true, false, false]);
+    assert!(matches!(line.next(Duration::from_millis(1)), Ok(Message::End)));
+    drop(send);
+    assert!(line.next(Duration::from_millis(1)).is_err());
+}

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use super::line::Line;
 use super::place::{self, Place};
 use super::variables::{Slot, Variables};
 use super::{Counts, Found};
@@ -23,6 +24,8 @@ use crate::verify::cache::Lru;
 
 /// Origins remembered.
 const REMEMBERED: usize = 4096;
+/// Programs that write into others.
+const WRITERS: usize = 64;
 /// How often the hasher is looked after.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ pub(super) struct Worker {
     hashing: HashMap<u64, Hashing>,
     tag: u64,
     known: Lru<Key, Arc<Origin>>,
+    /// Where the files of debuggers were found.
+    writers: Lru<FileKey, RootKey>,
     variables: Variables,
     searches: Gatherer,
     counts: Arc<Counts>,
@@ -88,18 +93,19 @@ impl Worker {
             hashing: HashMap::new(),
             tag: 0,
             known: Lru::new(REMEMBERED, REMEMBERED),
+            writers: Lru::new(WRITERS, WRITERS),
             variables: Variables::default(),
             searches: Gatherer::new(),
             counts,
             found,
         };
         let thread = thread::Builder::new().name("provenance".to_owned());
-        thread.spawn(move || worker.run(&inbox)).map(drop)
+        thread.spawn(move || worker.run(Line::new(inbox))).map(drop)
     }
 
-    fn run(&mut self, inbox: &Receiver<Message>) {
+    fn run(&mut self, mut line: Line) {
         loop {
-            match inbox.recv_timeout(LOOK) {
+            match line.next(LOOK) {
                 Ok(Message::Ask(seen)) => self.ask(seen),
                 Ok(Message::Hashed(answer)) => self.hashed(answer),
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
@@ -151,7 +157,7 @@ impl Worker {
                 let host = Arc::clone(&self.host);
                 let find = move |(): &mut ()| place::find(&host, tgid, &path, &file);
                 let place = self.files.ask(find).flatten();
-                self.trace(place.map(|place| (place, file)), Asker::Writer(seen));
+                self.writer(place, file, seen);
             }
             _ => self.done(),
         }
@@ -203,6 +209,18 @@ impl Worker {
         }
     }
 
+    /// One that ran before is known by its file: it may be gone, and with it the root it was in.
+    fn writer(&mut self, place: Option<Place>, file: FileKey, seen: Box<Observation>) {
+        if let Some(place) = &place {
+            self.writers.insert(file, place.root.key(), 1);
+        }
+        let before = self.writers.get(&file).filter(|_| place.is_none());
+        match before.and_then(|root| self.known.get(&(file, root))) {
+            Some(origin) => self.answer(Asker::Writer(seen), &origin),
+            None => self.trace(place.map(|place| (place, file)), Asker::Writer(seen)),
+        }
+    }
+
     fn compare(&mut self, asker: Asker, key: Key, place: Place, owned: Owned) {
         let Some(recorded) = &owned.recorded else {
             let origin =
@@ -211,7 +229,8 @@ impl Worker {
         };
         self.tag += 1;
         let source = Source::below(place.root, place.path);
-        let job = Job { tag: self.tag, source, algorithm: recorded.algorithm() };
+        let urgent = matches!(asker, Asker::Writer(_));
+        let job = Job { tag: self.tag, source, algorithm: recorded.algorithm(), urgent };
         let owned = Box::new(owned);
         if self.hasher.submit(job) {
             self.hashing.insert(self.tag, Hashing { key, owned, asked: vec![asker] });

@@ -12,6 +12,8 @@ use super::Sink;
 /// Appends lines to a file; each is on the disk before the next is taken.
 #[derive(Debug)]
 pub struct FileSink {
+    name: &'static str,
+    synced: bool,
     path: PathBuf,
     max_bytes: u64,
     keep: u32,
@@ -33,7 +35,14 @@ impl FileSink {
     /// Opens nothing yet, so that a directory that is missing now is no reason not to start.
     #[must_use]
     pub fn new(path: PathBuf, max_bytes: u64, keep: u32) -> Self {
-        Self { path, max_bytes, keep, open: None }
+        Self { name: "file", synced: true, path, max_bytes, keep, open: None }
+    }
+
+    /// The same under another name, for lines that need not survive the machine's end: they are
+    /// the kernel's when they are written, and on the disk when it says so.
+    #[must_use]
+    pub fn unsynced(name: &'static str, path: PathBuf, max_bytes: u64, keep: u32) -> Self {
+        Self { name, synced: false, ..Self::new(path, max_bytes, keep) }
     }
 
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
@@ -47,7 +56,7 @@ impl FileSink {
             self.rotate()?;
             open = Open::at(&self.path)?;
         }
-        open.append(line)?;
+        open.append(line, self.synced)?;
         self.open = Some(open);
         Ok(())
     }
@@ -77,7 +86,7 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn name(&self) -> &'static str {
-        "file"
+        self.name
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -119,15 +128,16 @@ impl Open {
     fn end_torn_line(&mut self) -> io::Result<()> {
         let mut last = [0];
         self.file.read_exact_at(&mut last, self.len - 1)?;
-        if last == *b"\n" { Ok(()) } else { self.append(b"\n") }
+        if last == *b"\n" { Ok(()) } else { self.append(b"\n", true) }
     }
 
     fn is_still_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == self.identity)
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all(line).and_then(|()| self.file.sync_data());
+    fn append(&mut self, line: &[u8], synced: bool) -> io::Result<()> {
+        let sync = |()| if synced { self.file.sync_data() } else { Ok(()) };
+        let written = (&self.file).write_all(line).and_then(sync);
         if written.is_err() {
             // A full disk takes half a line; taking it back keeps the file readable. Where even
             // that fails, opening the file again ends the line.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::harness::{Place, assert_plain, keys};
 
-fn incident(id: &str, opened: &str, title: &str) -> Value {
+pub(super) fn incident(id: &str, opened: &str, title: &str) -> Value {
     json!({
         "id": id, "opened": opened, "updated": opened, "state": "open", "severity": "critical",
         "score": 97, "title": title, "hosts": ["bastion"], "partial": true,

@@ -12,6 +12,7 @@ mod doctor;
 mod harness;
 mod incidents;
 mod libs;
+mod logins;
 #[path = "../lab/patience.rs"]
 mod patience;
 mod run;

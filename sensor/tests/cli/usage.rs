@@ -13,6 +13,9 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
         &["incidents", "a", "b"],
         &["doctor", "-v", "--log-level", "info"],
         &["doctor", "--log-level", "loud"],
+        &["logins", "--since", "yesterday"],
+        &["logins", "--limit", "0"],
+        &["logins", "--plot", "--json"],
     ] {
         let ended = run(&mut halfsecond(arguments)).expect(2);
         assert!(ended.stdout.is_empty() && ended.stderr.contains("--help"), "{ended:#?}");
@@ -23,11 +26,11 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
 fn help_tells_commands_exit_codes_and_examples() {
     let ended = run(&mut halfsecond(&["--help"])).expect(0);
     assert_plain(&ended.stdout);
-    for text in ["run", "scan", "libs", "doctor", "incidents", "--config", "--json", "Exit codes:"]
-    {
+    let commands = ["run", "scan", "libs", "doctor", "incidents", "explain", "logins"];
+    for text in commands.into_iter().chain(["--config", "--json", "Exit codes:"]) {
         assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
     }
-    for command in ["run", "scan", "libs", "doctor", "incidents"] {
+    for command in commands {
         let ended = run(&mut halfsecond(&[command, "--help"])).expect(0);
         assert!(ended.stdout.contains("Examples:"), "{command}: {}", ended.stdout);
     }
@@ -39,7 +42,7 @@ fn every_command_of_the_help_is_there() {
     let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
     let named: Vec<_> =
         commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(named, ["run", "scan", "libs", "doctor", "incidents", "help"]);
+    assert_eq!(named, ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "help"]);
 }
 
 #[test]

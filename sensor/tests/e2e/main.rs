@@ -12,6 +12,7 @@ mod helpers;
 mod incident;
 mod learned;
 mod linker;
+mod logins;
 mod metrics;
 mod patrol;
 mod proof;

@@ -215,10 +215,11 @@ fn madison_version(line: &str) -> Option<&str> {
     line.split('|').nth(1).map(str::trim)
 }
 
-/// The version of the package that `suite` has, of `apt-cache madison` for several.
+/// The version of the package that `suite` has, of `apt-cache madison` for several; one of another
+/// architecture than the host's is listed as `NAME:ARCH`.
 fn version_in<'a>(listed: &'a str, name: &str, suite: &str) -> Option<&'a str> {
     let column = format!(" {suite}/main ");
-    let of = |line: &&str| line.split('|').next().is_some_and(|first| first.trim() == name);
+    let of = |line: &&str| line.split(['|', ':']).next().is_some_and(|first| first.trim() == name);
     listed.lines().filter(of).find(|line| line.contains(&column)).and_then(madison_version)
 }
 
@@ -250,6 +251,8 @@ mod tests {
         assert_eq!(version_in(listed, "mount", "bookworm"), Some("2.38.1-5"));
         assert_eq!(version_in(listed, "libmount1", "bookworm"), Some("2.38.1-6"));
         assert_eq!(version_in(listed, "libmount1", "trixie"), None);
+        let foreign = "mount:arm64 | 2.38.1-5 | http://m.example bookworm/main arm64 Packages\n";
+        assert_eq!(version_in(foreign, "mount", "bookworm"), Some("2.38.1-5"));
     }
 
     #[test]

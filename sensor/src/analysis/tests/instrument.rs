@@ -16,6 +16,7 @@ fn observed(at: u64, owner: Option<&Owner>, body: Body) -> Observation {
         module,
         role: Role::default(),
         uncovered: None,
+        root_unseen: false,
     };
     let shown = owner.map_or_else(ProcessRef::default, |owner| owner.shown.clone());
     let process = Process {

@@ -111,6 +111,7 @@ fn guarded(pid: u32, path: &Path) -> Process {
         role: Role::GUARDED,
         subject: format!("{path} ab"),
         uncovered: None,
+        root_unseen: false,
     };
     let start_ticks = Procfs.stat(pid).unwrap().start_ticks;
     Process {

@@ -1,12 +1,11 @@
-//! Writing the bill of materials, to a file as a whole or not at all.
+//! Writing the bill of materials.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process;
 
 use jiff::Timestamp;
 
+use crate::cli::save::save;
 use crate::cli::term::escape_json;
 use crate::cli::{Exit, Failure, ended};
 use crate::inventory::{Bom, Host, Inventory};
@@ -28,45 +27,5 @@ pub(super) fn write(
             let what = format!("cannot write {}", path.display());
             Failure::Internal { what, source: Box::new(source) }
         }),
-    }
-}
-
-/// A file takes its place when it is complete; a device or pipe is written to.
-fn save(path: &Path, text: &str) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return writeln!(OpenOptions::new().write(true).open(path)?, "{text}");
-    }
-    let mut name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
-    name.push(format!(".{}.new", process::id()));
-    let draft = path.with_file_name(name);
-    let written = draft_of(&draft, text).and_then(|()| fs::rename(&draft, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&draft);
-    }
-    written
-}
-
-fn draft_of(draft: &Path, text: &str) -> io::Result<()> {
-    let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(draft)?);
-    writeln!(file, "{text}")?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole_and_leaves_no_draft() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        fs::write(&path, "old and longer").unwrap();
-        save(&path, "new").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        save(Path::new("/dev/null"), "x").unwrap();
-        assert!(save(&folder.path().join("no/a.json"), "x").is_err());
-        assert!(save(folder.path(), "x").is_err());
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Config;
 use crate::event::Role;
+use crate::host::observe::Program;
 use crate::host::testing::{Fake, LISTENER, MS, SSHD, SSHD_PATH, World, clock};
 
 const OVERLAY: u32 = 0x2a;
@@ -26,6 +27,16 @@ impl Bench {
 
     /// Subject of sshd as started below `parent`, in a root with this inode.
     fn sshd(&mut self, parent: u32, root: u64, view: Option<RootView>) -> (u32, String) {
+        let (tgid, program) = self.start((parent, SSHD_PATH, SSHD), root, view);
+        (tgid, program.subject.clone())
+    }
+
+    fn start(
+        &mut self,
+        (parent, path, role): (u32, &str, Role),
+        root: u64,
+        view: Option<RootView>,
+    ) -> (u32, Arc<Program>) {
         let tgid = self.world.fresh();
         {
             let mut shared = self.world.fake.0.lock().unwrap();
@@ -36,13 +47,13 @@ impl Bench {
             }
         }
         self.world.fork(parent, tgid, Role::NONE);
-        self.world.exec(tgid, parent, SSHD_PATH, SSHD, 0);
-        let mut subject = None;
+        self.world.exec(tgid, parent, path, role, 0);
+        let mut program = None;
         for event in self.world.take() {
             self.station
-                .on_event(event, &mut |one| subject = Some(one.process.program.subject.clone()));
+                .on_event(event, &mut |one| program = Some(Arc::clone(&one.process.program)));
         }
-        (tgid, subject.expect("its start is told"))
+        (tgid, program.expect("its start is told"))
     }
 }
 
@@ -92,6 +103,33 @@ fn a_container_without_layers_is_told_by_the_file_and_so_is_one_that_is_gone() {
     let (_, gone) = bench.sshd(1, 71, None);
     assert!(plain.starts_with(&format!("{host} file:")), "{plain}");
     assert_eq!(plain, gone, "snapshots of one tree share the numbers of a file");
+}
+
+#[test]
+fn who_was_gone_before_its_root_was_looked_at_is_known_by_the_next_one() {
+    let mut bench = Bench::new();
+    let (_, host) = bench.sshd(1, 1, Some(RootView::Host));
+    let (first, gone) = bench.start((1, SSHD_PATH, SSHD), 90, None);
+    assert!(gone.root_unseen);
+    // What it starts may be looked at.
+    let (_, child) = bench.start((first, SSHD_PATH, SSHD), 90, Some(RootView::Chroot));
+    let (_, next) = bench.start((1, SSHD_PATH, SSHD), 90, Some(RootView::Chroot));
+    assert!(child.root_unseen, "in a chroot of somebody who is not known");
+    assert!(!next.root_unseen && next.subject == host, "{next:?}");
+}
+
+#[test]
+fn a_root_that_was_looked_at_serves_who_is_not_guarded() {
+    let mut bench = Bench::new();
+    bench.sshd(1, 1, Some(RootView::Host));
+    let awk = |bench: &mut Bench, view| bench.start((1, "/usr/bin/awk", Role::NONE), 70, view).1;
+    let gone = awk(&mut bench, None);
+    assert!(gone.root_unseen && gone.subject.contains(" file:"), "{gone:?}");
+    let seen = awk(&mut bench, Some(image("aa")));
+    let gone = awk(&mut bench, None);
+    assert!(!gone.root_unseen && gone.subject == seen.subject, "{gone:?}");
+    let (_, guarded) = bench.start((1, SSHD_PATH, SSHD), 70, None);
+    assert!(guarded.root_unseen, "these numbers may be another container's by now");
 }
 
 #[test]

@@ -45,6 +45,9 @@ pub struct Job {
     pub source: Source,
     /// The kind of digest that is wanted.
     pub algorithm: Algorithm,
+    /// A finding waits for it: it is the next one, and is read at once; those behind it wait longer
+    /// for that.
+    pub urgent: bool,
 }
 
 /// What became of a job.
@@ -130,6 +133,8 @@ struct Worker {
     generation: u64,
     /// When what was read so far is paid for.
     paid: Instant,
+    /// So is the job at hand.
+    urgent: bool,
 }
 
 // === impl Limits ===
@@ -178,7 +183,11 @@ impl Hasher {
             state.health.dropped += 1;
             return false;
         }
-        state.queue.push_back((job, 1));
+        if job.urgent {
+            state.queue.push_front((job, 1));
+        } else {
+            state.queue.push_back((job, 1));
+        }
         self.shared.wake.notify_all();
         true
     }
@@ -247,7 +256,8 @@ impl State {
 
 impl Worker {
     fn spawn(shared: &Arc<Shared>, generation: u64) -> io::Result<()> {
-        let worker = Self { shared: Arc::clone(shared), generation, paid: Instant::now() };
+        let (shared, paid) = (Arc::clone(shared), Instant::now());
+        let worker = Self { shared, generation, paid, urgent: false };
         thread::Builder::new().name("digest".to_owned()).spawn(move || worker.run())?;
         Ok(())
     }
@@ -256,7 +266,8 @@ impl Worker {
         // On Linux this is the thread's own. Without it hashing is merely less polite.
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         while let Some((job, attempt)) = self.next() {
-            let Job { tag, source, algorithm } = job;
+            let Job { tag, source, algorithm, urgent } = job;
+            self.urgent = urgent;
             let outcome = match self.hash(source, algorithm) {
                 Ok(Hashed::Done(digest)) => Outcome::Digest(digest),
                 Ok(Hashed::Refused(refusal)) => Outcome::Refused(refusal),
@@ -264,7 +275,8 @@ impl Worker {
                     Outcome::Refused(Refusal::Changing)
                 }
                 Ok(Hashed::Changed(admitted)) => {
-                    let job = Job { tag, source: admitted.into_source(), algorithm };
+                    let source = admitted.into_source();
+                    let job = Job { tag, source, algorithm, urgent };
                     self.shared.lock().queue.push_back((job, attempt + 1));
                     continue;
                 }
@@ -360,6 +372,9 @@ impl Worker {
             let now = Instant::now();
             if let Some(current) = &mut state.current {
                 current.progress = now;
+            }
+            if self.urgent {
+                return true;
             }
             let Some(left) = self.paid.checked_duration_since(now).filter(|left| !left.is_zero())
             else {

@@ -18,7 +18,7 @@ fn hasher(limits: Limits) -> (Hasher, Receiver<Answer>) {
 }
 
 fn job(tag: u64, source: Source) -> Job {
-    Job { tag, source, algorithm: Algorithm::Sha256 }
+    Job { tag, source, algorithm: Algorithm::Sha256, urgent: false }
 }
 
 /// A source that tells when it is opened and waits until its sender is dropped.
@@ -99,6 +99,22 @@ fn a_full_queue_drops_and_counts() {
     drop(release);
     let tags: Vec<_> = (0..3).map(|_| answers.recv_timeout(DEADLINE).unwrap().tag).collect();
     assert_eq!(tags, [0, 1, 2]);
+}
+
+#[test]
+fn an_urgent_file_comes_next_and_is_not_held_back() {
+    // At this rate no file here would ever end.
+    let (hasher, answers) = hasher(Limits { bytes_per_second: 1, ..Limits::default() });
+    let (source, is_opened, release) = hanging();
+    assert!(hasher.submit(job(0, source)));
+    is_opened.recv_timeout(DEADLINE).unwrap();
+    assert!(hasher.submit(job(1, Source::path("/bin/sh".into()))));
+    let urgent = Job { urgent: true, ..job(2, Source::path("/bin/ls".into())) };
+    assert!(hasher.submit(urgent));
+    drop(release);
+    let tags = [(); 2].map(|()| answers.recv_timeout(DEADLINE).unwrap().tag);
+    assert_eq!(tags, [0, 2]);
+    assert!(answers.try_recv().is_err(), "what is not urgent waits its time");
 }
 
 #[test]

@@ -1,0 +1,317 @@
+//! From observations to logins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::guess::Guesses;
+use super::outcome::{self, Exit, Outcome};
+use super::{Attempt, Login, Phase, Phases, Verdict};
+use crate::host::{Body, Connection, ConnectionId, LinkTiming, Observation, seconds};
+use crate::host::{Mark, Verdict as Answer};
+
+/// Connections followed at once, as many as the host station follows.
+const OPEN_MAX: usize = 4096;
+/// Attempts told of one connection; sshd allows six unless told otherwise (`MaxAuthTries`).
+const ATTEMPTS_MAX: usize = 16;
+/// Characters of a user name that are kept: `LOGIN_NAME_MAX` of Linux is 256.
+const USER_MAX: usize = 256;
+
+/// Makes logins from observations, on the event clock alone.
+#[derive(Debug)]
+pub struct Recorder {
+    failed_users: bool,
+    open: BTreeMap<ConnectionId, Open>,
+    by_age: BTreeSet<(u64, ConnectionId)>,
+    guesses: Guesses,
+}
+
+/// What became of a connection.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// Somebody was let in and a session has begun; the connection goes on.
+    Begun(ConnectionId, Login),
+    /// It is over.
+    Ended {
+        /// Which.
+        id: ConnectionId,
+        /// What is known in the end.
+        login: Login,
+        /// It was told when its session began.
+        begun: bool,
+    },
+}
+
+/// A connection that is not over.
+#[derive(Debug)]
+struct Open {
+    facts: Arc<Connection>,
+    start: Timestamp,
+    container: Option<Box<str>>,
+    attempts: Vec<Attempt>,
+    left_out: u32,
+    /// The latest verdict.
+    decided: Option<Mark>,
+    link: Option<Phase>,
+    session_ktime_ns: Option<u64>,
+    partial: bool,
+    begun: bool,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// With an empty past. `failed_users`: keep the user names of logins that were not accepted.
+    #[must_use]
+    pub fn new(failed_users: bool) -> Self {
+        Self {
+            failed_users,
+            open: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            guesses: Guesses::default(),
+        }
+    }
+
+    /// One observation, in order; gives what can be told now.
+    pub fn note(&mut self, seen: &Observation) -> Vec<Told> {
+        // What provenance tells comes later than what it is about: its connection is an older one.
+        let late = matches!(seen.body, Body::Traced(_));
+        let Some(connection) = seen.connection.as_ref().filter(|_| !late) else {
+            return Vec::new();
+        };
+        let id = connection.id;
+        let mut told = self.admit(connection, seen);
+        let Some(open) = self.open.get_mut(&id) else { return told };
+        open.facts = Arc::clone(connection);
+        if open.container.is_none() {
+            open.container = seen.process.shown.container.as_deref().map(Into::into);
+        }
+        match &seen.body {
+            Body::Linked(timing) if seen.process.id == id.0 => open.link = Some(linked(timing)),
+            Body::Verdict(answer) => open.answered(*answer, seen.ktime_ns),
+            Body::Session => {
+                open.session_ktime_ns.get_or_insert(seen.ktime_ns);
+                if !std::mem::replace(&mut open.begun, true) {
+                    let login = self.begun(id, seen.ktime_ns);
+                    told.extend(login.map(|login| Told::Begun(id, login)));
+                }
+            }
+            Body::Closed => told.extend(self.ended(id, Some((seen.time, seen.ktime_ns)))),
+            _ => {}
+        }
+        told
+    }
+
+    /// Observations are missing: what is open now may lack some.
+    pub fn on_loss(&mut self) {
+        for open in self.open.values_mut() {
+            open.partial = true;
+        }
+    }
+
+    /// Makes room for a connection that is new.
+    fn admit(&mut self, connection: &Arc<Connection>, seen: &Observation) -> Vec<Told> {
+        let id = connection.id;
+        if self.open.contains_key(&id) {
+            return Vec::new();
+        }
+        let mut told = Vec::new();
+        if self.open.len() >= OPEN_MAX
+            && let Some((_, oldest)) = self.by_age.first().copied()
+        {
+            told.extend(self.ended(oldest, None));
+        }
+        let age = seen.ktime_ns.saturating_sub(connection.accepted_ktime_ns);
+        self.by_age.insert((connection.accepted_ktime_ns, id));
+        self.open.insert(id, Open::new(Arc::clone(connection), before(seen.time, age)));
+        told
+    }
+
+    fn begun(&mut self, id: ConnectionId, now: u64) -> Option<Login> {
+        let mut login = self.open.get(&id)?.login(None, self.failed_users);
+        login.guessing = login.peer.and_then(|peer| self.guesses.of(peer, now));
+        Some(login)
+    }
+
+    /// `end` is `None` where it is given up for want of room.
+    fn ended(&mut self, id: ConnectionId, end: Option<(Timestamp, u64)>) -> Option<Told> {
+        let open = self.open.remove(&id)?;
+        self.by_age.remove(&(open.facts.accepted_ktime_ns, id));
+        let mut login = open.login(end, self.failed_users);
+        let now = end.map_or(open.facts.accepted_ktime_ns, |(_, ktime_ns)| ktime_ns);
+        if end.is_none() && login.outcome == Outcome::Unknown {
+            login.reason = Some("there were too many at once to follow it".into());
+        }
+        if let Some(peer) = login.peer {
+            if !matches!(login.outcome, Outcome::Accepted | Outcome::Unknown) {
+                let user = open.facts.user.as_deref();
+                self.guesses.failed(peer, user, login.attempts.len(), now);
+            }
+            login.guessing = self.guesses.of(peer, now);
+        }
+        Some(Told::Ended { id, login, begun: open.begun })
+    }
+
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        assert_eq!(self.open.len(), self.by_age.len());
+        self.open.len()
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(facts: Arc<Connection>, start: Timestamp) -> Self {
+        Self {
+            facts,
+            start,
+            container: None,
+            attempts: Vec::new(),
+            left_out: 0,
+            decided: None,
+            link: None,
+            session_ktime_ns: None,
+            partial: false,
+            begun: false,
+        }
+    }
+
+    fn answered(&mut self, answer: Answer, ktime_ns: u64) {
+        self.decided = Some(Mark { ktime_ns, cpu_ns: answer.cpu_ns });
+        let since = ktime_ns.saturating_sub(self.facts.accepted_ktime_ns);
+        let attempt = Attempt {
+            method: answer.method,
+            verdict: if answer.accepted { Verdict::Accepted } else { Verdict::Refused },
+            seconds: Some(seconds(since)),
+            cpu_seconds: Some(seconds(answer.cpu_ns)),
+        };
+        if self.attempts.len() < ATTEMPTS_MAX {
+            self.attempts.push(attempt);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+            // The last one decides.
+            if let Some(last) = self.attempts.last_mut() {
+                *last = attempt;
+            }
+        }
+    }
+
+    /// As it stands now; `end` where it is over.
+    fn login(&self, end: Option<(Timestamp, u64)>, failed_users: bool) -> Login {
+        let facts = &self.facts;
+        let attempts = self.attempts();
+        let exit = facts.marks.exit_code.map(Exit::of).unwrap_or_default();
+        let partial = facts.partial || self.partial || (end.is_none() && !self.begun);
+        let (outcome, reason) = outcome::decide(facts, &attempts, exit, partial);
+        let told = failed_users || outcome == Outcome::Accepted;
+        let user = facts.user.as_deref().filter(|_| told).map(cut);
+        let duration = end.map(|(_, now)| now.saturating_sub(facts.accepted_ktime_ns));
+        Login {
+            start: self.start,
+            end: end.map(|(time, _)| time),
+            duration_seconds: duration.map(seconds),
+            pid: facts.id.0.tgid,
+            peer: facts.peer.map(|peer| peer.ip().to_canonical()),
+            peer_port: facts.peer.map(|peer| peer.port()),
+            subject: facts.program.subject.as_str().into(),
+            container: self.container.clone(),
+            user,
+            method: facts.method.or_else(|| attempts.last().map(|attempt| attempt.method)),
+            outcome,
+            reason: reason.map(Into::into),
+            attempts,
+            attempts_left_out: self.left_out,
+            phases: self.phases(),
+            session: facts.session || self.session_ktime_ns.is_some(),
+            exit_status: exit.status,
+            exit_signal: exit.signal,
+            guessing: None,
+            partial,
+        }
+    }
+
+    /// With what was begun and never answered.
+    fn attempts(&self) -> Vec<Attempt> {
+        let mut attempts = self.attempts.clone();
+        for method in &self.facts.attempted {
+            if !self.attempts.iter().any(|attempt| attempt.method == *method) {
+                attempts.push(Attempt {
+                    method: *method,
+                    verdict: Verdict::Undecided,
+                    seconds: None,
+                    cpu_seconds: None,
+                });
+            }
+        }
+        attempts
+    }
+
+    fn phases(&self) -> Phases {
+        let accepted = Mark { ktime_ns: self.facts.accepted_ktime_ns, cpu_ns: 0 };
+        let asked = self.facts.marks.asked;
+        let decided = self.decided;
+        // PAM's word that is the verdict itself ends no phase of its own.
+        let account =
+            self.facts.marks.account.filter(|account| {
+                decided.is_some_and(|decided| account.ktime_ns > decided.ktime_ns)
+            });
+        let through = account.or(decided);
+        let session = self.session_ktime_ns.zip(through).map(|(began, through)| Phase {
+            wall_seconds: seconds(began.saturating_sub(through.ktime_ns)),
+            cpu_seconds: None,
+            page_faults: None,
+        });
+        Phases {
+            link: self.link,
+            key_exchange: asked
+                .zip(self.link)
+                .map(|(asked, link)| less(between(accepted, asked), link)),
+            auth: asked.zip(decided).map(|(asked, decided)| between(asked, decided)),
+            pam: decided.zip(account).map(|(decided, account)| between(decided, account)),
+            session,
+        }
+    }
+}
+
+fn linked(timing: &LinkTiming) -> Phase {
+    // Stretches with sleep hold the sleep, too: their CPU time is not known.
+    let cpu = (timing.blocked_ns == 0).then(|| seconds(timing.cpu_ns));
+    Phase {
+        wall_seconds: seconds(timing.wall_ns),
+        cpu_seconds: cpu,
+        page_faults: Some(timing.minor_faults),
+    }
+}
+
+fn between(from: Mark, to: Mark) -> Phase {
+    Phase {
+        wall_seconds: seconds(to.ktime_ns.saturating_sub(from.ktime_ns)),
+        cpu_seconds: Some(seconds(to.cpu_ns.saturating_sub(from.cpu_ns))),
+        page_faults: None,
+    }
+}
+
+fn less(whole: Phase, part: Phase) -> Phase {
+    let cpu = whole.cpu_seconds.zip(part.cpu_seconds);
+    Phase {
+        wall_seconds: rounded((whole.wall_seconds - part.wall_seconds).max(0.0)),
+        cpu_seconds: cpu.map(|(whole, part)| rounded((whole - part).max(0.0))),
+        page_faults: None,
+    }
+}
+
+/// To a microsecond, as [`seconds`] gives them.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
+}
+
+fn cut(name: &str) -> Box<str> {
+    name.chars().take(USER_MAX).collect::<String>().into()
+}
+
+fn before(time: Timestamp, ns: u64) -> Timestamp {
+    let earlier = SignedDuration::from_nanos(i64::try_from(ns).unwrap_or(i64::MAX));
+    time.checked_sub(earlier).unwrap_or(time)
+}
