@@ -11,6 +11,7 @@ mod openings;
 mod origins;
 mod places;
 mod refusals;
+mod shifts;
 mod writers;
 
 use std::path::{Path, PathBuf};
