@@ -15,7 +15,7 @@ mod writers;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::baseline::{Baseline, Baselines, Opened, Store, StoreTally};
+use crate::baseline::{Baseline, Baselines, Changed, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, Detector, Draft, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
@@ -262,10 +262,18 @@ impl Analysis {
             _ => None,
         };
         let mut drafts = Vec::new();
+        let mut readings = Vec::new();
         for detector in &mut self.detectors {
             detector.observe(&seen, &world, &mut drafts);
+            readings.append(&mut detector.readings());
         }
-        let lessons = Learner::lessons(&seen, &world, &drafts);
+        let lessons = Learner::lessons(&seen, &world, &drafts, &readings);
+        for reading in readings {
+            if let Some(wealth) = reading.wealth {
+                let baseline = self.baselines.learn(&reading.subject, Changed::Count);
+                baseline.stand(&reading.stream, wealth);
+            }
+        }
         if let Some((library, judged)) = judged {
             self.origins.judged(seen.process.id, &library.module.path, judged);
         }

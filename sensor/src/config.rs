@@ -105,8 +105,10 @@ pub struct Detect {
     pub link_gross_excess: Duration,
     /// The same for the CPU time to a verdict.
     pub auth_gross_excess: Duration,
-    /// Consecutive samples above the baseline's p95 that alarm together.
-    pub run_length: u32,
+    /// Average run length: how many starts or logins of one stream (linking, constructors, or logins
+    /// by a method, of one program) there are on average, at least, to a false alarm of a small
+    /// shift. `sensor_stats::RUN_LENGTHS`; what is assumed of the times stands in that crate.
+    pub run_length: u64,
     /// Quiet time after a guarded program's last seal before its slots are checked.
     pub settle: Duration,
     /// Findings of one program this close together join one incident.
@@ -206,7 +208,7 @@ impl Default for Config {
             detect: Detect {
                 link_gross_excess: Duration::from_millis(100),
                 auth_gross_excess: Duration::from_millis(150),
-                run_length: 5,
+                run_length: 1_000_000,
                 settle: Duration::from_millis(10),
                 incident_window: Duration::from_mins(5),
             },

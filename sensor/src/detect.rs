@@ -37,6 +37,8 @@ pub use check::{
 
 use std::sync::Arc;
 
+use sensor_stats::Wealth;
+
 use crate::baseline::Baseline;
 use crate::config::{Detect, Learning};
 use crate::finding::{Evidence, Family, Severity};
@@ -85,12 +87,40 @@ pub(crate) struct Draft {
     pub(crate) explained_by: Option<String>,
 }
 
+/// A time that a detector has compared with its stream's reference.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    /// Whose baseline holds the stream.
+    pub(crate) subject: String,
+    /// Which of its streams.
+    pub(crate) stream: String,
+    /// How slow the machine was, 100 as usual; `None` where that is not known.
+    pub(crate) drift_percent: Option<u64>,
+    /// How the evidence for a shift stands now; `None` where the time was no evidence.
+    pub(crate) wealth: Option<Wealth>,
+    /// The time may be learned.
+    pub(crate) calm: bool,
+}
+
+// === impl Reading ===
+
+impl Reading {
+    /// Before it is compared with anything.
+    pub(crate) fn new(subject: &str, stream: String, drift_percent: Option<u64>) -> Self {
+        Self { subject: subject.to_owned(), stream, drift_percent, wealth: None, calm: true }
+    }
+}
+
 /// One line of the design's table.
 pub(crate) trait Detector: Send {
     /// Its id.
     fn id(&self) -> &'static str;
     /// Looks at one observation.
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>);
+    /// What it has read off the observation; asked once after each.
+    fn readings(&mut self) -> Vec<Reading> {
+        Vec::new()
+    }
 }
 
 /// Every detector there is.

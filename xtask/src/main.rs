@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a developer's tool reports on stdout")]
 
+mod arl;
 mod background;
 mod bench;
 mod build;
@@ -9,6 +10,7 @@ mod corpus;
 mod debian;
 mod fuzz;
 mod lint;
+mod random;
 mod repo;
 mod sensor;
 mod setup;
@@ -48,6 +50,8 @@ enum Verb {
     Corpus(corpus::Args),
     /// Feed the readers of hostile input what they have never seen, under a sanitizer.
     Fuzz(fuzz::Args),
+    /// Replay millions of logins through the detector of shifts: its false alarms and its delays.
+    Arl(arl::Args),
     /// Formatting, lints and house rules.
     Lint,
     /// Kernels and guests of the virtual machine tests.
@@ -85,6 +89,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::BenchGetppid => bench::call()?,
         Verb::Corpus(args) => corpus::corpus(&args)?,
         Verb::Fuzz(args) => fuzz::fuzz(&args)?,
+        Verb::Arl(args) => return arl::arl(&args),
         Verb::Lint => lint::lint()?,
         Verb::Vm(verb) => vm::dispatch(verb)?,
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::baseline::{Baselines, Changed};
 use crate::config::{Detect, Learning};
 use crate::detect::judge::{self, Judged};
-use crate::detect::{Category, CheckReport, Draft, World};
+use crate::detect::{Category, CheckReport, Draft, Reading, World};
 use crate::event::FileKey;
 use crate::finding::Severity;
 use crate::host::{
@@ -118,6 +118,7 @@ enum What {
     Auth {
         method: Method,
         cpu_ns: u64,
+        drift_percent: Option<u64>,
     },
 }
 
@@ -129,8 +130,17 @@ impl Learner {
     }
 
     /// What the observation teaches, by the baseline as the detectors saw it.
-    pub(super) fn lessons(seen: &Observation, world: &World<'_>, drafts: &[Draft]) -> Vec<Lesson> {
+    ///
+    /// A time teaches only while hardly anything speaks for a shift of its stream: what is evidence
+    /// for one must not become what is usual, whatever comes of it.
+    pub(super) fn lessons(
+        seen: &Observation,
+        world: &World<'_>,
+        drafts: &[Draft],
+        readings: &[Reading],
+    ) -> Vec<Lesson> {
         let program = &seen.process.program;
+        let quiet = drafts.is_empty() && readings.iter().all(|reading| reading.calm);
         let own = |what| vec![lesson(program, seen.time, what)];
         // Whose baseline it belongs to is not known: the next one is to tell its libraries again.
         if program.guarded() && program.root_unseen {
@@ -201,16 +211,18 @@ impl Learner {
                 _ => Vec::new(),
             },
             // A start that mostly slept says little about CPU.
-            Body::Linked(timing) if drafts.is_empty() && timing.blocked_ns <= timing.cpu_ns => {
+            Body::Linked(timing) if quiet && timing.blocked_ns <= timing.cpu_ns => {
                 own(What::Link { timing: timing.clone(), exe: program.file })
             }
-            Body::Constructed(took) if drafts.is_empty() && !took.blocked => {
+            Body::Constructed(took) if quiet && !took.blocked => {
                 own(What::Constructors(took.cpu_ns))
             }
             Body::Verdict(verdict) if verdict.accepted && verdict.earlier == 0 => {
                 match &seen.connection {
-                    Some(connection) if !connection.partial && drafts.is_empty() => {
-                        let what = What::Auth { method: verdict.method, cpu_ns: verdict.cpu_ns };
+                    Some(connection) if !connection.partial && quiet => {
+                        let drift_percent = readings.iter().find_map(|one| one.drift_percent);
+                        let (method, cpu_ns) = (verdict.method, verdict.cpu_ns);
+                        let what = What::Auth { method, cpu_ns, drift_percent };
                         vec![lesson(&connection.program, seen.time, what)]
                     }
                     _ => Vec::new(),
@@ -335,7 +347,9 @@ impl Learner {
             What::Helper(path) => baseline.add_helper(&path),
             What::Instrument { form, learning } => baseline.add_instrument(&form, learning),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
-            What::Auth { method, cpu_ns } => baseline.add_auth(method, cpu_ns),
+            What::Auth { method, cpu_ns, drift_percent } => {
+                baseline.add_auth(method, cpu_ns, drift_percent);
+            }
             What::Link { timing, exe } => {
                 baseline.add_link(&timing, lesson.guarded);
                 if !lesson.guarded {

@@ -13,6 +13,7 @@ mod places;
 mod proof;
 mod refusals;
 mod roots;
+mod shifts;
 mod strangers;
 mod writers;
 

@@ -171,10 +171,12 @@ impl Baselines {
         let Some(bytes) = self.store.read(subject) else {
             return Baseline::default();
         };
-        serde_json::from_slice(&bytes).unwrap_or_else(|_| {
+        let mut baseline: Baseline = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
             self.store.count_unreadable();
             Baseline::default()
-        })
+        });
+        baseline.adopt();
+        baseline
     }
 
     /// Drops the least recently used quarter once there are too many.

@@ -54,6 +54,14 @@ impl Samples {
         self.keep(us, capacity);
     }
 
+    /// Adds a time unless there are as many as `capacity`: what the others are measured by must not
+    /// follow them.
+    pub fn add_while_room(&mut self, ns: u64, capacity: usize) {
+        if self.latest_us.len() < capacity {
+            self.add(ns, capacity);
+        }
+    }
+
     fn is_far_above(&self, us: u32) -> bool {
         if self.latest_us.len() < DOUBT_FROM {
             return false;
@@ -175,6 +183,16 @@ mod tests {
         assert_eq!(kept.iter().filter(|us| **us == 5_000).count(), 150);
         assert_eq!(kept.iter().filter(|us| **us < 150).count(), 0);
         assert_eq!(samples.total(), 350);
+    }
+
+    #[test]
+    fn a_measure_stays_once_it_is_complete() {
+        let mut samples = Samples::default();
+        for us in 1..=100 {
+            samples.add_while_room(us * 1000, 40);
+        }
+        let summary = samples.summary().unwrap();
+        assert_eq!((summary.count, summary.median_us), (40, 20));
     }
 
     proptest! {

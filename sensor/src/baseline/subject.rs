@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use sensor_stats::Shift;
 use serde::{Deserialize, Serialize};
 
 use super::samples::Samples;
+use super::shift::{CONSTRUCTOR, LINK, auth, drift_percent};
 use crate::event::FileKey;
 use crate::host::{LinkTiming, Method, ModuleId};
 
@@ -57,6 +59,13 @@ pub struct Baseline {
     pub shares: BTreeMap<String, Samples>,
     /// CPU time from accept to a positive verdict, by method.
     pub auth: BTreeMap<Method, Samples>,
+    /// What each stream of these times is compared with, and how the evidence for a shift stands.
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "sensor_stats::sound_entries"
+    )]
+    pub shifts: BTreeMap<String, Shift>,
 }
 
 /// When something was first and last seen.
@@ -237,11 +246,12 @@ impl Baseline {
         if !guarded {
             return;
         }
+        self.learn_time(LINK, timing.cpu_ns, drift_percent(self, timing));
         for (at, share) in timing.shares.iter().enumerate().filter(|(_, share)| !share.blocked) {
             let Some(key) = share_key(at, share.module.as_ref()) else { continue };
             if self.shares.len() < NAMES_MAX || self.shares.contains_key(key) {
                 let samples = self.shares.entry(key.to_owned()).or_default();
-                samples.add(share.cpu_ns, SHARE_SAMPLES);
+                samples.add_while_room(share.cpu_ns, SHARE_SAMPLES);
             }
         }
     }
@@ -249,11 +259,14 @@ impl Baseline {
     /// Accepts the CPU time of all constructors.
     pub fn add_constructors(&mut self, cpu_ns: u64) {
         self.shares.entry(CONSTRUCTORS.to_owned()).or_default().add(cpu_ns, SHARE_SAMPLES);
+        self.learn_time(CONSTRUCTOR, cpu_ns, None);
     }
 
-    /// Accepts the CPU time of a successful authentication.
-    pub fn add_auth(&mut self, method: Method, cpu_ns: u64) {
+    /// Accepts the CPU time of a successful authentication; `drift_percent` is how slow the machine
+    /// was when the connection's program was linked, 100 as usual.
+    pub fn add_auth(&mut self, method: Method, cpu_ns: u64, drift_percent: Option<u64>) {
         self.auth.entry(method).or_default().add(cpu_ns, SAMPLES.0);
+        self.learn_time(&auth(method), cpu_ns, drift_percent);
     }
 }
 

@@ -129,7 +129,11 @@ fn detect(mut section: Section<'_, '_>, default: Detect) -> Detect {
     let detect = Detect {
         link_gross_excess: section.get("link_gross_excess", default.link_gross_excess, excess()),
         auth_gross_excess: section.get("auth_gross_excess", default.auth_gross_excess, excess()),
-        run_length: section.get("run_length", default.run_length, value::integer(2..=1000)),
+        run_length: section.get(
+            "run_length",
+            default.run_length,
+            value::integer(sensor_stats::RUN_LENGTHS),
+        ),
         settle: section.get("settle", default.settle, settle),
         incident_window: section.get("incident_window", default.incident_window, window),
     };

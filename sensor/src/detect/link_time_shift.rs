@@ -8,17 +8,17 @@ mod constructors;
 
 use std::sync::Arc;
 
+use sensor_stats::Rule;
+
 use super::streak::Streaks;
-use super::timing::{Crossed, Limits, blame, busiest, drift_percent, us_milliseconds, us_seconds};
-use super::{Detector, Draft, World, judge};
-use crate::baseline::Summary;
+use super::timing::{
+    blame, busiest, drift_percent, gross_us, run_length_text, us_milliseconds, us_seconds, weigh,
+};
+use super::{Detector, Draft, Reading, World, judge};
+use crate::baseline::{LINK, Summary};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, LinkTiming, Observation};
 
-/// Drift of a whole series is up to 1.76; one half above that and its own drift is no drift.
-const TOLERANCE_PERCENT: u64 = 150;
-/// The same where the modules' shares cannot tell drift.
-const TOLERANCE_BLIND_PERCENT: u64 = 250;
 /// Starts of an unguarded program above the single limit, among five, before it is more than a
 /// remark: a hypervisor that takes the CPU away looks the same once.
 const UNGUARDED_RECENT: u32 = 3;
@@ -26,9 +26,8 @@ const UNGUARDED_RECENT: u32 = 3;
 /// The detector.
 #[derive(Debug, Default)]
 pub(super) struct LinkTimeShift {
-    runs: Streaks,
     gross: Streaks,
-    constructors: Streaks,
+    readings: Vec<Reading>,
 }
 
 // === impl LinkTimeShift ===
@@ -39,44 +38,72 @@ impl Detector for LinkTimeShift {
     }
 
     fn observe(&mut self, seen: &Observation, world: &World<'_>, out: &mut Vec<Draft>) {
-        if let Body::Constructed(took) = &seen.body {
-            out.extend(constructors::judge(self.id(), seen, took, world, &mut self.constructors));
+        match &seen.body {
+            Body::Constructed(took) => {
+                out.extend(constructors::judge(self.id(), seen, took, world, &mut self.readings));
+            }
+            Body::Linked(timing) => out.extend(self.linked(seen, timing, world)),
+            _ => {}
         }
-        let Body::Linked(timing) = &seen.body else { return };
-        let wanted = u64::from(world.learning.observations);
-        let Some(usual) = world.own.link.summary().filter(|usual| usual.count >= wanted) else {
-            return;
-        };
-        if !judge::settled(seen, world) {
-            return;
-        }
-        let drift = drift_percent(world.own, timing);
-        let tolerance = if drift.is_some() { TOLERANCE_PERCENT } else { TOLERANCE_BLIND_PERCENT };
-        let drift = drift.unwrap_or(100).max(100);
-        let limits = Limits::new(&usual, world.detect.link_gross_excess, tolerance, drift);
-        let cpu_us = timing.cpu_ns / 1000;
-        let crossed = limits.crossed(cpu_us);
-        let subject = &seen.process.program.subject;
-        let run = self.runs.note(subject, crossed != Crossed::Neither).run;
-        let gross = self.gross.note(subject, crossed == Crossed::Gross).recent;
-        let case = Case { seen, timing, world, usual, drift };
-        if crossed == Crossed::Gross {
-            let enough = seen.process.program.guarded() || gross >= UNGUARDED_RECENT;
-            let severity = if enough { Severity::Medium } else { Severity::Info };
-            out.push(case.draft(self.id(), severity, 0.9, cpu_us, limits.gross_us, false));
-        } else if run >= world.detect.run_length.max(1) {
-            let guarded = seen.process.program.guarded();
-            let severity = if guarded { Severity::Medium } else { Severity::Info };
-            out.push(case.draft(self.id(), severity, 0.7, cpu_us, limits.run_us, false));
-        } else if limits.crossed(cpu_us.saturating_add(timing.blocked_ns / 1000)) == Crossed::Gross
-        {
-            // Sleep during linking is mostly a cold disk.
-            let us = cpu_us.saturating_add(timing.blocked_ns / 1000);
-            out.push(case.draft(self.id(), Severity::Info, 0.2, us, limits.gross_us, true));
-        }
+    }
+
+    fn readings(&mut self) -> Vec<Reading> {
+        std::mem::take(&mut self.readings)
     }
 }
 
+impl LinkTimeShift {
+    fn linked(
+        &mut self,
+        seen: &Observation,
+        timing: &LinkTiming,
+        world: &World<'_>,
+    ) -> Option<Draft> {
+        let wanted = u64::from(world.learning.observations);
+        let usual = world.own.link.summary().filter(|usual| usual.count >= wanted)?;
+        if !judge::settled(seen, world) {
+            return None;
+        }
+        let program = &seen.process.program;
+        let drift = drift_percent(world.own, timing);
+        let gross_us = gross_us(&usual, world.detect.link_gross_excess);
+        let cpu_us = timing.cpu_ns / 1000;
+        let gross = self.gross.note(&program.subject, cpu_us > gross_us);
+        let case = Case { seen, timing, world, usual, drift: drift.unwrap_or(100).max(100) };
+        if cpu_us > gross_us {
+            let enough = program.guarded() || gross >= UNGUARDED_RECENT;
+            let severity = if enough { Severity::Medium } else { Severity::Info };
+            return Some(case.draft(self.id(), severity, 0.9, cpu_us, gross_us, false));
+        }
+        if let Some(draft) = self.shifted(&case, cpu_us, drift) {
+            return Some(draft);
+        }
+        // Sleep during linking is mostly a cold disk.
+        let us = cpu_us.saturating_add(timing.blocked_ns / 1000);
+        (us > gross_us).then(|| case.draft(self.id(), Severity::Info, 0.2, us, gross_us, true))
+    }
+
+    /// Only of a guarded program is every start seen: bets on those that the kernel side picks out for
+    /// being slow would win whatever happens.
+    fn shifted(&mut self, case: &Case<'_>, cpu_us: u64, drift: Option<u64>) -> Option<Draft> {
+        let program = &case.seen.process.program;
+        if !program.guarded() {
+            return None;
+        }
+        let mut reading = Reading::new(&program.subject, LINK.to_owned(), drift);
+        let found = weigh(case.world.own, cpu_us, &Rule::LINK, case.world, &mut reading);
+        self.readings.push(reading);
+        let found = found.filter(|found| found.weighed.alarm)?;
+        let case = Case { usual: found.usual, ..*case };
+        let limit_us = found.weighed.levels.small_us;
+        let mut told = case.draft(self.id(), Severity::Medium, 0.7, cpu_us, limit_us, false);
+        let text = run_length_text(case.world.detect.run_length, "starts");
+        told.evidence.push(Evidence::Note { text });
+        Some(told)
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Case<'a> {
     seen: &'a Observation,
     timing: &'a LinkTiming,

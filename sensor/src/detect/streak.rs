@@ -1,4 +1,4 @@
-//! Consecutive samples above a limit, per object, in bounded memory.
+//! How many of the last samples were above a limit, per object, in bounded memory.
 
 use std::collections::BTreeMap;
 
@@ -9,40 +9,29 @@ const WINDOW: u32 = 5;
 
 /// The last samples of each object, newest in the lowest bit: 1 above the limit.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Streaks(BTreeMap<String, (u32, u64)>);
+pub(super) struct Streaks(BTreeMap<String, u64>);
 
 // === impl Streaks ===
 
 impl Streaks {
-    /// Notes one sample.
-    pub(super) fn note(&mut self, object: &str, above: bool) -> Streak {
+    /// Notes one sample; gives how many of the object's last five were above the limit.
+    pub(super) fn note(&mut self, object: &str, above: bool) -> u32 {
         if !self.0.contains_key(object) {
             if !above {
-                return Streak::default();
+                return 0;
             }
             if self.0.len() >= OBJECTS_MAX {
                 self.0.pop_first();
             }
         }
-        let entry = self.0.entry(object.to_owned()).or_default();
-        entry.0 = if above { entry.0.saturating_add(1) } else { 0 };
-        entry.1 = (entry.1 << 1) | u64::from(above);
-        let recent = (entry.1 & ((1 << WINDOW) - 1)).count_ones();
-        let streak = Streak { run: entry.0, recent };
+        let samples = self.0.entry(object.to_owned()).or_default();
+        *samples = ((*samples << 1) | u64::from(above)) & ((1 << WINDOW) - 1);
+        let recent = samples.count_ones();
         if recent == 0 {
             self.0.remove(object);
         }
-        streak
+        recent
     }
-}
-
-/// Where an object stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Streak {
-    /// Consecutive samples above the limit, this one included.
-    pub(super) run: u32,
-    /// Samples above it among the last five.
-    pub(super) recent: u32,
 }
 
 #[cfg(test)]
@@ -50,13 +39,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_sample_below_breaks_a_run_but_not_the_recent_count() {
+    fn samples_count_until_five_more_have_come() {
         let mut streaks = Streaks::default();
-        let seen: Vec<Streak> =
-            [true, true, false, true].into_iter().map(|above| streaks.note("a", above)).collect();
-        assert_eq!(seen[1], Streak { run: 2, recent: 2 });
-        assert_eq!(seen[2], Streak { run: 0, recent: 2 });
-        assert_eq!(seen[3], Streak { run: 1, recent: 3 });
+        let seen: Vec<u32> = [true, true, false, true, false, false, false]
+            .into_iter()
+            .map(|above| streaks.note("a", above))
+            .collect();
+        assert_eq!(seen, [1, 2, 2, 3, 3, 2, 1]);
     }
 
     #[test]

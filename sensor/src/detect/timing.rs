@@ -6,36 +6,23 @@
 
 use std::time::Duration;
 
+use sensor_stats::{REFERENCE_MAX, Rule, Weighed};
+
+use super::{Reading, World};
+pub(crate) use crate::baseline::drift_percent;
 use crate::baseline::{Baseline, START_UP, Summary, share_key};
 use crate::host::{LinkTiming, ModuleId};
 
-/// Modules with less than this median share say nothing about drift, microseconds.
-const SHARE_MIN_US: u64 = 20;
-/// Modules needed to tell drift.
-const SHARES_MIN: usize = 4;
 /// Samples that name a module: fewer may be chance.
 pub(crate) const SAMPLES_MIN: u32 = 3;
-/// Excess below this never counts, microseconds.
-const EXCESS_MIN_US: u64 = 2_000;
 
-/// Limits for one kind of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// A single sample above it alarms, microseconds.
-    pub(crate) gross_us: u64,
-    /// Several in a row above it alarm, microseconds.
-    pub(crate) run_us: u64,
-}
-
-/// Which limit a sample crossed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crossed {
-    /// None.
-    Neither,
-    /// The one for runs.
-    Run,
-    /// The one for single samples.
-    Gross,
+/// A sample against its stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// How it was judged.
+    pub(crate) weighed: Weighed,
+    /// What the stream's reference says.
+    pub(crate) usual: Summary,
 }
 
 /// The module that took most of an excess.
@@ -49,51 +36,40 @@ pub(crate) struct Blame {
     pub(crate) usual_us: Option<u64>,
 }
 
-impl Limits {
-    /// `excess` is configured. `tolerance_percent` of the median is what drift alone may make of a
-    /// sample; `drift_percent` (100 = none) is how much slower the machine was at this sample.
-    pub(crate) fn new(
-        summary: &Summary,
-        excess: Duration,
-        tolerance_percent: u64,
-        drift_percent: u64,
-    ) -> Self {
-        let excess_us = u64::try_from(excess.as_micros()).unwrap_or(u64::MAX);
-        let spread = summary.mad_us.saturating_mul(8);
-        let drifted = percent(summary.median_us, drift_percent);
-        let run_us = percent(summary.median_us, tolerance_percent)
-            .max(drifted.saturating_add(percent(summary.median_us, tolerance_percent - 100)))
-            .max(percent(summary.p95_us, drift_percent.max(100)))
-            .max(summary.median_us.saturating_add(EXCESS_MIN_US));
-        Self { gross_us: summary.median_us.saturating_add(excess_us.max(spread)), run_us }
-    }
-
-    pub(crate) fn crossed(&self, us: u64) -> Crossed {
-        if us > self.gross_us {
-            Crossed::Gross
-        } else if us > self.run_us {
-            Crossed::Run
-        } else {
-            Crossed::Neither
-        }
-    }
+/// From where on a single sample alarms, microseconds. `excess` is configured.
+pub(crate) fn gross_us(summary: &Summary, excess: Duration) -> u64 {
+    let excess_us = u64::try_from(excess.as_micros()).unwrap_or(u64::MAX);
+    sensor_stats::gross_limit_us(summary.median_us, summary.mad_us, excess_us)
 }
 
-/// How much slower than usual the modules were linked, as the median over modules, percent; `None`
-/// where too few are known. A burn in one module does not move it.
-pub(crate) fn drift_percent(baseline: &Baseline, timing: &LinkTiming) -> Option<u64> {
-    let mut ratios: Vec<u64> = timing
-        .shares
-        .iter()
-        .enumerate()
-        .filter(|(_, share)| !share.blocked)
-        .filter_map(|(at, share)| {
-            let usual = usual_us(baseline, share_key(at, share.module.as_ref())?)?;
-            (usual >= SHARE_MIN_US).then(|| share.cpu_ns / 10 / usual)
-        })
-        .collect();
-    ratios.sort_unstable();
-    (ratios.len() >= SHARES_MIN).then(|| ratios.get(ratios.len() / 2).copied()).flatten()
+/// Compares a sample with what its stream has learned and bets on it; `None` while there is too little
+/// to compare it with. `reading` is filled in.
+pub(crate) fn weigh(
+    baseline: &Baseline,
+    us: u64,
+    rule: &Rule,
+    world: &World<'_>,
+    reading: &mut Reading,
+) -> Option<Found> {
+    let shift = baseline.shifts.get(&reading.stream)?;
+    let wanted = u64::from(world.learning.observations).min(REFERENCE_MAX);
+    let yardstick = shift.yardstick().filter(|known| known.count >= wanted)?;
+    let (before, length) = (shift.wealth(), world.detect.run_length);
+    let weighed = yardstick.weigh(before, us, reading.drift_percent, rule, length);
+    reading.wealth = Some(weighed.wealth).filter(|wealth| *wealth != before);
+    reading.calm = weighed.calm;
+    let usual = Summary {
+        count: yardstick.count,
+        median_us: yardstick.median_us,
+        mad_us: yardstick.mad_us,
+        p95_us: shift.reference().percentile(95)?,
+    };
+    Some(Found { weighed, usual })
+}
+
+/// What a shift that took many samples means, as a sentence.
+pub(crate) fn run_length_text(run_length: u64, what: &str) -> String {
+    format!("Slow {what} so close together come by chance once in {run_length} {what} at most")
 }
 
 /// Whose code was at work for most of a start that was sampled: a module's resolvers run while the
@@ -117,8 +93,8 @@ pub(crate) fn blame(
     shares
         .map(|(at, share)| {
             let key = share_key(at, share.module.as_ref());
-            let usual_us =
-                key.and_then(|key| usual_us(baseline, key).or_else(|| namesake(baseline, key)));
+            let usual_us = key
+                .and_then(|key| baseline.usual_share_us(key).or_else(|| namesake(baseline, key)));
             let share_us = share.cpu_ns / 1000;
             let excess = share_us.saturating_sub(percent(usual_us.unwrap_or(0), drift));
             let module = share.module.clone().filter(|_| key != Some(START_UP));
@@ -133,15 +109,11 @@ pub(crate) fn blame(
         })
 }
 
-fn usual_us(baseline: &Baseline, key: &str) -> Option<u64> {
-    Some(baseline.shares.get(key)?.summary()?.median_us)
-}
-
 /// The usual share of a file that has the same name elsewhere: what a replaced library took.
 fn namesake(baseline: &Baseline, path: &str) -> Option<u64> {
     let name = file_name(path);
     let same = baseline.shares.keys().find(|known| file_name(known) == name)?;
-    usual_us(baseline, same)
+    baseline.usual_share_us(same)
 }
 
 fn file_name(path: &str) -> &str {
@@ -201,18 +173,8 @@ mod tests {
     #[test]
     fn gross_limit_is_median_plus_the_larger_of_excess_and_spread() {
         let excess = Duration::from_millis(100);
-        assert_eq!(Limits::new(&summary(5_000, 200, 7_000), excess, 150, 100).gross_us, 105_000);
-        assert_eq!(Limits::new(&summary(5_000, 20_000, 7_000), excess, 150, 100).gross_us, 165_000);
-    }
-
-    #[test]
-    fn run_limit_is_above_the_tail_and_moves_with_the_machine() {
-        let excess = Duration::from_millis(100);
-        let calm = summary(4_000, 200, 7_200);
-        assert_eq!(Limits::new(&calm, excess, 150, 100).run_us, 7_200);
-        // 1.76 times slower all over: 1.76 x median + half the median, or 1.76 x p95.
-        assert_eq!(Limits::new(&calm, excess, 150, 176).run_us, 12_672);
-        assert_eq!(Limits::new(&summary(100, 1, 101), excess, 150, 100).run_us, 2_100);
+        assert_eq!(gross_us(&summary(5_000, 200, 7_000), excess), 105_000);
+        assert_eq!(gross_us(&summary(5_000, 20_000, 7_000), excess), 165_000);
     }
 
     #[test]

@@ -60,6 +60,10 @@ pub(crate) struct Login {
     pub(crate) through: bool,
     /// The whole machine's speed, percent of the usual time.
     pub(crate) slow_percent: u64,
+    /// Time that passes without CPU in each stretch of linking (in the run queue) and before the verdict.
+    pub(crate) idle_ns: u64,
+    /// CPU that the verdict costs beyond the usual.
+    pub(crate) verdict_ns: u64,
     /// Program run by the monitor before the verdict.
     pub(crate) helper: Option<PathBuf>,
     pub(crate) tree: Tree,
@@ -102,6 +106,8 @@ impl Login {
             caller: PathBuf::from(SSHD_PATH),
             through: false,
             slow_percent: 100,
+            idle_ns: 0,
+            verdict_ns: 0,
             helper: None,
             tree: Tree::V9,
         }
@@ -345,25 +351,26 @@ impl World {
     pub(crate) fn link(&mut self, tgid: u32, exe: &str, login: &Login) -> u64 {
         let exec_ktime_ns = self.now;
         let mut seals = Vec::new();
-        let mut wall = 0;
+        let (mut wall, mut idle) = (0, 0);
         for (path, cpu) in &login.libraries {
             if path != Path::new(SSHD_PATH) {
                 self.map(tgid, exe, path, BELOW);
             }
             let jitter = 97 + self.noise(7);
             wall += cpu * login.slow_percent / 100 * jitter / 100;
+            idle += login.idle_ns;
             let inode = self.fake.with(|shared| shared.inode(path));
             let at = SealAt {
                 addr: inode * MODULE_SIZE + 0x1000,
-                wall_ns: wall,
-                run_delay_ns: 0,
+                wall_ns: wall + idle,
+                run_delay_ns: idle,
                 minor_faults: 295,
                 voluntary_switches: 3,
             };
             // Counted since exec, but the fields start at 0 there.
             let at = SealAt { voluntary_switches: 0, ..at };
             seals.push(at);
-            self.now = exec_ktime_ns + wall;
+            self.now = exec_ktime_ns + wall + idle;
             self.push(
                 tgid,
                 BELOW,
@@ -438,7 +445,9 @@ impl World {
             self.exec(tgid, monitor, &helper, Role::BELOW_SSHD, MS);
             self.exit(tgid, Role::BELOW_SSHD, MS);
         }
-        let spent = linked + 20 * MS * login.slow_percent / 100 + self.noise(2 * MS);
+        self.now += login.idle_ns;
+        let authenticating = 20 * MS * login.slow_percent / 100 + login.verdict_ns;
+        let spent = linked + authenticating + self.noise(2 * MS);
         self.authenticate(monitor, child, login, spent);
         self.exit(child, BELOW, 9 * MS);
         if login.succeeds {

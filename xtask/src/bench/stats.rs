@@ -1,5 +1,7 @@
 //! Medians and their bootstrap intervals, and percentiles.
 
+use crate::random::SplitMix64;
+
 /// Resamples drawn for an interval.
 const RESAMPLES: usize = 10_000;
 
@@ -47,24 +49,6 @@ fn middle(values: &mut [f64]) -> f64 {
         [] => f64::NAN,
         values if values.len().is_multiple_of(2) => f64::midpoint(values[half - 1], values[half]),
         values => values[half],
-    }
-}
-
-/// Steele, Lea and Flood: Fast splittable pseudorandom number generators (2014).
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is small enough for the bias not to matter.
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % bound).unwrap_or(0)
     }
 }
 

@@ -68,7 +68,6 @@ fn what_was_learned_is_on_disk_after_a_tick_and_used_after_a_restart() {
 fn learning_ends_after_the_configured_number_of_logins() {
     let mut config = Config::default();
     config.learning.observations = 5;
-    config.detect.run_length = 3;
     config.detect.incident_window = Duration::from_secs(1);
     let mut bench = Bench::with(&config, Store::off());
     for _ in 0..5 {

@@ -3,13 +3,22 @@
 
 use std::sync::Arc;
 
-use super::super::streak::Streaks;
-use super::super::timing::{Crossed, Limits, SAMPLES_MIN, us_seconds};
-use super::super::{Draft, World, judge};
-use super::TOLERANCE_BLIND_PERCENT;
-use crate::baseline::CONSTRUCTORS;
+use sensor_stats::Rule;
+
+use super::super::timing::{SAMPLES_MIN, gross_us, run_length_text, us_seconds, weigh};
+use super::super::{Draft, Reading, World, judge};
+use crate::baseline::{CONSTRUCTOR, CONSTRUCTORS, Summary};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Constructed, ModuleId, Observation};
+
+/// Why a time alarms.
+struct Alarm {
+    confidence: f64,
+    limit_us: u64,
+    usual: Summary,
+    /// The run of starts that has led to it.
+    run: Option<String>,
+}
 
 /// A finding where the constructors took too long once, or for a run of starts.
 pub(super) fn judge(
@@ -17,7 +26,7 @@ pub(super) fn judge(
     seen: &Observation,
     took: &Constructed,
     world: &World<'_>,
-    streaks: &mut Streaks,
+    readings: &mut Vec<Reading>,
 ) -> Option<Draft> {
     let wanted = u64::from(world.learning.observations);
     let samples = world.own.shares.get(CONSTRUCTORS)?;
@@ -25,16 +34,36 @@ pub(super) fn judge(
     if took.blocked || !judge::settled(seen, world) {
         return None;
     }
-    let excess = world.detect.link_gross_excess;
-    let limits = Limits::new(&usual, excess, TOLERANCE_BLIND_PERCENT, 100);
-    let crossed = limits.crossed(took.cpu_ns / 1000);
+    let alarm = alarm(seen, took, world, usual, readings)?;
+    Some(draft(detector, seen, took, &alarm))
+}
+
+fn alarm(
+    seen: &Observation,
+    took: &Constructed,
+    world: &World<'_>,
+    usual: Summary,
+    readings: &mut Vec<Reading>,
+) -> Option<Alarm> {
+    let us = took.cpu_ns / 1000;
+    let limit_us = gross_us(&usual, world.detect.link_gross_excess);
+    if us > limit_us {
+        return Some(Alarm { confidence: 0.9, limit_us, usual, run: None });
+    }
     let subject = &seen.process.program.subject;
-    let run = streaks.note(subject, crossed != Crossed::Neither).run;
-    let (confidence, limit_us) = match crossed {
-        Crossed::Gross => (0.9, limits.gross_us),
-        Crossed::Run if run >= world.detect.run_length.max(1) => (0.7, limits.run_us),
-        Crossed::Run | Crossed::Neither => return None,
-    };
+    let mut reading = Reading::new(subject, CONSTRUCTOR.to_owned(), None);
+    let found = weigh(world.own, us, &Rule::LINK, world, &mut reading);
+    readings.push(reading);
+    let found = found.filter(|found| found.weighed.alarm)?;
+    Some(Alarm {
+        confidence: 0.7,
+        limit_us: found.weighed.levels.small_us,
+        usual: found.usual,
+        run: Some(run_length_text(world.detect.run_length, "starts")),
+    })
+}
+
+fn draft(detector: &'static str, seen: &Observation, took: &Constructed, alarm: &Alarm) -> Draft {
     let program = &seen.process.program;
     let busiest = busiest(took);
     let spent = us_seconds(took.cpu_ns / 1000);
@@ -51,18 +80,19 @@ pub(super) fn judge(
     let mut evidence = vec![Evidence::Timing {
         metric: "constructor_cpu".to_owned(),
         seconds: spent,
-        baseline_seconds: us_seconds(usual.median_us),
-        limit_seconds: us_seconds(limit_us),
-        samples: usual.count,
+        baseline_seconds: us_seconds(alarm.usual.median_us),
+        limit_seconds: us_seconds(alarm.limit_us),
+        samples: alarm.usual.count,
         module: busiest.map(|(module, _)| module.path.clone()),
         module_seconds: busiest.map(|(_, share)| spent * share),
     }];
     evidence.push(Evidence::Note { text: note(took) });
-    Some(Draft {
+    evidence.extend(alarm.run.clone().map(|text| Evidence::Note { text }));
+    Draft {
         detector,
         family: Family::Linker,
         severity: Severity::Medium,
-        confidence,
+        confidence: alarm.confidence,
         title,
         evidence,
         attack: &["T1574.006", "T1195.002"],
@@ -70,7 +100,7 @@ pub(super) fn judge(
         program: Arc::clone(program),
         ktime_ns: None,
         explained_by: None,
-    })
+    }
 }
 
 /// The module most samples lie in, and which part of them, 0 to 1. The loader itself calls the

@@ -1,0 +1,229 @@
+//! A frozen reference of what is usual, the levels above it, and the detector that bets on them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::detector::{Exceeded, Wealth};
+use crate::rank;
+use crate::sketch::{ERROR_PERCENT, Sketch};
+use crate::stored::or_default;
+
+/// Samples after which a reference is complete and never changes again.
+pub const REFERENCE_MAX: u64 = 200;
+/// A shift of less is none, microseconds.
+const EXCESS_MIN_US: u64 = 2_000;
+/// What a drift of the machine may be, percent of its usual speed: what lies outside is not believed.
+const DRIFTS: (u64, u64) = (50, 2_000);
+/// Median distances from the median that one sample may lie above it at least.
+const GROSS_MADS: u64 = 8;
+
+/// One stream of times: its reference and how the bets against it stand.
+///
+/// The reference takes the first [`REFERENCE_MAX`] samples that were learned and then stays: who
+/// raises a time little by little does not move what it is compared with. Each sample is divided by
+/// the drift at its time, so that a machine that was slow while learning is no other machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shift {
+    #[serde(default, deserialize_with = "or_default")]
+    reference: Sketch,
+    #[serde(default, deserialize_with = "or_default")]
+    wealth: Wealth,
+}
+
+/// How far above the usual time the levels lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerance {
+    /// Of the median, at which the small level lies at least; 100 is the median itself.
+    pub small_percent: u64,
+    /// The same for the large level.
+    pub large_percent: u64,
+}
+
+/// The levels of one kind of time, chosen so that the detector's null holds (`detector.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Where the machine's drift was measured in the same start.
+    pub measured: Tolerance,
+    /// Where it was not: then drift alone can make so much of a sample.
+    pub blind: Tolerance,
+    /// The large level lies at least so far above the usual time, microseconds.
+    pub large_us: u64,
+}
+
+/// What a reference says of the samples to come; costs a walk over its bins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Yardstick {
+    /// Samples of the reference.
+    pub count: u64,
+    /// Their median, microseconds.
+    pub median_us: u64,
+    /// Their median distance from it, microseconds.
+    pub mad_us: u64,
+    /// Their tolerance limit, or the largest where there are too few for one, microseconds.
+    bound_us: u64,
+    has_limit: bool,
+}
+
+/// What one sample is compared with, microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// The usual time at the machine's present speed.
+    pub usual_us: u64,
+    /// The small level; bets on it need more samples than the large one.
+    pub small_us: u64,
+    /// The large level.
+    pub large_us: u64,
+}
+
+/// One sample against its reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    /// What it was compared with.
+    pub levels: Levels,
+    /// Which level it exceeds.
+    pub exceeded: Exceeded,
+    /// How the bets stand with it.
+    pub wealth: Wealth,
+    /// They have reached the run length, and this sample is one of those that speak for it.
+    pub alarm: bool,
+    /// It may be learned: hardly anything speaks for a shift.
+    pub calm: bool,
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// Linking, and constructors. Drift of a whole series was measured up to 1.76 times the fastest;
+    /// with it taken out, one login in a hundred lies above 1.6 times the median and one in a thousand
+    /// above twice (9.2) or three and a half times (10.0) that. The levels leave room for errors of the
+    /// measured drift of some 10 %; where exactly they lie was chosen by `cargo xtask arl`.
+    pub const LINK: Self = Self {
+        measured: Tolerance { small_percent: 147, large_percent: 275 },
+        blind: Tolerance { small_percent: 250, large_percent: 300 },
+        large_us: 6_000,
+    };
+
+    /// The way to a verdict. Series differ by up to 1.65 with what else the machine does, and more
+    /// where every core is busy. Single logins stay closer to their median than those of linking, at
+    /// most 1.53 times it in 3,680, but that is many more milliseconds.
+    pub const AUTH: Self = Self {
+        measured: Tolerance { small_percent: 155, large_percent: 175 },
+        blind: Tolerance { small_percent: 250, large_percent: 300 },
+        large_us: 10_000,
+    };
+}
+
+// === impl Shift ===
+
+impl Shift {
+    /// Takes a sample into the reference while that is incomplete. Only samples that were calm
+    /// ([`Weighed::calm`]) belong there.
+    ///
+    /// `drift_percent`: how slow the machine was at this sample, 100 as usual; `None` if unknown.
+    pub fn learn(&mut self, us: u64, drift_percent: Option<u64>) {
+        if self.reference.count() < REFERENCE_MAX {
+            self.reference.add(us.saturating_mul(100) / drift(drift_percent));
+        }
+    }
+
+    /// How the bets stand from now on.
+    pub fn stand(&mut self, wealth: Wealth) {
+        self.wealth = wealth;
+    }
+
+    /// How the bets stand.
+    #[must_use]
+    pub fn wealth(&self) -> Wealth {
+        self.wealth
+    }
+
+    /// The reference, for what is shown.
+    #[must_use]
+    pub fn reference(&self) -> &Sketch {
+        &self.reference
+    }
+
+    /// What the reference says; `None` without samples.
+    #[must_use]
+    pub fn yardstick(&self) -> Option<Yardstick> {
+        let count = self.reference.count();
+        let limit = rank::limit(count);
+        // The sample itself may lie above what its bin stands for.
+        let bound = self.reference.at_rank(limit.unwrap_or(count))?;
+        let bound_us = bound.saturating_mul(100) / (100 - ERROR_PERCENT) + 1;
+        Some(Yardstick {
+            count,
+            median_us: self.reference.median()?,
+            mad_us: self.reference.mad()?,
+            bound_us,
+            has_limit: limit.is_some(),
+        })
+    }
+}
+
+// === impl Yardstick ===
+
+impl Yardstick {
+    /// The levels for a sample of a moment at which the machine was so slow.
+    ///
+    /// The small level is the highest of: the usual time and as much more as the reference's tolerance
+    /// limit lies above its median; what is tolerated of the usual time; 2 ms more than usual. The large
+    /// one is never below the small one.
+    #[must_use]
+    pub fn levels(&self, rule: &Rule, drift_percent: Option<u64>) -> Levels {
+        let tolerance = if drift_percent.is_some() { rule.measured } else { rule.blind };
+        let drift = drift(drift_percent);
+        let usual_us = percent(self.median_us, drift);
+        let small_us = usual_us
+            .saturating_add(self.bound_us.saturating_sub(self.median_us))
+            .max(percent(usual_us, tolerance.small_percent))
+            .max(usual_us.saturating_add(EXCESS_MIN_US));
+        let large_us = percent(usual_us, tolerance.large_percent)
+            .max(usual_us.saturating_add(rule.large_us))
+            .max(small_us);
+        Levels { usual_us, small_us, large_us }
+    }
+
+    /// Compares a sample, and bets on it. Not for gross ones, which are told by themselves: leaving
+    /// out a sample that wins keeps the bound.
+    ///
+    /// `run_length`: logins per false alarm, within [`crate::RUN_LENGTHS`].
+    #[must_use]
+    pub fn weigh(
+        &self,
+        wealth: Wealth,
+        us: u64,
+        drift_percent: Option<u64>,
+        rule: &Rule,
+        run_length: u64,
+    ) -> Weighed {
+        let levels = self.levels(rule, drift_percent);
+        let exceeded = if us > levels.large_us {
+            Exceeded::Large
+        } else if us > levels.small_us {
+            Exceeded::Small
+        } else {
+            Exceeded::Neither
+        };
+        let wealth = wealth.after(exceeded, self.has_limit, run_length);
+        let alarm = exceeded != Exceeded::Neither && wealth.stands(run_length);
+        Weighed { levels, exceeded, wealth, alarm, calm: wealth.is_calm(run_length) }
+    }
+}
+
+/// From where on a single sample alarms by itself, microseconds: the configured excess above the
+/// median, or eight times the samples' spread if that is more.
+#[must_use]
+pub fn gross_limit_us(median_us: u64, mad_us: u64, excess_us: u64) -> u64 {
+    median_us.saturating_add(excess_us.max(mad_us.saturating_mul(GROSS_MADS)))
+}
+
+fn drift(percent: Option<u64>) -> u64 {
+    percent.unwrap_or(100).clamp(DRIFTS.0, DRIFTS.1)
+}
+
+fn percent(us: u64, percent: u64) -> u64 {
+    us.saturating_mul(percent) / 100
+}
+
+#[cfg(test)]
+mod tests;

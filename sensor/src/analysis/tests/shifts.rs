@@ -1,0 +1,132 @@
+//! Shifts too small for one login: told for a run of them, whoever they are of, and never learned.
+
+use super::*;
+use crate::baseline::{LINK, auth_stream};
+use crate::host::Method;
+
+/// A login in which this library takes longer.
+fn burnt(ms: u64) -> Login {
+    let mut login = Login::new("publickey");
+    for (path, cpu) in &mut login.libraries {
+        if path == Path::new(LZMA) {
+            *cpu += ms * MS;
+        }
+    }
+    login
+}
+
+fn subject() -> String {
+    format!("{SSHD_PATH} {}", build(1))
+}
+
+/// Settled with so many more logins than it takes.
+fn learned(config: &Config, store: Store, more: u32) -> Bench {
+    let mut bench = Bench::with(config, store);
+    bench.learn(Tree::V9);
+    for _ in 0..more {
+        bench.login(&Login::new("publickey"));
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    bench
+}
+
+/// Logins until something is told.
+fn delay(bench: &mut Bench, login: &Login) -> Option<u32> {
+    (1..=50).find(|_| {
+        bench.login(login);
+        !bench.fired().is_empty()
+    })
+}
+
+#[test]
+fn twenty_milliseconds_take_five_logins_and_five_take_at_most_twenty() {
+    for (ms, most) in [(20, 5), (5, 20)] {
+        let mut bench = learned(&Config::default(), Store::off(), 15);
+        let took = delay(&mut bench, &burnt(ms)).unwrap();
+        assert!(took <= most, "{ms} ms: {took} logins");
+        let mut findings = bench.incident().findings.iter();
+        let finding = findings.find(|finding| finding.detector == "link_time_shift").unwrap();
+        assert_eq!(finding.severity, Severity::Medium);
+        let mut evidence = finding.evidence.iter();
+        let module = evidence.find_map(|one| match one {
+            Evidence::Timing { module, .. } => module.clone(),
+            _ => None,
+        });
+        assert_eq!(module.as_deref(), Some(LZMA), "{ms} ms");
+    }
+}
+
+#[test]
+fn what_is_evidence_for_a_shift_is_never_learned() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    let reference = |bench: &mut Bench| {
+        let baseline = bench.analysis.baseline(&subject()).clone();
+        (baseline.shifts[LINK].reference().clone(), baseline.link.total())
+    };
+    let before = reference(&mut bench);
+    for _ in 0..40 {
+        bench.login(&burnt(20));
+    }
+    assert_eq!(reference(&mut bench), before);
+    // It ends, and learning goes on.
+    for _ in 0..40 {
+        bench.login(&Login::new("publickey"));
+    }
+    assert!(reference(&mut bench).0.count() > before.0.count());
+}
+
+#[test]
+fn evidence_outlives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::default();
+    let mut bench = learned(&config, Store::open(dir.path()).0, 15);
+    for _ in 0..3 {
+        bench.login(&burnt(20));
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+    bench.analysis.flush();
+    drop(bench);
+    let mut bench = Bench::with(&config, Store::open(dir.path()).0);
+    assert_eq!(delay(&mut bench, &burnt(20)), Some(2));
+}
+
+#[test]
+fn connections_of_strangers_are_evidence_and_teach_nothing() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    let before = bench.analysis.baseline(&subject()).shifts[LINK].reference().clone();
+    let stranger = Login { succeeds: false, ..burnt(20) };
+    assert_eq!(delay(&mut bench, &stranger), Some(5));
+    assert_eq!(bench.fired(), ["link_time_shift"]);
+    assert_eq!(*bench.analysis.baseline(&subject()).shifts[LINK].reference(), before);
+}
+
+#[test]
+fn wall_time_of_the_peer_the_network_and_the_run_queue_never_alarms() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    for _ in 0..40 {
+        bench.login(&Login { idle_ns: 5_000 * MS, ..Login::new("publickey") });
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_login_that_costs_more_is_told_after_some_and_by_method() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    let costly = Login { verdict_ns: 30 * MS, ..Login::new("publickey") };
+    let took = delay(&mut bench, &costly).unwrap();
+    assert_eq!(bench.fired(), ["auth_cpu_shift"]);
+    assert!((5..=8).contains(&took), "{took}");
+    let baseline = bench.analysis.baseline(&subject());
+    let calm = |method| baseline.shifts[&auth_stream(method)].wealth().is_calm(1_000_000);
+    assert!(calm(Method::Password) && !calm(Method::Publickey));
+}
+
+#[test]
+fn a_slow_machine_makes_no_login_costly() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    for at in 0..120_u64 {
+        let slow_percent = 100 + at / 20 * 40;
+        bench.login(&Login { slow_percent, ..Login::new("publickey") });
+    }
+    assert_eq!(bench.fired(), Vec::<&str>::new());
+}
