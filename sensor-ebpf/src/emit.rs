@@ -87,11 +87,13 @@ impl<T: Record> Slot<T> {
 /// Whether a record wakes the agent. Decided before the record is filled: a ring kept until then
 /// would be twice the states to the verifier.
 #[inline(always)]
-fn wake_up(ring: Ring) -> u64 {
+fn wake_up<T: Record>(ring: Ring) -> u64 {
     let threshold = u64::from(config!(bulk_wakeup_bytes));
     match ring {
         // The kernel's own rule: if the agent waits.
         Ring::Priority => 0,
+        // At most one a second of a pair of processes, of which the writer may be gone in a moment.
+        Ring::Bulk if matches!(T::KIND, Kind::Write) => u64::from(BPF_RB_FORCE_WAKEUP),
         // The agent reads this ring on a timer; a wake-up per record would cost more than the
         // record.
         Ring::Bulk if BULK.query(u64::from(BPF_RB_AVAIL_DATA)) < threshold => {
@@ -111,7 +113,7 @@ pub fn ring_for(role: Role) -> Ring {
 #[inline(always)]
 pub fn begin<T: Record>(ring: Ring, role: Role) -> Option<Slot<T>> {
     let seq = add_one(ring.emitted())?;
-    let wake_up = wake_up(ring);
+    let wake_up = wake_up::<T>(ring);
     let reserved = match ring {
         Ring::Bulk => BULK.reserve::<T>(0),
         Ring::Priority => PRIORITY.reserve::<T>(0),

@@ -249,8 +249,9 @@ impl Learner {
         let state = self.state(unit);
         let room = LESSONS_MAX.saturating_sub(state.lessons.len());
         state.lessons.extend(lessons.into_iter().take(room));
-        if matches!(seen.body, Body::Started) && seen.process.program.sshd() {
-            state.programs.insert(seen.process.program.subject.clone());
+        let program = &seen.process.program;
+        if matches!(seen.body, Body::Started) && program.sshd() && !program.root_unseen {
+            state.programs.insert(program.subject.clone());
         }
         state.stray |= is_stray(seen);
         state.note(seen);
@@ -389,6 +390,7 @@ impl State {
             Body::Verdict(verdict) => {
                 self.login = Some(verdict.method);
                 let monitor = seen.connection.iter().map(|connection| &connection.program);
+                let monitor = monitor.filter(|program| !program.root_unseen);
                 self.programs.extend(monitor.map(|program| program.subject.clone()));
             }
             _ => {}

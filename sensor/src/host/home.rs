@@ -50,6 +50,8 @@ impl Home {
     pub(super) fn of(root: RootView, parent: &Self) -> Self {
         match root {
             RootView::Host => Self::Host,
+            // Paths tell it apart from the host, whoever made it.
+            RootView::Chroot if *parent == Self::Unseen => Self::Host,
             RootView::Chroot => parent.clone(),
             RootView::Own { image: Some(image) } => Self::Image(image.into()),
             RootView::Own { image: None } => Self::Files,

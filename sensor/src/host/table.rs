@@ -58,7 +58,8 @@ pub(super) struct Proc {
 pub(super) struct Table {
     by_id: HashMap<ProcessId, Entry>,
     current: HashMap<u32, ProcessId>,
-    /// Ended processes, the first one to end first, and running ones, the least recently used one first.
+    /// Ended processes, the first one to end first, and running ones, the first one to come first, with
+    /// a second chance for who was used since.
     over: Queue,
     running: Queue,
     uses: u64,
@@ -75,8 +76,8 @@ struct Entry {
     queued: u64,
 }
 
-/// Who leaves next, by the last use. A use costs nothing here: who was used since has another turn
-/// when its turn comes, and places of who is gone are passed over.
+/// Who leaves next (second chance, also called CLOCK). A use costs nothing here: who was used since
+/// goes to the end of the line when its turn comes, and places of who is gone are passed over.
 #[derive(Debug, Default)]
 struct Queue(VecDeque<(u64, ProcessId)>);
 
@@ -168,15 +169,15 @@ impl Table {
     pub(super) fn insert(&mut self, proc: Proc) {
         let id = proc.id;
         self.remove(id);
+        // Before it comes in, so that it is never the one who leaves.
+        while self.by_id.len() >= self.capacity && self.evict() {}
         self.uses += 1;
         self.ended += usize::from(proc.ended);
         self.current.insert(id.tgid, id);
         let queue = if proc.ended { &mut self.over } else { &mut self.running };
         queue.0.push_back((self.uses, id));
         self.by_id.insert(id, Entry { proc, used: self.uses, queued: self.uses });
-        while self.by_id.len() > self.capacity || self.ended > ENDED_MAX.min(self.capacity / 2) {
-            self.evict();
-        }
+        while self.ended > ENDED_MAX.min(self.capacity / 2) && self.evict() {}
         self.tidy();
     }
 
@@ -228,13 +229,17 @@ impl Table {
         }
     }
 
-    fn evict(&mut self) {
+    /// False where there is nobody.
+    fn evict(&mut self) -> bool {
         if let Some(id) = self.over.pop(&mut self.by_id) {
             self.remove(id);
         } else if let Some(id) = self.running.pop(&mut self.by_id) {
             self.evicted_alive += 1;
             self.remove(id);
+        } else {
+            return false;
         }
+        true
     }
 
     /// Lets go of places that nobody has, before they are more than the others.
@@ -258,7 +263,7 @@ impl Queue {
     /// Places that nobody has, besides as many as there are others.
     const SLACK: usize = 64;
 
-    /// Takes out the one whose last use is the longest ago.
+    /// Takes out the first that was not used since it has its place.
     fn pop(&mut self, by_id: &mut HashMap<ProcessId, Entry>) -> Option<ProcessId> {
         while let Some((place, id)) = self.0.pop_front() {
             let Some(entry) = by_id.get_mut(&id).filter(|entry| entry.queued == place) else {
@@ -310,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn among_running_ones_the_least_recently_used_leaves() {
+    fn among_running_ones_who_was_not_used_leaves() {
         let mut table = table(16, 16);
         table.get_mut(id(1, 1));
         table.insert(Proc::new(id(17, 1), 17));
@@ -332,6 +337,19 @@ mod tests {
         table.insert(Proc::new(id(500, 1), 0));
         assert!(table.get(id(3, 1)).is_none(), "ended, it leaves first");
         assert_eq!(table.evicted_alive(), 483);
+    }
+
+    #[test]
+    fn who_comes_last_stays_where_all_others_are_in_use() {
+        let mut table = table(16, 16);
+        for tgid in 17..40 {
+            for other in 1..tgid {
+                table.get_mut(id(other, 1));
+            }
+            table.insert(Proc::new(id(tgid, 1), 0));
+            assert!(table.get(id(tgid, 1)).is_some(), "{tgid}");
+            assert_eq!(table.len(), 16);
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ const FILES_MAX: usize = 16;
 const STEPS_MAX: usize = 1024;
 /// Programs that are not position independent lie below, each at the address of the others.
 const RANDOM: u64 = 1 << 32;
+/// Looks at a process whose memory seems to lack the code that goes on: a list of mappings that is
+/// read while the process maps something may lack one.
+const LOOKS_MAX: u32 = 3;
 /// Longest call instruction, bytes.
 const CALL_BYTES: usize = 7;
 
@@ -87,13 +90,22 @@ impl Symbolizer {
         stack: &Stack,
         code: &[u64],
     ) -> Result<Option<Asker>, VerifyError> {
-        let space = AddressSpace::of(pid)?;
-        if !is_of(&space.process, stack, code) {
-            return Err(VerifyError::Gone { pid });
-        }
-        let mut walk = Walk::new(&space.process, stack, &mut self.steps);
-        let Some((addr, unwound)) = walk.run() else { return Ok(None) };
-        let last = walk.last.filter(|addr| walk.in_libc(*addr));
+        let mut looks = 1;
+        let (space, last, found) = loop {
+            let space = AddressSpace::of(pid)?;
+            if !is_of(&space.process, stack, code) {
+                return Err(VerifyError::Gone { pid });
+            }
+            let mut walk = Walk::new(&space.process, stack, &mut self.steps);
+            let found = walk.run();
+            let last = walk.last.filter(|addr| walk.in_libc(*addr));
+            let nowhere = found.is_some_and(|(addr, _)| space.process.maps.find(addr).is_none());
+            if !nowhere || looks == LOOKS_MAX {
+                break (space, last, found);
+            }
+            looks += 1;
+        };
+        let Some((addr, unwound)) = found else { return Ok(None) };
         let named = last.and_then(|addr| self.resolve_in(&space, addr - 1).symbol);
         let through_libc = named.is_some_and(|name| !is_interface(&name));
         Ok(Some(Asker { place: self.resolve_in(&space, addr), unwound, through_libc }))

@@ -114,7 +114,7 @@ fn who_was_gone_before_its_root_was_looked_at_is_known_by_the_next_one() {
     // What it starts may be looked at.
     let (_, child) = bench.start((first, SSHD_PATH, SSHD), 90, Some(RootView::Chroot));
     let (_, next) = bench.start((1, SSHD_PATH, SSHD), 90, Some(RootView::Chroot));
-    assert!(child.root_unseen, "in a chroot of somebody who is not known");
+    assert!(!child.root_unseen && child.subject == host, "{child:?}");
     assert!(!next.root_unseen && next.subject == host, "{next:?}");
 }
 

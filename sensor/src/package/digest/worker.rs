@@ -16,6 +16,8 @@ use crate::verify::cache::Lru;
 const ATTEMPTS: u32 = 3;
 /// A file changed this recently may change again without a newer ctime: its digest is not kept.
 const SETTLED: Duration = Duration::from_secs(2);
+/// Longest that what was read at once holds up what is not urgent.
+const DEBT_MAX: Duration = Duration::from_secs(30);
 /// Lower than everything that serves anybody.
 const NICENESS: i32 = 15;
 
@@ -113,7 +115,10 @@ struct Shared {
 }
 
 struct State {
+    /// With the number of the attempt.
     queue: VecDeque<(Job, u32)>,
+    /// The same for those that come first.
+    urgent: VecDeque<(Job, u32)>,
     closed: bool,
     /// The worker that counts; others are left behind.
     generation: u64,
@@ -163,6 +168,7 @@ impl Hasher {
     ) -> io::Result<Self> {
         let state = State {
             queue: VecDeque::new(),
+            urgent: VecDeque::new(),
             closed: false,
             generation: 0,
             current: None,
@@ -179,15 +185,11 @@ impl Hasher {
     #[must_use = "a job that is not taken is never answered"]
     pub fn submit(&self, job: Job) -> bool {
         let mut state = self.shared.lock();
-        if state.queue.len() >= self.shared.limits.queue {
+        if state.waiting() >= self.shared.limits.queue {
             state.health.dropped += 1;
             return false;
         }
-        if job.urgent {
-            state.queue.push_front((job, 1));
-        } else {
-            state.queue.push_back((job, 1));
-        }
+        state.line(job.urgent).push_back((job, 1));
         self.shared.wake.notify_all();
         true
     }
@@ -197,7 +199,7 @@ impl Hasher {
         let mut state = self.shared.lock();
         let stuck = state.stuck(self.shared.limits.stuck_after);
         state.health.stuck = stuck;
-        state.health.waiting = state.queue.len();
+        state.health.waiting = state.waiting();
         let Some(Stuck { tag, .. }) = stuck else { return state.health };
         if state.health.left_behind >= self.shared.limits.left_behind {
             return state.health;
@@ -245,6 +247,18 @@ impl Shared {
 // === impl State ===
 
 impl State {
+    fn line(&mut self, urgent: bool) -> &mut VecDeque<(Job, u32)> {
+        if urgent { &mut self.urgent } else { &mut self.queue }
+    }
+
+    fn take(&mut self) -> Option<(Job, u32)> {
+        self.urgent.pop_front().or_else(|| self.queue.pop_front())
+    }
+
+    fn waiting(&self) -> usize {
+        self.urgent.len() + self.queue.len()
+    }
+
     fn stuck(&self, after: Duration) -> Option<Stuck> {
         let current = self.current.as_ref()?;
         let since = current.progress.elapsed();
@@ -277,7 +291,7 @@ impl Worker {
                 Ok(Hashed::Changed(admitted)) => {
                     let source = admitted.into_source();
                     let job = Job { tag, source, algorithm, urgent };
-                    self.shared.lock().queue.push_back((job, attempt + 1));
+                    self.shared.lock().line(urgent).push_back((job, attempt + 1));
                     continue;
                 }
                 Ok(Hashed::Ended) => return,
@@ -300,7 +314,7 @@ impl Worker {
                 return None;
             }
             state.current = None;
-            if let Some((job, attempt)) = state.queue.pop_front() {
+            if let Some((job, attempt)) = state.take() {
                 state.current = Some(Current { tag: job.tag, progress: Instant::now() });
                 return Some((job, attempt));
             }
@@ -360,7 +374,9 @@ impl Worker {
     fn pace(&mut self, bytes: u64) -> bool {
         let rate = self.shared.limits.bytes_per_second.max(1);
         let cost = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / rate);
-        self.paid = self.paid.max(Instant::now()) + cost;
+        let now = Instant::now();
+        // What was urgent is paid for by those behind it, but not for ever.
+        self.paid = (self.paid.max(now) + cost).min(now + DEBT_MAX);
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         state.health.bytes += bytes;
@@ -373,7 +389,7 @@ impl Worker {
             if let Some(current) = &mut state.current {
                 current.progress = now;
             }
-            if self.urgent {
+            if self.urgent || !state.urgent.is_empty() {
                 return true;
             }
             let Some(left) = self.paid.checked_duration_since(now).filter(|left| !left.is_zero())
