@@ -89,12 +89,13 @@ impl Logins {
 }
 
 fn past(config: &Config) -> Vec<Login> {
-    match logins::read(&config.state_dir, config.logins.keep) {
-        Ok((past, unreadable)) => {
+    match logins::read(&config.state_dir, config.logins.keep, |_| true) {
+        Ok(past) => {
+            let unreadable = past.unreadable;
             if unreadable > 0 {
                 warn!(unreadable, "lines of {FILE} that are no logins");
             }
-            past
+            past.logins.into()
         }
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
