@@ -102,8 +102,8 @@ Examples:
   halfsecond logins --plot --since 2026-11-21T10:00:00Z    CPU times before and after
   halfsecond logins --svg logins.svg
 
-LINK, KEYS (key exchange), AUTH and PAM are CPU time, which the client and the network cannot
-lengthen; VERDICT is the time from accept to sshd's last answer, LASTED the whole connection. --json
+LINK, KEYS (key exchange), AUTH and PAM are CPU time: waiting for the client and the network is not
+in it. VERDICT is the time from accept to sshd's last answer, LASTED the whole connection. --json
 has wall and CPU time of each phase, and the page faults of linking. `-` was not reached, or not
 measured.
 
@@ -111,11 +111,12 @@ OUTCOME is accepted, refused, aborted, timed_out (LoginGraceTime), or unknown wi
 names of logins that were not accepted are not kept, unless `logins.failed_users` is true: people
 type passwords there. Host-based logins are told as publickey; types of keys are not told.
 
-A peer guesses if ten attempts of it were refused within ten minutes (brute_force), or six names
-(user_enumeration); a peer is an IPv4 address, or an IPv6 network of 64 bits.
+A peer guesses if ten attempts of it were refused or broken off within ten minutes (brute_force), or
+it tried six names (user_enumeration); a peer is an IPv4 address, or an IPv6 network of 64 bits.
 
 --plot and --svg draw logins that were let in at the first attempt, before and after --since; without
-it, before and after the latest incident of link_time_shift or auth_cpu_shift.
+it, before and after the latest incident of link_time_shift or auth_cpu_shift about their programs,
+which only a running sensor tells.
 
 Asks the running sensor; where none runs, reads what it has written to logins.jsonl in `state_dir`.
 Exits with 0 also where there are none; with 2 if no sensor runs and none ever did.";

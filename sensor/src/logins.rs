@@ -20,7 +20,7 @@ use crate::host::Method;
 pub use guess::Guessing;
 pub use kept::{Kept, Page, Query};
 pub use outcome::Outcome;
-pub use read::{FILE, read};
+pub use read::{FILE, Past, read};
 pub use record::{Recorder, Told};
 #[cfg(test)]
 pub(crate) use tests::sample;

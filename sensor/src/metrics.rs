@@ -155,18 +155,19 @@ define! {
     /// Connections to sshd, by the method that was accepted (else the last one begun, or none) and by
     /// outcome: `accepted`, `refused`, `aborted`, `timed_out`, `unknown`. Counted once, when the session's
     /// first program starts or else at the end.
-    logins: IntCounterVec = "halfsecond_logins_total" ["method", "verdict"];
+    logins: IntCounterVec = "halfsecond_logins_total" ["method", "outcome"];
     /// Wall seconds that each phase of a connection to sshd took: `link`, `key_exchange`, `auth`, `pam`,
     /// `session`. All but `link` contain the client and the network.
     login_phase: HistogramVec =
-        "halfsecond_login_phase_seconds" ["phase", "method", "verdict"] => LOGIN_BUCKETS;
+        "halfsecond_login_phase_seconds" ["phase", "method", "outcome"] => LOGIN_BUCKETS;
     /// CPU seconds that each phase took, of the monitor while it links, else of all the connection's
     /// processes.
     login_phase_cpu: HistogramVec =
-        "halfsecond_login_phase_cpu_seconds" ["phase", "method", "verdict"] => LOGIN_BUCKETS;
-    /// Connections from peers that guess: many refused attempts (`brute_force`) or many user names
-    /// (`user_enumeration`) within ten minutes; by outcome, since one may be let in.
-    login_guessing: IntCounterVec = "halfsecond_login_guessing_total" ["kind", "verdict"];
+        "halfsecond_login_phase_cpu_seconds" ["phase", "method", "outcome"] => LOGIN_BUCKETS;
+    /// Connections from peers that guess: many attempts refused or broken off (`brute_force`) or many
+    /// user names (`user_enumeration`) within ten minutes; by outcome, since one may be let in. Counted
+    /// when the session begins, or at the end where the peer was found to guess only meanwhile.
+    login_guessing: IntCounterVec = "halfsecond_login_guessing_total" ["kind", "outcome"];
     /// Events of the watch over the loader's and PAM's files: `matched` one, `noise` (another name in
     /// the same directory), `unknown`, or events lost (`overflow`, `malformed`).
     watch_events: IntCounterVec = "halfsecond_watch_events_total" ["outcome"];
@@ -268,19 +269,24 @@ impl Metrics {
     /// Records a connection to sshd, once.
     pub fn observe_login(&self, login: &Login) {
         let method = among(&METHODS, login.method.map_or("none", host::Method::name));
-        let verdict = login.outcome.name();
-        self.logins.with_label_values(&[method, verdict]).inc();
+        let outcome = login.outcome.name();
+        self.logins.with_label_values(&[method, outcome]).inc();
         for (name, phase) in login.phases.named() {
             // Where records are missing, sums do not hold.
             let Some(phase) = phase.filter(|_| !login.partial) else { continue };
-            let labels = [name, method, verdict];
+            let labels = [name, method, outcome];
             self.login_phase.with_label_values(&labels).observe(phase.wall_seconds);
             if let Some(cpu) = phase.cpu_seconds {
                 self.login_phase_cpu.with_label_values(&labels).observe(cpu);
             }
         }
+        self.observe_guessing(login);
+    }
+
+    /// Records a connection of a peer that guesses, once; no other counts.
+    pub fn observe_guessing(&self, login: &Login) {
         if let Some(kind) = login.guessing {
-            self.login_guessing.with_label_values(&[kind.name(), verdict]).inc();
+            self.login_guessing.with_label_values(&[kind.name(), login.outcome.name()]).inc();
         }
     }
 
@@ -317,16 +323,16 @@ impl Metrics {
             self.instrument_sources_unread.with_label_values(&[source]);
         }
         for method in METHODS {
-            for verdict in [Outcome::Accepted, Outcome::Refused] {
-                self.logins.with_label_values(&[method, verdict.name()]);
+            for outcome in [Outcome::Accepted, Outcome::Refused] {
+                self.logins.with_label_values(&[method, outcome.name()]);
             }
         }
-        for verdict in [Outcome::Aborted, Outcome::TimedOut, Outcome::Unknown] {
-            self.logins.with_label_values(&["none", verdict.name()]);
+        for outcome in [Outcome::Aborted, Outcome::TimedOut, Outcome::Unknown] {
+            self.logins.with_label_values(&["none", outcome.name()]);
         }
         for kind in [Guessing::BruteForce, Guessing::UserEnumeration] {
-            for verdict in [Outcome::Accepted, Outcome::Refused] {
-                self.login_guessing.with_label_values(&[kind.name(), verdict.name()]);
+            for outcome in [Outcome::Accepted, Outcome::Refused] {
+                self.login_guessing.with_label_values(&[kind.name(), outcome.name()]);
             }
         }
         for severity in SEVERITIES {

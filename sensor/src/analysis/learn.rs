@@ -1,8 +1,10 @@
 //! What is learned, from whom, and when it is believed.
 //!
 //! A program nobody guards teaches at once. A guarded process teaches once its slots were found
-//! clean (or it ended unchecked, but never if it refused to be checked); a process of an sshd connection only if the login succeeds as
-//! well: what strangers make sshd do, and what a redirected sshd does, teaches nothing.
+//! clean (or it ended unchecked, but never if it refused to be checked); a process of an sshd
+//! connection only if the login succeeds as well: what strangers make sshd do, and what a redirected
+//! sshd does, teaches nothing. A login has succeeded when its session runs a program, or the connection
+//! is over and nobody has taken the verdict back, as PAM does for an account that is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +52,8 @@ struct State {
     /// Programs of sshd that ran: a login counts for each.
     programs: BTreeSet<String>,
     login: Option<Method>,
+    /// A session's program has run: the verdict stands.
+    session: bool,
     counted: bool,
     check: Check,
     /// Processes that refused to be checked, and were not checked since.
@@ -282,7 +286,9 @@ impl Learner {
     ) {
         let Some(state) = self.units.get_mut(&unit) else { return };
         let alone = matches!(unit, Unit::Process(_)) && !state.stray;
-        let welcome = state.login.is_some() || alone;
+        // Right after a method has succeeded PAM may still refuse the account.
+        let let_in = state.login.is_some() && (state.session || over);
+        let welcome = let_in || alone;
         let unchecked = over && state.check == Check::Pending;
         let clean = state.refused.is_empty() && (state.check == Check::Clean || unchecked);
         let (believed, refused) = match (welcome && clean, over || state.check == Check::Dirty) {
@@ -393,6 +399,7 @@ impl State {
                 let monitor = monitor.filter(|program| !program.root_unseen);
                 self.programs.extend(monitor.map(|program| program.subject.clone()));
             }
+            Body::Session => self.session = true,
             _ => {}
         }
     }
@@ -439,8 +446,15 @@ fn unit(seen: &Observation) -> Option<Unit> {
 /// many, or their beginning was not seen. A listener is none.
 fn is_stray(seen: &Observation) -> bool {
     let program = &seen.process.program;
+    let arguments = &seen.process.shown.cmdline;
+    // A connection of one program (up to 9.7) has written its state over its arguments, as
+    // `sshd: alice [priv]`; the listener has, too (8.2 and later: server_listen_title of sshd.c).
+    let titled = arguments
+        .first()
+        .is_some_and(|title| title.starts_with("sshd:") && !title.contains("[listener]"));
     let serves = matches!(program.name(), "sshd-session" | "sshd-auth")
-        || seen.process.shown.cmdline.iter().any(|argument| argument == "-R");
+        || titled
+        || arguments.iter().any(|argument| argument == "-R");
     seen.connection.is_none() && program.sshd() && serves
 }
 

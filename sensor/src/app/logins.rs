@@ -1,5 +1,6 @@
 //! The record of logins at work: from the analysis' observations to memory, a file and metrics.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::config::Config;
-use crate::host::Observation;
+use crate::host::{ConnectionId, Observation};
 use crate::logins::{self, FILE, Kept, Login, Recorder, Told};
 use crate::metrics::Metrics;
 use crate::sink::Outputs;
@@ -29,6 +30,8 @@ pub(super) struct Logins {
     /// None where nothing is kept, or there is no thread for it.
     file: Option<Outputs>,
     metrics: Metrics,
+    /// Open ones that are counted as a guessing peer's; no more than the recorder follows.
+    flagged: BTreeSet<ConnectionId>,
     /// Lines are told apart by it.
     written: u64,
 }
@@ -45,7 +48,14 @@ impl Logins {
         status.set_logins(Arc::clone(&kept));
         let recorder = Recorder::new(config.logins.failed_users);
         let file = if keep > 0 { journal(config, metrics) } else { None };
-        Self { recorder, kept, file, metrics: metrics.clone(), written: 0 }
+        Self {
+            recorder,
+            kept,
+            file,
+            metrics: metrics.clone(),
+            flagged: BTreeSet::new(),
+            written: 0,
+        }
     }
 
     pub(super) fn note(&mut self, seen: &Observation) {
@@ -53,11 +63,17 @@ impl Logins {
             match told {
                 Told::Begun(id, login) => {
                     self.metrics.observe_login(&login);
+                    if login.guessing.is_some() {
+                        self.flagged.insert(id);
+                    }
                     self.kept.begun(id, login);
                 }
                 Told::Ended { id, login, begun } => {
+                    let flagged = self.flagged.remove(&id);
                     if !begun {
                         self.metrics.observe_login(&login);
+                    } else if !flagged {
+                        self.metrics.observe_guessing(&login);
                     }
                     self.write(&login);
                     self.kept.ended(id, login);
@@ -89,12 +105,13 @@ impl Logins {
 }
 
 fn past(config: &Config) -> Vec<Login> {
-    match logins::read(&config.state_dir, config.logins.keep) {
-        Ok((past, unreadable)) => {
+    match logins::read(&config.state_dir, config.logins.keep, |_| true) {
+        Ok(past) => {
+            let unreadable = past.unreadable;
             if unreadable > 0 {
                 warn!(unreadable, "lines of {FILE} that are no logins");
             }
-            past
+            past.logins.into()
         }
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
@@ -121,7 +138,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::host::Pipeline;
-    use crate::host::testing::{Fake, Login as Made, World, clock};
+    use crate::host::testing::{BELOW, Fake, Login as Made, World, clock};
     use crate::http::Backend;
     use crate::logins::Query;
     use crate::notify::Notifier;
@@ -180,6 +197,31 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let (_, status, _) = bench.start();
         assert_eq!(status.logins(&Query::all()).logins, before);
+    }
+
+    #[test]
+    fn a_session_of_a_peer_that_guesses_meanwhile_is_counted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(in_folder(&folder));
+        let (mut logins, _, metrics) = bench.start();
+        let counted = || {
+            let of = |outcome| metrics.login_guessing.with_label_values(&["brute_force", outcome]);
+            (of("accepted").get(), of("refused").get())
+        };
+        let monitor = bench.world.login(&Made::new("password"));
+        bench.world.events.pop().expect("the monitor's exit");
+        bench.run(&mut logins);
+        for _ in 0..10 {
+            bench.world.login(&Made { succeeds: false, ..Made::new("password") });
+        }
+        bench.run(&mut logins);
+        assert_eq!(counted(), (0, 1), "the tenth is one too many");
+        bench.world.exit(monitor, BELOW, 30_000_000);
+        bench.run(&mut logins);
+        assert_eq!(counted(), (1, 1));
+        bench.world.login(&Made::new("password"));
+        bench.run(&mut logins);
+        assert_eq!(counted(), (2, 1), "flagged when it begins, and not again at the end");
     }
 
     #[test]

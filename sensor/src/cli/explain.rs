@@ -69,6 +69,7 @@ fn around(config: &Config, incident: &Incident) -> Option<Around> {
     Around::new(config, &subjects, began, &incident.id)
         .inspect_err(|failure| warn!(reason = failure.told(), "no logins are drawn"))
         .ok()
+        .flatten()
 }
 
 fn is_timing(evidence: &Evidence) -> bool {

@@ -96,7 +96,7 @@ fn draw(
     let found = ask::logins(config, &Query { since: None, user: args.user.clone(), limit })?;
     let split = match since {
         Some(at) => Some(Split { at, incident: None }),
-        None => ask::split(config),
+        None => ask::split(config, &found.logins),
     };
     let series = series::of(&found.logins, split.as_ref());
     if let Some(file) = &args.svg {

@@ -16,6 +16,8 @@ use super::{
 /// Larger than any configuration that was meant.
 const FILE_MAX: u64 = 1024 * 1024;
 const GUARDED_MAX: usize = 256;
+/// About 100 MB of the 256 that the service may take (deploy/halfsecond.service).
+const LOGINS_MAX: usize = 100_000;
 /// Each is an entry probe in every library that has it.
 const FUNCTIONS_MAX: usize = 64;
 
@@ -182,7 +184,7 @@ fn watch(mut section: Section<'_, '_>, default: Watch) -> Watch {
 
 fn logins(mut section: Section<'_, '_>, default: Logins) -> Logins {
     let logins = Logins {
-        keep: section.get("keep", default.keep, value::integer(0..=1_000_000)),
+        keep: section.get("keep", default.keep, value::integer(0..=LOGINS_MAX)),
         failed_users: section.get("failed_users", default.failed_users, value::boolean),
     };
     section.finish();

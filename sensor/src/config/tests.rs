@@ -106,6 +106,11 @@ fn mistakes_are_named_with_line_key_and_remedy() {
             "halfsecond.toml:1: `guarded.path` is missing; add `path = \"/usr/sbin/sshd\"`",
         ),
         (
+            "[logins]\nfailed_users = true\nkeep = 100001\n",
+            "halfsecond.toml:3: `logins.keep` = 100001 is out of range; write a whole number from \
+             0 to 100000",
+        ),
+        (
             "guarded = \"sshd\"\n",
             "halfsecond.toml:1: `guarded` is a list of sections, and not of type string; write \
              `[[guarded]]` once for each",

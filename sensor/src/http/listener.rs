@@ -2,7 +2,7 @@
 //! what it may send.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -116,6 +116,20 @@ impl AsyncWrite for BoundedStream {
     ) -> Poll<io::Result<usize>> {
         self.in_time(context)?;
         Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    /// Without it hyper copies a whole answer, and drops it before it is sent.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.in_time(context)?;
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,12 +4,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tracing::error;
 
@@ -18,6 +21,8 @@ use crate::metrics::Metrics;
 
 /// Incidents one answer holds.
 const INCIDENTS_MAX: usize = 500;
+/// Bytes of logins one answer holds: more than its usual ones take.
+const LOGINS_BYTES: usize = 32 * 1024 * 1024;
 /// Incidents the console page holds.
 const PAGE_INCIDENTS: usize = 20;
 /// Longer than any id we make.
@@ -29,10 +34,18 @@ struct Shared {
     backend: Arc<dyn Backend>,
     metrics: Metrics,
     local_only: bool,
+    /// One answer with logins at a time: such a one takes megabytes until its client has read it.
+    logins: Arc<Semaphore>,
+}
+
+/// Bytes of an answer, which hold its turn until they are sent or dropped.
+struct Held {
+    bytes: Vec<u8>,
+    _turn: OwnedSemaphorePermit,
 }
 
 pub(super) fn router(backend: Arc<dyn Backend>, metrics: Metrics, local_only: bool) -> Router {
-    let shared = Shared { backend, metrics, local_only };
+    let shared = Shared { backend, metrics, local_only, logins: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/", get(console))
         .route("/metrics", get(metrics_page))
@@ -133,8 +146,20 @@ async fn logins(State(shared): State<Shared>, RawQuery(raw): RawQuery) -> Respon
         Ok(query) => query,
         Err(reason) => return failure(StatusCode::BAD_REQUEST, &reason),
     };
-    match blocking(&shared, move |shared| Ok(shared.backend.logins(&query))).await {
-        Ok(page) => axum::Json(page).into_response(),
+    // Whoever waits holds nothing; the connection's deadline ends that, too.
+    let Ok(turn) = Arc::clone(&shared.logins).acquire_owned().await else {
+        return failure(StatusCode::SERVICE_UNAVAILABLE, "the sensor is stopping");
+    };
+    let written = blocking(&shared, move |shared| {
+        let page = shared.backend.logins(&query);
+        let bytes = page.json(LOGINS_BYTES).map_err(|error| error.to_string())?;
+        Ok(Held { bytes, _turn: turn })
+    });
+    match written.await {
+        Ok(held) => {
+            let body = Body::from(Bytes::from_owner(held));
+            ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+        }
         Err(response) => response,
     }
 }
@@ -151,6 +176,14 @@ async fn console(State(shared): State<Shared>) -> Response {
     match page.await {
         Ok(page) => ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response(),
         Err(response) => response,
+    }
+}
+
+// === impl Held ===
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -18,6 +19,8 @@ struct Told {
     incidents: Vec<Value>,
     broken_store: bool,
     logins: Vec<Login>,
+    /// How often logins were asked for.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Backend for Told {
@@ -52,7 +55,8 @@ impl Backend for Told {
     }
 
     fn logins(&self, query: &Query) -> Page {
-        Kept::new(100, self.logins.clone()).find(query)
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Kept::new(self.logins.len(), self.logins.clone()).find(query)
     }
 }
 
@@ -167,6 +171,35 @@ fn logins_are_chosen_by_since_user_and_limit() {
     let wrong = running.get("/api/v1/logins?since=yesterday");
     assert_eq!(wrong.status, 400);
     assert!(wrong.json().unwrap()["error"].as_str().unwrap().contains("RFC 3339"));
+}
+
+#[test]
+fn one_answer_with_logins_is_made_at_a_time_and_holds_up_nothing_else() {
+    // More than the kernel buffers for a client that does not read.
+    let login: Login = serde_json::from_value(crate::logins::sample()).unwrap();
+    let told = Told { logins: vec![login; 8000], ..Told::default() };
+    let asked = Arc::clone(&told.asked);
+    let running = Running::start(told);
+    let ask = || {
+        let mut stream = TcpStream::connect(running.address).unwrap();
+        let request = b"GET /api/v1/logins?limit=20000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).unwrap();
+        stream
+    };
+    let mut idle = ask();
+    idle.read_exact(&mut [0; 12]).unwrap();
+    let mut next = ask();
+    next.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let waited = next.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(waited.kind(), io::ErrorKind::WouldBlock, "it has no answer yet");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(running.get("/healthz").status, 200);
+    drop(idle);
+    next.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut answer = Vec::new();
+    next.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"\"more\":false}"));
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[test]

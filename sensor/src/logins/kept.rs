@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
 
 use super::{ANSWER_MAX, Login};
 use crate::host::ConnectionId;
@@ -35,10 +34,9 @@ pub struct Query {
 }
 
 /// An answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// The newest first.
-    #[serde(serialize_with = "each")]
     pub logins: Vec<Arc<Login>>,
     /// There are older ones that were asked for, too.
     pub more: bool,
@@ -95,6 +93,35 @@ impl Kept {
     }
 }
 
+// === impl Page ===
+
+impl Page {
+    /// As the API answers: an object with `logins` and `more`, of about `most` bytes at most. What
+    /// there is no room for is left out, the oldest first, and `more` says so.
+    ///
+    /// # Errors
+    /// A login cannot be written as JSON.
+    pub fn json(&self, most: usize) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = b"{\"logins\":[".to_vec();
+        let mut more = self.more;
+        for (number, login) in self.logins.iter().enumerate() {
+            let before = bytes.len();
+            if number > 0 {
+                bytes.push(b',');
+            }
+            serde_json::to_writer(&mut bytes, &**login)?;
+            if bytes.len() > most {
+                bytes.truncate(before);
+                more = true;
+                break;
+            }
+        }
+        let more: &[u8] = if more { b"],\"more\":true}" } else { b"],\"more\":false}" };
+        bytes.extend_from_slice(more);
+        Ok(bytes)
+    }
+}
+
 // === impl Query ===
 
 impl Query {
@@ -110,8 +137,4 @@ impl Query {
         self.since.is_none_or(|since| login.start >= since)
             && self.user.as_ref().is_none_or(|user| login.user.as_deref() == Some(user.as_str()))
     }
-}
-
-fn each<S: Serializer>(logins: &[Arc<Login>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(logins.iter().map(|login| &**login))
 }

@@ -17,51 +17,67 @@ const LINE_MAX: u64 = 64 * 1024;
 /// Bytes of one file that are read: more than the sensor lets it grow to.
 const READ_MAX: u64 = 1 << 30;
 
-/// The latest `most` logins of a state directory, the newest last, and how many lines are none.
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// The latest that were wanted, in the order in which they ended.
+    pub logins: VecDeque<Login>,
+    /// There were more that were wanted.
+    pub cut: bool,
+    /// Lines that are no logins.
+    pub unreadable: u64,
+}
+
+/// The latest `most` logins of a state directory that are wanted.
 ///
 /// # Errors
 /// A file is there and cannot be read; `NotFound` where there is none at all.
-pub fn read(state_dir: &Path, most: usize) -> io::Result<(Vec<Login>, u64)> {
-    let mut latest = VecDeque::new();
-    let mut unreadable = 0;
-    let rotated = read_file(&state_dir.join(format!("{FILE}.1")), most, &mut latest);
-    let current = read_file(&state_dir.join(FILE), most, &mut latest);
+pub fn read(state_dir: &Path, most: usize, wanted: impl Fn(&Login) -> bool) -> io::Result<Past> {
+    let mut past = Past::default();
+    let rotated = read_file(&state_dir.join(format!("{FILE}.1")), most, &wanted, &mut past);
+    let current = read_file(&state_dir.join(FILE), most, &wanted, &mut past);
     let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     match (rotated, current) {
         (Err(first), Err(second)) if missing(&first) && missing(&second) => return Err(second),
         (first, second) => {
             for read in [first, second] {
-                match read {
-                    Ok(lines) => unreadable += lines,
-                    Err(error) if missing(&error) => {}
-                    Err(error) => return Err(error),
-                }
+                read.or_else(|error| if missing(&error) { Ok(()) } else { Err(error) })?;
             }
         }
     }
-    Ok((latest.into(), unreadable))
+    Ok(past)
 }
 
-/// Adds to `latest`; gives the number of lines that are no logins.
-fn read_file(path: &Path, most: usize, latest: &mut VecDeque<Login>) -> io::Result<u64> {
+fn read_file(
+    path: &Path,
+    most: usize,
+    wanted: &impl Fn(&Login) -> bool,
+    past: &mut Past,
+) -> io::Result<()> {
     let mut reader = BufReader::new(open(path)?.take(READ_MAX));
-    let (mut line, mut unreadable) = (Vec::new(), 0);
+    let mut line = Vec::new();
     loop {
         line.clear();
         if reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(unreadable);
+            return Ok(());
         }
         match serde_json::from_slice(&line) {
-            Ok(login) => {
-                if latest.len() >= most {
-                    latest.pop_front();
-                }
-                if most > 0 {
-                    latest.push_back(login);
-                }
-            }
+            Ok(login) if wanted(&login) => past.add(login, most),
+            Ok(_) => {}
             // Also the part of a line that a crash has left.
-            Err(_) => unreadable += 1,
+            Err(_) => past.unreadable += 1,
+        }
+    }
+}
+
+// === impl Past ===
+
+impl Past {
+    fn add(&mut self, login: Login, most: usize) {
+        self.logins.push_back(login);
+        if self.logins.len() > most {
+            self.logins.pop_front();
+            self.cut = true;
         }
     }
 }

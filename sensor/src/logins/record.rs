@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::guess::Guesses;
 use super::outcome::{self, Exit, Outcome};
 use super::{Attempt, Login, Phase, Phases, Verdict};
-use crate::host::{Body, Connection, ConnectionId, LinkTiming, Observation, seconds};
+use crate::host::{Body, Connection, ConnectionId, LinkTiming, Observation, Owners, seconds};
 use crate::host::{Mark, Verdict as Answer};
 
 /// Connections followed at once, as many as the host station follows.
@@ -17,6 +17,8 @@ const OPEN_MAX: usize = 4096;
 const ATTEMPTS_MAX: usize = 16;
 /// Characters of a user name that are kept: `LOGIN_NAME_MAX` of Linux is 256.
 const USER_MAX: usize = 256;
+/// Why the end of a connection is not known that was given up for want of room.
+const GIVEN_UP: &str = "there were too many at once to follow it";
 
 /// Makes logins from observations, on the event clock alone.
 #[derive(Debug)]
@@ -75,9 +77,8 @@ impl Recorder {
 
     /// One observation, in order; gives what can be told now.
     pub fn note(&mut self, seen: &Observation) -> Vec<Told> {
-        // What provenance tells comes later than what it is about: its connection is an older one.
-        let late = matches!(seen.body, Body::Traced(_));
-        let Some(connection) = seen.connection.as_ref().filter(|_| !late) else {
+        // Its connection may be over.
+        let Some(connection) = seen.connection.as_ref().filter(|_| !is_late(&seen.body)) else {
             return Vec::new();
         };
         let id = connection.id;
@@ -89,7 +90,14 @@ impl Recorder {
         }
         match &seen.body {
             Body::Linked(timing) if seen.process.id == id.0 => open.link = Some(linked(timing)),
-            Body::Verdict(answer) => open.answered(*answer, seen.ktime_ns),
+            Body::Verdict(answer) => {
+                open.answered(*answer, seen.ktime_ns);
+                // At once: whoever guesses can leave the connection open.
+                if let Some(peer) = connection.peer.filter(|_| !answer.accepted) {
+                    let user = connection.user.as_deref();
+                    self.guesses.failed(peer.ip(), user, 1, seen.ktime_ns);
+                }
+            }
             Body::Session => {
                 open.session_ktime_ns.get_or_insert(seen.ktime_ns);
                 if !std::mem::replace(&mut open.begun, true) {
@@ -140,13 +148,14 @@ impl Recorder {
         self.by_age.remove(&(open.facts.accepted_ktime_ns, id));
         let mut login = open.login(end, self.failed_users);
         let now = end.map_or(open.facts.accepted_ktime_ns, |(_, ktime_ns)| ktime_ns);
-        if end.is_none() && login.outcome == Outcome::Unknown {
-            login.reason = Some("there were too many at once to follow it".into());
+        if end.is_none() {
+            login.reason = Some(GIVEN_UP.into());
         }
         if let Some(peer) = login.peer {
             if !matches!(login.outcome, Outcome::Accepted | Outcome::Unknown) {
-                let user = open.facts.user.as_deref();
-                self.guesses.failed(peer, user, login.attempts.len(), now);
+                // Those that were refused are counted already.
+                let left = login.attempts.iter().filter(|one| one.verdict == Verdict::Undecided);
+                self.guesses.failed(peer, open.facts.user.as_deref(), left.count(), now);
             }
             login.guessing = self.guesses.of(peer, now);
         }
@@ -273,6 +282,18 @@ impl Open {
             session,
         }
     }
+}
+
+/// What provenance and the answers on owners tell comes later than what it is about.
+fn is_late(body: &Body) -> bool {
+    let owners = match body {
+        Body::Traced(_) => return true,
+        Body::Environment(variable) => variable.owners,
+        Body::LoaderConfig(change) => change.owners,
+        Body::Written(written) => written.owners,
+        _ => return false,
+    };
+    owners == Owners::Answered
 }
 
 fn linked(timing: &LinkTiming) -> Phase {

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Config;
 use crate::event::{Event, EventBody};
-use crate::host::Pipeline;
 use crate::host::testing::{
-    BELOW, Fake, LISTENER, Login as Made, MS, SESSION_PATH, SSHD, SSHD_PATH, Tree, World, clock,
+    BELOW, Fake, LISTENER, Layout, Login as Made, MS, SESSION_PATH, SSHD, SSHD_PATH, Tree, Way,
+    World, clock,
 };
+use crate::host::{Body, Owners, Pipeline, Variable};
 
 /// A login as the interface has it, from a peer that guesses.
 pub(crate) fn sample() -> Value {
@@ -266,6 +267,52 @@ fn a_peer_that_guesses_is_flagged_also_when_it_is_let_in() {
     assert_eq!((login.outcome, login.guessing), (Outcome::Accepted, Some(Guessing::BruteForce)));
     bench.world.now += 601_000 * MS;
     assert_eq!(bench.login(&Made::new("password")).guessing, None, "it is forgotten");
+}
+
+#[test]
+fn what_was_refused_counts_before_the_end_and_though_one_is_let_in() {
+    let mut bench = Bench::new(false);
+    // Its connections stay open.
+    for round in 0..2 {
+        let flow = bench.world.connect(Layout::One, false);
+        for _ in 0..5 {
+            bench.world.prove(flow, Way::Password, false);
+        }
+        if round == 1 {
+            bench.world.prove(flow, Way::Password, true);
+            bench.world.hand_over(flow);
+            bench.world.session(flow, 1000);
+        }
+    }
+    let events = bench.world.take();
+    let told = bench.feed(events);
+    let [Told::Begun(_, login)] = &told[..] else { panic!("{told:#?}") };
+    assert_eq!((login.outcome, login.guessing), (Outcome::Accepted, Some(Guessing::BruteForce)));
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_opens_nothing() {
+    let mut bench = Bench::new(false);
+    bench.world.login(&Made::new("publickey"));
+    let mut seen = Vec::new();
+    for event in bench.world.take() {
+        bench.station.on_event(event, &mut |one| seen.push(one));
+    }
+    let mut late = seen.iter().rfind(|one| one.connection.is_some()).unwrap().clone();
+    late.body = Body::Environment(Variable {
+        name: "LD_PRELOAD".to_owned(),
+        value: "/tmp/a.so".to_owned(),
+        inherited: false,
+        again: false,
+        cut: false,
+        late: false,
+        libraries: Vec::new(),
+        owners: Owners::Answered,
+    });
+    let told: Vec<_> = seen.iter().flat_map(|one| bench.recorder.note(one)).collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(bench.recorder.note(&late).is_empty());
+    assert_eq!(bench.recorder.open(), 0);
 }
 
 #[test]

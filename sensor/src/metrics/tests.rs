@@ -141,11 +141,11 @@ fn a_login_is_counted_with_its_phases_in_buckets_of_powers_of_two() {
     let login: Login = serde_json::from_value(crate::logins::sample()).unwrap();
     metrics.observe_login(&login);
     let page = metrics.render().unwrap();
-    let labels = "method=\"publickey\",phase=\"link\",verdict=\"accepted\"";
+    let labels = "method=\"publickey\",outcome=\"accepted\",phase=\"link\"";
     for line in [
-        "halfsecond_logins_total{method=\"publickey\",verdict=\"accepted\"} 1".to_owned(),
-        "halfsecond_logins_total{method=\"password\",verdict=\"refused\"} 0".to_owned(),
-        "halfsecond_login_guessing_total{kind=\"brute_force\",verdict=\"accepted\"} 1".to_owned(),
+        "halfsecond_logins_total{method=\"publickey\",outcome=\"accepted\"} 1".to_owned(),
+        "halfsecond_logins_total{method=\"password\",outcome=\"refused\"} 0".to_owned(),
+        "halfsecond_login_guessing_total{kind=\"brute_force\",outcome=\"accepted\"} 1".to_owned(),
         format!("halfsecond_login_phase_seconds_sum{{{labels}}} 0.005"),
         format!("halfsecond_login_phase_seconds_bucket{{{labels},le=\"0.00390625\"}} 0"),
         format!("halfsecond_login_phase_seconds_bucket{{{labels},le=\"0.0078125\"}} 1"),
@@ -157,7 +157,7 @@ fn a_login_is_counted_with_its_phases_in_buckets_of_powers_of_two() {
     metrics.observe_login(&Login { partial: true, ..login });
     let page = metrics.render().unwrap();
     let counts = [
-        "halfsecond_logins_total{method=\"publickey\",verdict=\"accepted\"} 2".to_owned(),
+        "halfsecond_logins_total{method=\"publickey\",outcome=\"accepted\"} 2".to_owned(),
         format!("halfsecond_login_phase_seconds_count{{{labels}}} 1"),
     ];
     for line in counts {

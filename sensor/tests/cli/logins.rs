@@ -115,6 +115,8 @@ fn since_user_and_limit_choose() {
     let one = place.run(&["logins", "--limit", "1"]).expect(0);
     assert_eq!(starts(&one), ["12"], "{}", one.stdout);
     assert!(one.stdout.contains("There are older ones"), "{}", one.stdout);
+    let both = place.run(&["logins", "--user", "alice", "--limit", "1"]).expect(0);
+    assert!(!both.stdout.contains("There are older ones"), "{}", both.stdout);
     assert_eq!(place.run(&["logins", "--user", "nobody"]).expect(0).stdout, "No logins.\n");
 }
 
@@ -173,6 +175,7 @@ fn a_plot_shows_before_and_after_and_is_ascii_where_the_locale_is() {
     }
     let all = run(place.command(&["logins", "--plot"]).env("LC_ALL", "C")).expect(0);
     assert!(all.stdout.contains("all     2 logins (few)"), "{}", all.stdout);
+    assert!(all.stderr.contains("is not known"), "{}", all.stderr);
 }
 
 #[test]
@@ -183,9 +186,13 @@ fn a_plot_is_split_at_the_latest_incident_about_times() {
     let about = |id: &str, time: &str, detector: &str| {
         let mut incident = incident(id, time, "x");
         incident["findings"][0]["detector"] = json!(detector);
+        incident["findings"][0]["subject"] = json!("/usr/sbin/sshd ab12");
         incident
     };
+    let mut of_sudo = about("sudo", "2026-11-21T11:50:00Z", "link_time_shift");
+    of_sudo["findings"][0]["subject"] = json!("/usr/bin/sudo cd34");
     let incidents = [
+        of_sudo,
         about("later", "2026-11-21T11:45:00Z", "preload_env"),
         about("right", "2026-11-21T11:30:00Z", "link_time_shift"),
         about("earlier", "2026-11-21T09:00:00Z", "auth_cpu_shift"),
@@ -205,11 +212,15 @@ fn a_plot_is_split_at_the_latest_incident_about_times() {
 
 /// An incident about login times at 11:30, and the logins around it.
 fn with_incident() -> Place {
+    with_incident_of("/usr/sbin/sshd ab12")
+}
+
+fn with_incident_of(subject: &str) -> Place {
     let place = with(&three());
     let mut incident = incident("aaa1", "2026-11-21T11:30:00Z", "a login cost too much\u{1b}");
     let finding = &mut incident["findings"][0];
     finding["detector"] = json!("auth_cpu_shift");
-    finding["subject"] = json!("/usr/sbin/sshd ab12");
+    finding["subject"] = json!(subject);
     finding["evidence"] = json!([{
         "kind": "timing", "metric": "auth_cpu", "seconds": 0.331, "baseline_seconds": 0.0312,
         "limit_seconds": 0.181, "samples": 120, "module": "/lib/liblzma.so.5",
@@ -264,6 +275,16 @@ fn what_has_no_times_is_explained_without_a_picture() {
     assert!(ended.stderr.contains("there is nothing to draw"), "{ended:#?}");
     let ended = place.run(&["explain", "zzz"]).expect(2);
     assert!(ended.stderr.contains("no incident has the id"), "{ended:#?}");
+}
+
+#[test]
+fn times_of_a_program_that_served_no_login_are_not_drawn_with_those_of_logins() {
+    let place = with_incident_of("/usr/bin/sudo cd34");
+    let ended = place.run(&["explain", "aaa1"]).expect(1);
+    assert!(ended.stdout.contains("the limit was 181.00 ms"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("No login times to draw"), "{}", ended.stdout);
+    let object = place.run(&["explain", "aaa1", "--json"]).expect(1).lines().remove(0);
+    assert_eq!(object["samples"], json!(null));
 }
 
 #[test]

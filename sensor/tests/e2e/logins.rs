@@ -78,7 +78,7 @@ fn logins_of_every_method_and_a_failure_are_recorded_and_survive_a_restart() {
         was_refused(&told[3]).with_context(|| format!("{version:?}")).unwrap();
         let lost = scrape.show("halfsecond_records_lost_total");
         assert!(lost.is_empty(), "{lost:?}");
-        let accepted = [("method", "password"), ("verdict", "accepted")];
+        let accepted = [("method", "password"), ("outcome", "accepted")];
         sensor
             .scrape_until("a counted login", |scrape| {
                 scrape.sum("halfsecond_logins_total", &accepted) >= 1.0

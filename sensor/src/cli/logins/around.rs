@@ -26,17 +26,20 @@ pub(in crate::cli) struct Around {
 
 impl Around {
     /// Of the logins that these programs served, before and after `at`, when the incident `id`
-    /// began.
+    /// began; `None` where they have served none.
     pub(in crate::cli) fn new(
         config: &Config,
         subjects: &BTreeSet<&str>,
         at: Timestamp,
         id: &str,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Option<Self>, Failure> {
         let mut logins = ask::logins(config, &Query::all())?.logins;
         logins.retain(|login| subjects.contains(&*login.subject));
+        if logins.is_empty() {
+            return Ok(None);
+        }
         let split = Split { at, incident: Some(id.to_owned()) };
-        Ok(Self { series: series::of(&logins, Some(&split)), split })
+        Ok(Some(Self { series: series::of(&logins, Some(&split)), split }))
     }
 
     pub(in crate::cli) fn text(&self, out: &mut impl Write, style: Style) -> io::Result<()> {

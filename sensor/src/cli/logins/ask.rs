@@ -1,5 +1,6 @@
 //! Where logins come from: the running sensor, else what it has written.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use serde_json::Value;
@@ -8,6 +9,7 @@ use tracing::{debug, warn};
 use super::series::Split;
 use crate::cli::Failure;
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::http::client::{self, AskError, encoded};
 use crate::incident::Incident;
 use crate::logins::{ANSWER_MAX, Login, Query, read};
@@ -77,8 +79,9 @@ fn address(query: &Query) -> String {
 
 fn from_file(config: &Config, query: &Query) -> Result<Found, Failure> {
     let folder = config.state_dir.display();
-    let (mut logins, unreadable) =
-        read(&config.state_dir, ANSWER_MAX).map_err(|source| match source.kind() {
+    let wanted = |login: &Login| query.matches(login);
+    let past =
+        read(&config.state_dir, ANSWER_MAX, wanted).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Failure::Usage(format!(
                 "{}, and none has written logins to {folder}; start one, for example by \
                  `systemctl start halfsecond` or `halfsecond run`",
@@ -95,12 +98,12 @@ fn from_file(config: &Config, query: &Query) -> Result<Found, Failure> {
             },
         })?;
     warn!("{}: telling what was written to {folder}", silent(config));
-    if unreadable > 0 {
-        warn!(unreadable, "lines that are no logins");
+    if past.unreadable > 0 {
+        warn!(unreadable = past.unreadable, "lines that are no logins");
     }
-    logins.retain(|login| query.matches(login));
+    let mut logins = Vec::from(past.logins);
     logins.sort_by(|a, b| b.start.cmp(&a.start).then_with(|| b.pid.cmp(&a.pid)));
-    let more = logins.len() > query.limit;
+    let more = past.cut || logins.len() > query.limit;
     logins.truncate(query.limit);
     Ok(Found { logins, more })
 }
@@ -112,18 +115,33 @@ fn silent(config: &Config) -> String {
     }
 }
 
-/// Where the latest incident about login times begins; `None` where there is none, or nobody to
-/// ask.
-pub(super) fn split(config: &Config) -> Option<Split> {
-    let answer = client::get(config.http.listen?, "/api/v1/incidents").ok()?;
-    let incidents = answer.json()?.get_mut("incidents")?.take();
-    let incidents: Vec<Incident> = serde_json::from_value(incidents).ok()?;
+/// Where the latest incident about the times of these logins' programs begins; `None` where there is
+/// none, or nobody to ask, which is said.
+pub(super) fn split(config: &Config, logins: &[Login]) -> Option<Split> {
+    let Some(incidents) = incidents(config) else {
+        warn!(
+            "{}: when an incident about times began is not known, and nothing is divided into \
+             before and after; --since gives a moment",
+            silent(config)
+        );
+        return None;
+    };
+    let subjects: BTreeSet<&str> = logins.iter().map(|login| &*login.subject).collect();
     let began = |incident: &Incident| {
-        let timed = |detector: &str| TIMING.contains(&detector);
-        let findings = incident.findings.iter().filter(|finding| timed(&finding.detector));
-        findings.map(|finding| finding.time).min()
+        let timed = |finding: &&Finding| {
+            TIMING.contains(&finding.detector.as_str())
+                && subjects.contains(finding.subject.as_str())
+        };
+        incident.findings.iter().filter(timed).map(|finding| finding.time).min()
     };
     let all = incidents.iter().filter_map(|incident| Some((began(incident)?, &incident.id)));
     let (at, id) = all.max()?;
     Some(Split { at, incident: Some(id.clone()) })
+}
+
+/// `None` where no sensor tells.
+fn incidents(config: &Config) -> Option<Vec<Incident>> {
+    let answer = client::get(config.http.listen?, "/api/v1/incidents").ok()?;
+    let incidents = answer.json()?.get_mut("incidents")?.take();
+    serde_json::from_value(incidents).ok()
 }

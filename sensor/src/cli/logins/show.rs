@@ -68,7 +68,8 @@ fn note(login: &Login) -> String {
         Guessing::BruteForce => "guesses passwords or keys",
         Guessing::UserEnumeration => "guesses names",
     });
-    let open = login.end.is_none() && login.outcome == Outcome::Accepted;
+    // One that is not followed any more has a reason.
+    let open = login.end.is_none() && login.outcome == Outcome::Accepted && login.reason.is_none();
     let lost = "records about it were lost";
     let partial = login.partial && login.reason.as_deref() != Some(lost);
     let parts =
@@ -149,6 +150,10 @@ mod tests {
         let text = listed(vec![open]);
         assert!(text.contains("  -  "), "{text}");
         assert!(text.trim_end().ends_with("still open"), "{text}");
+        let mut given_up = login();
+        (given_up.end, given_up.guessing) = (None, None);
+        given_up.reason = Some("there were too many at once to follow it".into());
+        assert!(!listed(vec![given_up]).contains("still open"));
         assert_eq!(listed(Vec::new()), "No logins.\n");
     }
 

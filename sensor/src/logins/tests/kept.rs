@@ -49,6 +49,21 @@ fn a_ring_of_nothing_keeps_nothing() {
 }
 
 #[test]
+fn an_answer_is_bounded_by_its_bytes() {
+    let of = |kept: &Kept, most| -> Value {
+        serde_json::from_slice(&kept.find(&Query::all()).json(most).unwrap()).unwrap()
+    };
+    let all = [1, 2, 3].map(|minute| login(minute, Some("a\"b")));
+    let kept = Kept::new(3, all.to_vec());
+    let [one, two, three] = all.map(|login| serde_json::to_value(login).unwrap());
+    let each = one.to_string().len();
+    assert_eq!(of(&kept, 9 * each), json!({"logins": [&three, &two, one], "more": false}));
+    assert_eq!(of(&kept, 2 * each + each / 2), json!({"logins": [&three, &two], "more": true}));
+    assert_eq!(of(&kept, 5), json!({"logins": [], "more": true}));
+    assert_eq!(of(&Kept::new(0, Vec::new()), 5), json!({"logins": [], "more": false}));
+}
+
+#[test]
 fn files_are_read_oldest_first_and_bad_lines_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let line = |minute| serde_json::to_string(&login(minute, None)).unwrap();
@@ -56,24 +71,32 @@ fn files_are_read_oldest_first_and_bad_lines_are_counted() {
     fs::write(&rotated, format!("{}\n{}\n", line(1), line(2))).unwrap();
     let long = "x".repeat(200_000);
     fs::write(&current, format!("{}\n{long}\n\u{0}\n{}\n{{\"start\"", line(3), line(4))).unwrap();
-    let (past, unreadable) = read(folder.path(), 3).unwrap();
-    assert_eq!(past, [login(2, None), login(3, None), login(4, None)]);
+    let past = read(folder.path(), 3, |_| true).unwrap();
+    assert_eq!(past.logins, [login(2, None), login(3, None), login(4, None)]);
+    assert!(past.cut);
     // The long line is more than one piece.
-    assert!(unreadable >= 3, "{unreadable}");
+    assert!(past.unreadable >= 3, "{past:?}");
+    let first = read(folder.path(), 1, |found| *found == login(1, None)).unwrap();
+    assert_eq!(first.logins, [login(1, None)], "what is not wanted takes no room");
+    assert!(!first.cut);
     fs::remove_file(&current).unwrap();
-    assert_eq!(read(folder.path(), 9).unwrap().0.len(), 2, "the rotated one alone will do");
+    assert_eq!(
+        read(folder.path(), 9, |_| true).unwrap().logins.len(),
+        2,
+        "the rotated one alone will do"
+    );
 }
 
 #[test]
 fn no_file_and_no_regular_file_are_told() {
     let folder = tempfile::tempdir().unwrap();
-    let error = read(folder.path(), 9).unwrap_err();
+    let error = read(folder.path(), 9, |_| true).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     fs::create_dir(folder.path().join(FILE)).unwrap();
-    assert!(read(folder.path(), 9).is_err(), "a directory");
+    assert!(read(folder.path(), 9, |_| true).is_err(), "a directory");
     fs::remove_dir(folder.path().join(FILE)).unwrap();
     symlink("/etc/passwd", folder.path().join(FILE)).unwrap();
-    assert!(read(folder.path(), 9).is_err(), "a link");
+    assert!(read(folder.path(), 9, |_| true).is_err(), "a link");
 }
 
 proptest! {
@@ -81,7 +104,7 @@ proptest! {
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE), bytes).unwrap();
-        let (past, _) = read(folder.path(), 9).unwrap();
-        prop_assert!(past.len() <= 9);
+        let past = read(folder.path(), 9, |_| true).unwrap();
+        prop_assert!(past.logins.len() <= 9);
     }
 }
