@@ -20,7 +20,8 @@
 //! **The bound.** `E[M_t - t | past] <= M_{t-1} - (t - 1)`, so `E[M_T] <= E[T]` for the time T of the
 //! alarm (they show it for every stopping time). At the alarm `M_T >= N`, hence `E[T] >= N`: on average
 //! at least N logins until a false alarm. A mean of several such M with fixed weights keeps the bound.
-//! Wealth is kept in millionths and always rounded down, which can only lengthen the run.
+//! Wealth is kept in millionths and always rounded down, which can only lengthen the run. An alarm ends
+//! the run: the bets start with nothing again, so that each run that follows has the bound as well.
 //!
 //! **What it does not say.** The levels come from samples, and no theorem makes the null true. Where
 //! slow logins come in bursts, so that one slow login makes the next exceed a level with a chance above
@@ -91,7 +92,13 @@ pub enum Exceeded {
 /// Stored as a list of numbers; what is read back is cut to what can be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<u64>", into = "Vec<u64>")]
-pub struct Wealth([u64; BETS.len()]);
+pub struct Wealth {
+    /// Since the latest alarm: what the next one is told by.
+    held: [u64; BETS.len()],
+    /// As if no alarm had been told: what is learned by, never less than `held`. A shift that lasts
+    /// is no less of one for having been told.
+    lasting: [u64; BETS.len()],
+}
 
 // === impl Wealth ===
 
@@ -101,49 +108,52 @@ impl Wealth {
     #[must_use]
     pub fn after(mut self, exceeded: Exceeded, has_small: bool, run_length: u64) -> Self {
         let most = run_length.saturating_mul(CAP * UNIT).min(STORED_MAX);
-        for (held, bet) in self.0.iter_mut().zip(&BETS) {
+        for (at, bet) in BETS.iter().enumerate() {
             if bet.on == Exceeded::Small && !has_small {
                 continue;
             }
             let factor = if exceeded >= bet.on { bet.factors.0 } else { bet.factors.1 };
-            let grown = (u128::from(*held) + u128::from(UNIT)) * u128::from(factor) / 1000;
-            *held = u64::try_from(grown).unwrap_or(u64::MAX).min(most);
+            for held in [&mut self.held[at], &mut self.lasting[at]] {
+                let grown = (u128::from(*held) + u128::from(UNIT)) * u128::from(factor) / 1000;
+                *held = u64::try_from(grown).unwrap_or(u64::MAX).min(most);
+            }
         }
         self
+    }
+
+    /// After an alarm: the bets start with nothing, and it is no calmer than it was.
+    #[must_use]
+    pub fn anew(self) -> Self {
+        Self { held: [0; BETS.len()], ..self }
     }
 
     /// The mixture: what all bets hold together, in units, rounded down.
     #[must_use]
     pub fn total(&self) -> u64 {
-        u64::try_from(self.millionths() / u128::from(UNIT)).unwrap_or(u64::MAX)
+        units(&self.held)
     }
 
     /// It has reached the run length: an alarm.
     #[must_use]
     pub fn stands(&self, run_length: u64) -> bool {
-        self.millionths() >= u128::from(run_length) * u128::from(UNIT)
+        millionths(&self.held) >= u128::from(run_length) * u128::from(UNIT)
     }
 
-    /// So little speaks for a shift that what was just measured may become what is usual: less than a
-    /// hundred-thousandth of an alarm, or than two small excesses in a row give.
+    /// So little speaks for a shift, alarms or no, that what was just measured may become what is
+    /// usual: less than a hundred-thousandth of an alarm, or than two small excesses in a row give.
     #[must_use]
     pub fn is_calm(&self, run_length: u64) -> bool {
-        self.total() < CALM_MIN.max(run_length / CALM_PART)
-    }
-
-    fn millionths(&self) -> u128 {
-        let weights: u64 = BETS.iter().map(|bet| bet.weight).sum();
-        let held = self.0.iter().zip(&BETS);
-        held.map(|(held, bet)| u128::from(*held) * u128::from(bet.weight)).sum::<u128>()
-            / u128::from(weights)
+        units(&self.lasting) < CALM_MIN.max(run_length / CALM_PART)
     }
 }
 
 impl From<Vec<u64>> for Wealth {
     fn from(stored: Vec<u64>) -> Self {
         let mut wealth = Self::default();
-        for (held, stored) in wealth.0.iter_mut().zip(stored) {
-            *held = stored.min(STORED_MAX);
+        for (at, held) in wealth.held.iter_mut().enumerate() {
+            *held = stored.get(at).copied().unwrap_or(0).min(STORED_MAX);
+            let lasting = stored.get(BETS.len() + at).copied().unwrap_or(0);
+            wealth.lasting[at] = lasting.min(STORED_MAX).max(*held);
         }
         wealth
     }
@@ -151,8 +161,19 @@ impl From<Vec<u64>> for Wealth {
 
 impl From<Wealth> for Vec<u64> {
     fn from(wealth: Wealth) -> Self {
-        wealth.0.to_vec()
+        [wealth.held, wealth.lasting].concat()
     }
+}
+
+fn units(held: &[u64; BETS.len()]) -> u64 {
+    u64::try_from(millionths(held) / u128::from(UNIT)).unwrap_or(u64::MAX)
+}
+
+fn millionths(held: &[u64; BETS.len()]) -> u128 {
+    let weights: u64 = BETS.iter().map(|bet| bet.weight).sum();
+    let weighted = held.iter().zip(&BETS);
+    weighted.map(|(held, bet)| u128::from(*held) * u128::from(bet.weight)).sum::<u128>()
+        / u128::from(weights)
 }
 
 #[cfg(test)]

@@ -81,11 +81,11 @@ pub struct Weighed {
     pub levels: Levels,
     /// Which level it exceeds.
     pub exceeded: Exceeded,
-    /// How the bets stand with it.
+    /// How the bets stand with it; after an alarm they start anew.
     pub wealth: Wealth,
     /// They have reached the run length, and this sample is one of those that speak for it.
     pub alarm: bool,
-    /// It may be learned: hardly anything speaks for a shift.
+    /// It may be learned: hardly anything speaks for a shift, told or not.
     pub calm: bool,
 }
 
@@ -184,7 +184,8 @@ impl Yardstick {
     }
 
     /// Compares a sample, and bets on it. Not for gross ones, which are told by themselves: leaving
-    /// out a sample that wins keeps the bound.
+    /// out a sample that wins keeps the bound. A shift that lasts alarms again for every run of samples
+    /// that is long enough for it, not for every sample.
     ///
     /// `run_length`: logins per false alarm, within [`crate::RUN_LENGTHS`].
     #[must_use]
@@ -206,7 +207,9 @@ impl Yardstick {
         };
         let wealth = wealth.after(exceeded, self.has_limit, run_length);
         let alarm = exceeded != Exceeded::Neither && wealth.stands(run_length);
-        Weighed { levels, exceeded, wealth, alarm, calm: wealth.is_calm(run_length) }
+        let calm = wealth.is_calm(run_length);
+        let wealth = if alarm { wealth.anew() } else { wealth };
+        Weighed { levels, exceeded, wealth, alarm, calm }
     }
 }
 

@@ -18,7 +18,7 @@ fn settled() -> Wealth {
 }
 
 /// Millionths as units.
-fn units(held: u64) -> f64 {
+fn as_units(held: u64) -> f64 {
     let high = f64::from(u32::try_from(held >> 32).unwrap()) * 4_294_967_296.0;
     (high + f64::from(u32::try_from(held & 0xffff_ffff).unwrap())) / 1e6
 }
@@ -50,7 +50,7 @@ fn mean_wealth_never_exceeds_what_was_paid_in() {
                     .map(|t| if (path >> t) & 1 == 1 { bet.on } else { Exceeded::Neither })
                     .collect();
                 // A run length that the cap does not touch.
-                mean += weight * units(after(&steps, 1_000_000_000).0[at]);
+                mean += weight * as_units(after(&steps, 1_000_000_000).held[at]);
             }
             let paid = f64::from(logins);
             assert!(mean <= paid + 1e-6, "bet {at}: {mean} after {logins}");
@@ -72,7 +72,7 @@ fn mean_worth(bet: &Bet, then: u64, random: &mut Random) -> f64 {
             factor(first) * factor(second)
         })
         .sum();
-    units(sum) / f64::from(TIMES)
+    as_units(sum) / f64::from(TIMES)
 }
 
 #[test]
@@ -169,12 +169,45 @@ fn two_small_excesses_or_one_large_end_the_calm_and_it_returns() {
 }
 
 #[test]
+fn after_an_alarm_the_bets_start_anew_and_the_calm_does_not() {
+    let told = after(&[Exceeded::Large; 5], MILLION);
+    assert!(told.stands(MILLION));
+    let mut wealth = told.anew();
+    assert!(wealth.total() == 0 && !wealth.is_calm(MILLION));
+    // What lasts is told for every run of its own, and is never calm.
+    for nth in 1..=5 {
+        assert!(!wealth.stands(MILLION), "before excess {nth}");
+        wealth = wealth.after(Exceeded::Large, true, MILLION);
+        assert!(!wealth.is_calm(MILLION), "{nth}");
+    }
+    assert!(wealth.stands(MILLION));
+    // The calm returns as if nothing had been told.
+    let quiet = [Exceeded::Neither; 40];
+    let calm = |wealth: Wealth| {
+        let mut held = quiet.iter().scan(wealth, |wealth, exceeded| {
+            *wealth = wealth.after(*exceeded, true, MILLION);
+            Some(*wealth)
+        });
+        held.position(|wealth| wealth.is_calm(MILLION))
+    };
+    assert_eq!(calm(told.anew()), calm(told));
+    assert!(calm(told).is_some());
+}
+
+#[test]
+fn wealth_stored_before_alarms_started_it_anew_is_read() {
+    let wealth: Wealth = serde_json::from_str("[7000000,8000000,90000000]").unwrap();
+    assert_eq!(wealth.held, wealth.lasting);
+    assert_eq!(wealth.held, [7 * UNIT, 8 * UNIT, 90 * UNIT]);
+}
+
+#[test]
 fn stored_wealth_is_read_back_and_hostile_wealth_is_cut() {
     let wealth = after(&[Exceeded::Small, Exceeded::Large], MILLION);
     let text = serde_json::to_string(&wealth).unwrap();
     assert_eq!(serde_json::from_str::<Wealth>(&text).unwrap(), wealth);
     let huge: Wealth = serde_json::from_str("[18446744073709551615,1,2,3,4]").unwrap();
-    assert_eq!(huge.0, [STORED_MAX, 1, 2]);
+    assert_eq!((huge.held, huge.lasting), ([STORED_MAX, 1, 2], [STORED_MAX, 4, 2]));
     assert_eq!(serde_json::from_str::<Wealth>("[]").unwrap(), Wealth::default());
     // What is above the cap of this configuration comes down with the next sample.
     let next = huge.after(Exceeded::Neither, true, 1_000);
@@ -184,7 +217,7 @@ fn stored_wealth_is_read_back_and_hostile_wealth_is_cut() {
 proptest! {
     #[test]
     fn any_samples_on_any_stored_wealth_stay_bounded(
-        stored in prop::collection::vec(any::<u64>(), 0..5),
+        stored in prop::collection::vec(any::<u64>(), 0..8),
         steps in prop::collection::vec((0_u8..3, any::<bool>()), 0..50),
         run_length in RUN_LENGTHS
     ) {
@@ -192,11 +225,12 @@ proptest! {
         for (step, has_small) in steps {
             let exceeded = [Exceeded::Neither, Exceeded::Small, Exceeded::Large][usize::from(step)];
             let next = wealth.after(exceeded, has_small, run_length);
-            prop_assert!(next.0[0] <= run_length * CAP * UNIT);
+            prop_assert!(next.lasting[0] <= run_length * CAP * UNIT);
             if exceeded == Exceeded::Neither && wealth.total() > 10 {
                 prop_assert!(next.total() <= wealth.total() + 1);
             }
-            wealth = next;
+            wealth = if next.stands(run_length) && step == 2 { next.anew() } else { next };
+            prop_assert!(wealth.held.iter().zip(&wealth.lasting).all(|(held, all)| held <= all));
         }
         prop_assert!(!(wealth.stands(run_length) && wealth.is_calm(run_length)));
     }

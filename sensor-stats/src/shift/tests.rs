@@ -41,6 +41,23 @@ fn a_shift_of_20_ms_takes_five_logins_and_one_of_4_ms_takes_ten() {
 }
 
 #[test]
+fn a_shift_that_lasts_is_told_once_for_every_run_and_never_learned() {
+    for (us, most) in [(25_000, 5), (9_000, 10)] {
+        let mut shift = learned(60);
+        delay(&mut shift, us, Some(100)).unwrap();
+        let before = shift.reference().clone();
+        for _ in 0..20 {
+            let again = delay(&mut shift, us, Some(100)).unwrap();
+            assert!((5..=most).contains(&again), "{us} us: {again}");
+        }
+        assert_eq!(*shift.reference(), before);
+        // It ends, and what is usual is learned on.
+        assert_eq!(delay(&mut shift, 5_000, Some(100)), None);
+        assert!(shift.reference().count() > before.count() + 50);
+    }
+}
+
+#[test]
 fn a_slow_machine_is_no_shift_and_hides_none() {
     for slow in [60, 100, 176, 400] {
         let usual = 5_100 * slow / 100;

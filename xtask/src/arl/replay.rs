@@ -1,6 +1,6 @@
 //! One stream through what the sensor does with it: learn, judge by the gross limit, bet.
 
-use sensor_stats::{REFERENCE_MAX, Rule, Shift, Wealth, Yardstick, gross_limit_us};
+use sensor_stats::{REFERENCE_MAX, Rule, Shift, Yardstick, gross_limit_us};
 
 use super::recorded::Login;
 
@@ -59,11 +59,6 @@ impl Replay {
         Told::Nothing
     }
 
-    /// After a false alarm, so that the next one is another.
-    pub(super) fn start_anew(&mut self) {
-        self.shift.stand(Wealth::default());
-    }
-
     fn learn(&mut self, (us, drift): Login) {
         self.shift.learn(us, drift);
         self.yardstick = self.shift.yardstick();
@@ -93,13 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn a_shift_is_told_for_its_run_and_again_after_a_new_start() {
+    fn a_shift_that_lasts_is_told_for_each_run_of_it() {
         let mut replay = learned();
         for _ in 0..2 {
             let told: Vec<Told> = (0..5).map(|_| replay.login((25_000, Some(100)))).collect();
             assert_eq!(told[4], Told::Shift);
             assert!(told[..4].iter().all(|told| *told == Told::Nothing));
-            replay.start_anew();
         }
     }
 }

@@ -76,6 +76,29 @@ fn what_is_evidence_for_a_shift_is_never_learned() {
 }
 
 #[test]
+fn a_shift_that_lasts_is_told_for_each_run_of_logins_not_for_each_login() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    let times = |bench: &Bench| {
+        let findings = bench.analysis.tally().findings;
+        findings.iter().find(|(id, _)| *id == "link_time_shift").unwrap().1
+    };
+    for run in 1..=6 {
+        for _ in 0..4 {
+            bench.login(&burnt(20));
+            assert_eq!(times(&bench), run - 1);
+        }
+        bench.login(&burnt(20));
+        assert_eq!(times(&bench), run);
+    }
+    // A single one that is gross is told each time, whatever was told before.
+    let before = times(&bench);
+    for more in 1..=3 {
+        bench.login(&burnt(300));
+        assert_eq!(times(&bench), before + more);
+    }
+}
+
+#[test]
 fn evidence_outlives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::default();
