@@ -66,6 +66,9 @@ fn a_slow_machine_is_no_shift_and_hides_none() {
         let most = if slow > 200 { 10 } else { 5 };
         assert_eq!(delay(&mut learned(60), usual + 20_000, Some(slow)), Some(most), "{slow}");
     }
+    // More is not believed.
+    assert_eq!(delay(&mut learned(60), 51_000, Some(1_000)), Some(10));
+    assert_eq!(delay(&mut learned(60), 51_000, Some(u64::MAX)), Some(10));
     // Nobody knows how slow it is: 1.76 times is what drift alone has made of a series.
     assert_eq!(delay(&mut learned(60), 5_100 * 176 / 100, None), None);
     assert_eq!(delay(&mut learned(60), 25_000, None), Some(5));
