@@ -232,7 +232,8 @@ impl Stretch<'_> {
         match self {
             Self::Model(logins) => {
                 let (ms, drift) = logins.next();
-                (rounded(ms * 1000.0), Some(rounded(drift * 100.0)))
+                let measured = logins.measured();
+                (rounded(ms * 1000.0), measured.then(|| rounded(drift * 100.0)))
             }
             Self::Recorded(logins) => logins.next(),
         }
@@ -264,6 +265,8 @@ mod tests {
             verdicts: false,
         };
         let source = Source::Model(STREAMS[0]);
+        let drift_of = |stream| Source::Model(stream).stretch(&args, 1).next().1;
+        assert!(drift_of(STREAMS[0]).is_some() && drift_of(STREAMS[6]).is_none());
         let table = || shown(&args, &source.name(), &row(&args, &source, args.seed));
         let first = table();
         assert_eq!(first, table());
