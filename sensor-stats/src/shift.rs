@@ -23,6 +23,10 @@ const GROSS_MADS: u64 = 8;
 /// The reference takes the first [`REFERENCE_MAX`] samples that were learned and then stays: who
 /// raises a time little by little does not move what it is compared with. Each sample is divided by
 /// the drift at its time, so that a machine that was slow while learning is no other machine.
+///
+/// A shift that sets in before that leaves the reference as it is, for as long as it lasts: with fewer
+/// samples the levels lie higher, and with fewer than 26 only the large one is bet on. Once it is calm
+/// again, learning goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shift {
     #[serde(default, deserialize_with = "or_default")]
