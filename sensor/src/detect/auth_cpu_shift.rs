@@ -1,7 +1,13 @@
 //! `auth_cpu_shift`: the CPU time to a positive verdict leaves its method's baseline.
 //!
-//! Only first answers that are positive are compared: a failed try costs time of its own, and
-//! strangers must teach nothing.
+//! Only first answers that are positive are compared, bet on and learned: a failed try costs time of
+//! its own, and strangers must teach nothing.
+//!
+//! The time is all since accept, and part of it is the client's choice: the key exchange, the cipher,
+//! and how many keys it offers before the one that fits, each of which sshd looks up and refuses without
+//! an answer of a method. Whoever may log in can therefore make a login look costly, and while few are
+//! learned make costly ones usual; a client that changes its ways may look like a shift. No try that
+//! fails is bet on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
