@@ -41,6 +41,8 @@ pub(super) struct Conn {
     pub(super) released: bool,
     /// Programs told that were executed before the end of the proof.
     pub(super) executed: u32,
+    /// Counted already: nobody could say whether a program of it was configured.
+    pub(super) unsaid: bool,
     /// Signs of a session told.
     pub(super) signs: u32,
     /// What its processes are to sshd, but the monitor.
@@ -74,6 +76,7 @@ impl Conn {
             proof: Proof::default(),
             released: false,
             executed: 0,
+            unsaid: false,
             signs: 0,
             starters: BTreeMap::new(),
             network: None,

@@ -50,7 +50,7 @@ pub struct Tally {
     pub unwatched: u64,
     /// Questions to files and processes that were given up because no answer came.
     pub given_up: u64,
-    /// Sessions of which nobody can say whether they had a verdict, in the order of
+    /// Connections of which nobody can say whether what ran had a verdict, in the order of
     /// [`super::Doubt::ALL`].
     pub not_known: NotKnown,
 }

@@ -53,7 +53,7 @@ pub enum Sign {
     },
 }
 
-/// Why nobody can say whether there was a verdict.
+/// Why nobody can say whether there was a verdict, or who ran a program before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
     /// The sensor came later than the connection, or did not see it begin.
@@ -66,6 +66,9 @@ pub enum Doubt {
     AnswerUnseen,
     /// It has more processes than are followed.
     TooManyProcesses,
+    /// A program ran that may be configured to: the server's arguments or its configuration could not
+    /// be read.
+    ConfigurationUnread,
 }
 
 /// A session's process has appeared without a complete proof.
@@ -102,12 +105,13 @@ pub(super) struct Proof {
 
 impl Doubt {
     /// All of them, in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BegunBefore,
         Self::RecordsLost,
         Self::FramesUnread,
         Self::AnswerUnseen,
         Self::TooManyProcesses,
+        Self::ConfigurationUnread,
     ];
 
     /// As a label.
@@ -119,6 +123,7 @@ impl Doubt {
             Self::FramesUnread => "frames_unread",
             Self::AnswerUnseen => "answer_unseen",
             Self::TooManyProcesses => "too_many_processes",
+            Self::ConfigurationUnread => "configuration_unread",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Sessions with and without a verdict, and what runs before one, in every layout.
 
 use super::*;
+use crate::event::InodeKey;
 use crate::host::testing::{CHKPWD, FIND_KEYS, Flow, Layout, Way};
 
 fn unproven(seen: &[Observation]) -> Vec<Unproven> {
@@ -52,7 +53,7 @@ fn a_session_with_its_verdict_is_proven_by_every_way_in_every_layout() {
         assert_eq!(unproven(&seen), [], "{case}");
         assert_eq!(below(&seen), [], "{case}");
         assert_eq!(count(&seen, |body| matches!(body, Body::Session)), 1, "{case}");
-        assert_eq!(station.tally().not_known, [0; 5], "{case}");
+        assert_eq!(station.tally().not_known, [0; 6], "{case}");
     });
 }
 
@@ -130,7 +131,7 @@ fn refused_and_aborted_connections_have_no_session() {
             world.exit(flow.monitor, BELOW, 0);
         });
         assert_eq!(unproven(&seen), [], "{layout:?} {way:?} PAM {pam}");
-        assert_eq!((station.tally().not_known, station.tally().connections), ([0; 5], 0));
+        assert_eq!((station.tally().not_known, station.tally().connections), ([0; 6], 0));
     });
 }
 
@@ -365,6 +366,83 @@ fn a_configured_command_is_known_with_all_that_it_runs() {
     let seen = run(&mut station, world.take());
     let known: Vec<bool> = below(&seen).iter().map(|(_, below)| below.known.is_some()).collect();
     assert_eq!(known, [false, true]);
+}
+
+/// A command, what it runs, and a program of another user's: after a server whose arguments are
+/// these, or that gives no configuration.
+fn unreadable(arguments: &[&str], is_read: bool) -> (Vec<Observation>, Pipeline) {
+    played(|world| {
+        let monitor = world.fresh() + 1;
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let mut fake = world.fake.0.lock().unwrap();
+        fake.cmdlines.insert(monitor, arguments);
+        fake.inside.insert("/tmp/x".to_owned(), false);
+        fake.commands = is_read.then(Commands::default);
+        drop(fake);
+        let flow = world.connect(Layout::Session, false);
+        assert_eq!(flow.monitor, monitor);
+        let command = world.run_below(flow.monitor, FIND_KEYS, 65534);
+        world.run_below(command, "/usr/bin/true", 65534);
+        world.run_below(flow.monitor, "/tmp/x", 0);
+        world.run_below(flow.network, "/usr/bin/bash", 0);
+        world.prove(flow, Way::Password, false);
+        world.hand_over(flow);
+        world.session(flow, 1000);
+    })
+}
+
+#[test]
+fn what_may_be_configured_is_not_known_where_nobody_could_read_it() {
+    let cases: [(&[&str], bool); 3] =
+        [(&[], true), (&["sshd-session: alice [priv]"], true), (&[SSHD_PATH, "-D"], false)];
+    for (arguments, is_read) in cases {
+        let (seen, station) = unreadable(arguments, is_read);
+        let unread = Some(Doubt::ConfigurationUnread);
+        let told: Vec<_> = below(&seen).iter().map(|(_, one)| (one.known, one.doubt)).collect();
+        let by_others = [(None, None), (None, None)];
+        let whole = [[(None, unread), (None, unread)], by_others].concat();
+        assert_eq!(told.get(..4), Some(&whole[..]), "{arguments:?}");
+        // The session itself needs a verdict as ever.
+        let whole = [Sign::Forked, Sign::Asked, Sign::Executed { finished: true }];
+        let signs: Vec<Sign> = unproven(&seen).iter().map(|one| one.sign).collect();
+        assert_eq!(signs, whole, "{arguments:?}: and not the command");
+        assert!(unproven(&seen).iter().all(|one| one.doubt.is_none()), "{arguments:?}");
+        assert_eq!(doubts(&station), [("configuration_unread", 1)], "{arguments:?}");
+    }
+}
+
+#[test]
+fn where_arguments_cannot_be_read_the_only_server_of_the_same_root_speaks_for_them() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let connect = |world: &mut World, root: u64, arguments: &[&str]| {
+        let monitor = world.fresh() + 1;
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let root = InodeKey { ino: root, ..InodeKey::default() };
+        let mut fake = world.fake.0.lock().unwrap();
+        fake.cmdlines.insert(monitor, arguments);
+        fake.root_keys.insert(monitor, root);
+        drop(fake);
+        world.connect(Layout::One, false)
+    };
+    let ino = world.fake.0.lock().unwrap().inode(Path::new(FIND_KEYS));
+    world.fake.0.lock().unwrap().commands = Some(Commands::of(ino, None));
+    let mut told = |world: &mut World, root: u64, arguments: &[&str]| {
+        let flow = connect(world, root, arguments);
+        world.run_below(flow.monitor, FIND_KEYS, 65534);
+        world.run_below(flow.monitor, "/usr/bin/bash", 0);
+        let seen = run(&mut station, world.take());
+        let all = below(&seen).into_iter();
+        all.map(|(_, one)| (one.known.is_some(), one.doubt.is_some())).collect::<Vec<_>>()
+    };
+    let readable = [(true, false), (false, false)];
+    let unsaid = [(false, true), (false, true)];
+    assert_eq!(told(&mut world, 7, &[]), unsaid, "nobody has read anything yet");
+    assert_eq!(told(&mut world, 7, &["sshd", "-D"]), readable);
+    assert_eq!(told(&mut world, 7, &[]), readable);
+    assert_eq!(told(&mut world, 8, &[]), unsaid, "another root");
+    assert_eq!(told(&mut world, 7, &["sshd", "-f", "/other"]), readable);
+    assert_eq!(told(&mut world, 7, &["sshd: alice [priv]"]), unsaid, "two servers");
 }
 
 #[test]
