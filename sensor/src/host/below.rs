@@ -268,12 +268,13 @@ impl Pipeline {
     }
 
     /// Its path as the monitor sees it, which the kernel has walked: the root of both is what stands
-    /// before the monitor's own `/usr`.
+    /// before the monitor's own `/usr`, unless they have the host's.
     fn inside(&self, id: ProcessId, connection: ConnectionId) -> Option<String> {
         let path =
             |id| self.table.get(id)?.program.as_ref().map(|program| program.module.path.clone());
         let (own, monitor) = (path(id)?, path(connection.0)?);
-        let root = monitor.rfind("/usr/").and_then(|at| monitor.get(..at)).unwrap_or_default();
+        let before = || monitor.rfind("/usr/").and_then(|at| monitor.get(..at)).unwrap_or_default();
+        let root = if self.is_at_home(connection.0) { "" } else { before() };
         own.strip_prefix(root).filter(|inside| inside.starts_with('/')).map(str::to_owned)
     }
 

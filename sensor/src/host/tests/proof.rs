@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::InodeKey;
+use crate::host::outside::RootView;
 use crate::host::testing::{CHKPWD, FIND_KEYS, Flow, Layout, Way};
 
 fn unproven(seen: &[Observation]) -> Vec<Unproven> {
@@ -267,6 +268,35 @@ fn helpers_count_at_their_place_only() {
     assert_eq!(known(monitor, "/tmp/usr/sbin/unix_chkpwd"), (Starter::Sshd, false, false));
     assert_eq!(known(monitor, "/usr/bin/bash"), (Starter::Sshd, false, true));
     assert_eq!(known(network, AUTH_PATH), (Starter::Network, false, true), "of another layout");
+}
+
+#[test]
+fn a_servers_own_directory_is_no_root() {
+    let known = |root: RootView, key: Option<u64>, server: &str, path: &'static str| {
+        let (seen, _) = played(|world| {
+            let monitor = world.fresh();
+            world.fork(LISTENER, monitor, SSHD);
+            let mut fake = world.fake.0.lock().unwrap();
+            fake.roots.insert(monitor, root);
+            let key = key.map(|ino| InodeKey { ino, ..InodeKey::default() });
+            fake.root_keys.extend(key.map(|key| (monitor, key)));
+            drop(fake);
+            let peer = Some("192.0.2.7:50022".parse().unwrap());
+            world.exec_as(monitor, LISTENER, server, BELOW, 0, 0, peer);
+            world.fork(monitor, monitor + 1000, BELOW);
+            world.frame(monitor + 1000, 8, None, 0);
+            world.run_below(monitor, path, 0);
+        });
+        below(&seen).iter().map(|(_, below)| below.known.is_some()).collect::<Vec<_>>()
+    };
+    let (opt, jail) = ("/opt/x/usr/sbin/sshd", "/srv/jail/usr/sbin/sshd");
+    for key in [None, Some(7)] {
+        assert_eq!(known(RootView::Host, key, opt, CHKPWD), [true], "{key:?}");
+        assert_eq!(known(RootView::Host, key, opt, "/opt/x/usr/sbin/unix_chkpwd"), [false]);
+        let inside = "/srv/jail/usr/sbin/unix_chkpwd";
+        assert_eq!(known(RootView::Chroot, key, jail, inside), [true], "{key:?}");
+        assert_eq!(known(RootView::Chroot, key, jail, CHKPWD), [false], "outside of its root");
+    }
 }
 
 #[test]
