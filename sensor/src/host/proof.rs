@@ -161,10 +161,13 @@ impl Proof {
         self.open |= PAIRS.iter().position(|pair| pair.0 == frame_type).map_or(0, |at| 1 << at);
     }
 
-    /// A frame of the monitor.
+    /// A frame of the monitor. `valued`: its first word could be read. An answer without it leaves its
+    /// request open, but for PAM's dialogue, where -1 is told as none.
     pub(super) fn answered(&mut self, frame_type: u8, said: Said, valued: bool) {
         let bit = PAIRS.iter().position(|pair| pair.1 == frame_type).map_or(0, |at| 1 << at);
-        self.open &= !bit;
+        if valued || frame_type == RESPOND {
+            self.open &= !bit;
+        }
         self.dialogue_read |= frame_type == RESPOND && valued;
         if let Said::Account(allowed) = said {
             self.account = Some(allowed);
@@ -290,6 +293,21 @@ mod tests {
         assert_eq!(of(proof(&certain)), Some(None));
         let overtaken = [(8, None), (100, None), (103, Some(0)), (102, None), (26, None)];
         assert_eq!(of(proof(&overtaken)), Some(None), "the answer was told first");
+    }
+
+    #[test]
+    fn an_answer_whose_word_could_not_be_read_is_none() {
+        for (asked, answer) in [(12, 13), (24, 25), (46, 47), (102, 103)] {
+            let mut unread = proof(&[(8, None), (100, None), (asked, None)]);
+            unread.answered(answer, frames::read(answer, None), false);
+            unread.asked(KEY_EXPORT, true);
+            let doubt = unread.unproven(Sign::Forked).unwrap().doubt;
+            assert_eq!(doubt, Some(Doubt::AnswerUnseen), "{answer}");
+        }
+        // PAM's dialogue has failed.
+        let mut failed = proof(&[(8, None), (108, None)]);
+        failed.answered(RESPOND, frames::read(RESPOND, None), false);
+        assert_eq!(failed.unproven(Sign::Forked).unwrap().doubt, None);
     }
 
     #[test]
