@@ -205,7 +205,8 @@ impl Tracker {
         } else {
             let network = conn.is_network(process);
             conn.proof.asked(frame.frame_type, network);
-            conn.requested(said, frame)
+            // A session writes what it likes to sockets of its own.
+            if network { conn.requested(said, frame) } else { None }
         };
         answer.map(|(method, accepted)| conn.verdict(method, accepted))
     }

@@ -1,7 +1,7 @@
 //! Sessions with and without a verdict, and what runs before one, in every layout.
 
 use super::*;
-use crate::event::InodeKey;
+use crate::event::{Frame, InodeKey};
 use crate::host::outside::RootView;
 use crate::host::testing::{CHKPWD, FIND_KEYS, Flow, Layout, Way};
 
@@ -248,6 +248,36 @@ fn a_question_whose_answer_was_not_seen_is_no_accusation() {
         world.session(flow, 1000);
     });
     is_counted(&seen, &station, "answer_unseen");
+}
+
+#[test]
+fn a_session_cannot_rewrite_who_has_logged_in() {
+    let (seen, _) = played(|world| {
+        let flow = world.connect(Layout::Session, false);
+        world.prove(flow, Way::Publickey, true);
+        world.hand_over(flow);
+        let user = world.fresh();
+        world.fork(flow.monitor, user, BELOW);
+        // As if on a socket that is forwarded: another name, and another method.
+        let frame = |frame_type, user: Option<&str>| {
+            let usage = World::usage(0);
+            let user = user.map(str::to_owned);
+            EventBody::Frame(Frame {
+                usage,
+                frame_type,
+                frame_len: 9,
+                verdict: None,
+                euid: 0,
+                user,
+            })
+        };
+        world.push(user, BELOW, frame(8, Some("root")));
+        world.push(user, BELOW, frame(12, None));
+        world.exit(user, BELOW, 0);
+    });
+    let last = seen.last().and_then(|one| one.connection.as_ref()).unwrap();
+    assert_eq!(last.user.as_deref(), Some("alice"));
+    assert_eq!(last.attempted, [Method::Publickey]);
 }
 
 #[test]
