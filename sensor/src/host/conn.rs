@@ -11,6 +11,9 @@ use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Progr
 use super::proof::Proof;
 use crate::event::Frame;
 
+/// Places remembered of processes that may have ended.
+const STARTERS_MAX: usize = 1024;
+
 /// Everything known of it.
 #[expect(
     clippy::struct_excessive_bools,
@@ -32,8 +35,10 @@ pub(super) struct Conn {
     pub(super) session: bool,
     pub(super) accepted_ktime_ns: u64,
     pub(super) partial: bool,
-    /// Latest CPU time of every process it ever had, ns.
+    /// Latest CPU time of every living process, ns.
     pub(super) usage: BTreeMap<ProcessId, u64>,
+    /// Of all that have ended or left.
+    pub(super) usage_of_gone: u64,
     pub(super) living: BTreeSet<ProcessId>,
     pub(super) answers: u32,
     pub(super) proof: Proof,
@@ -71,6 +76,7 @@ impl Conn {
             accepted_ktime_ns,
             partial: false,
             usage: BTreeMap::new(),
+            usage_of_gone: 0,
             living: BTreeSet::new(),
             answers: 0,
             proof: Proof::default(),
@@ -174,9 +180,21 @@ impl Conn {
         self.starters.get(&process).copied().unwrap_or(elsewhere)
     }
 
+    /// A process has ended or left.
+    pub(super) fn gone(&mut self, process: ProcessId) {
+        self.living.remove(&process);
+        let ns = self.usage.remove(&process).unwrap_or(0);
+        self.usage_of_gone = self.usage_of_gone.saturating_add(ns);
+        // A child may be told after the end of its parent: places are kept while there is room.
+        if self.starters.len() > STARTERS_MAX {
+            let living = &self.living;
+            self.starters.retain(|id, _| living.contains(id));
+        }
+    }
+
     /// Of all its processes since accept.
     fn cpu_ns(&self) -> u64 {
-        self.usage.values().fold(0, |sum, ns| sum.saturating_add(*ns))
+        self.usage.values().fold(self.usage_of_gone, |sum, ns| sum.saturating_add(*ns))
     }
 
     /// Notes the moment where a phase ends with the frame.

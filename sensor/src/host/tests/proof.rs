@@ -506,6 +506,35 @@ fn where_arguments_cannot_be_read_the_only_server_of_the_same_root_speaks_for_th
 }
 
 #[test]
+fn short_lived_children_do_not_hide_what_runs_after_them() {
+    let run_after = |ends: bool| {
+        let (seen, _) = played(|world| {
+            let flow = world.connect(Layout::Session, false);
+            for _ in 0..1500 {
+                let child = world.fresh();
+                world.fork(flow.monitor, child, BELOW);
+                if ends {
+                    world.exit(child, BELOW, MS);
+                }
+            }
+            world.run_below(flow.monitor, "/usr/bin/bash", 0);
+            world.frame(flow.network, 12, None, 0);
+            world.frame(flow.monitor, 13, Some(0), 0);
+        });
+        let ran: Vec<_> = below(&seen).iter().map(|(_, one)| (one.known, one.doubt)).collect();
+        let cpu_ns = seen.iter().find_map(|one| match &one.body {
+            Body::Verdict(verdict) => Some(verdict.cpu_ns),
+            _ => None,
+        });
+        let partial = seen.last().and_then(|one| one.connection.as_ref()).unwrap().partial;
+        (ran, cpu_ns, partial)
+    };
+    assert_eq!(run_after(true), (vec![(None, None)], Some(1500 * MS), false));
+    let (ran, _, partial) = run_after(false);
+    assert_eq!((ran, partial), (Vec::new(), true), "too many at once to be followed");
+}
+
+#[test]
 fn whoever_runs_programs_without_end_is_told_within_bounds() {
     let (seen, _) = played(|world| {
         let flow = world.connect(Layout::SessionAuth, false);
