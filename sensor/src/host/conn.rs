@@ -158,8 +158,12 @@ impl Conn {
 
     /// Whether a process that sends a frame, and is not the monitor, is the network child. The first
     /// to speak is, as nobody else has anything to say then: what was forked before it ran a command
-    /// (`hosts_access(5)` has such ones).
-    pub(super) fn is_network(&mut self, process: ProcessId) -> bool {
+    /// (`hosts_access(5)` has such ones). Where a session's process is the first, the network child's
+    /// frames were not seen.
+    pub(super) fn is_network(&mut self, process: ProcessId, frame_type: u8) -> bool {
+        if !self.proof.has_spoken() && Proof::is_of_a_session(frame_type) {
+            return false;
+        }
         if !self.proof.has_spoken() && self.network != Some(process) {
             if let Some(other) = self.network.replace(process) {
                 self.starters.insert(other, Starter::Sshd);

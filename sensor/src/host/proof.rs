@@ -56,7 +56,8 @@ pub enum Sign {
 /// Why nobody can say whether there was a verdict, or who ran a program before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
-    /// The sensor came later than the connection, or did not see it begin.
+    /// The sensor came later than the connection, or did not see it begin, or the kernel side did not
+    /// know yet that its program is an sshd.
     BegunBefore,
     /// Records that matter were lost meanwhile.
     RecordsLost,

@@ -203,7 +203,7 @@ impl Tracker {
             }
             answer
         } else {
-            let network = conn.is_network(process);
+            let network = conn.is_network(process, frame.frame_type);
             conn.proof.asked(frame.frame_type, network);
             // A session writes what it likes to sockets of its own.
             if network { conn.requested(said, frame) } else { None }
@@ -294,6 +294,14 @@ impl Tracker {
         self.lost_until = now_ns;
         for conn in self.connections.values_mut() {
             conn.proof.doubt(Doubt::RecordsLost);
+        }
+    }
+
+    /// The kernel side does not know yet that a process of the connection is an sshd: what it says until
+    /// then is not told.
+    pub(super) fn unheard(&mut self, connection: Option<ConnectionId>) {
+        if let Some(conn) = connection.and_then(|id| self.connections.get_mut(&id)) {
+            conn.proof.doubt(Doubt::BegunBefore);
         }
     }
 

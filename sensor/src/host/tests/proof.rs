@@ -240,6 +240,37 @@ fn a_layout_whose_frames_are_not_read_is_no_accusation() {
 }
 
 #[test]
+fn a_program_that_the_kernel_side_did_not_know_is_no_accusation() {
+    let (seen, station) = played(|world| {
+        let (monitor, network) = (world.fresh(), world.fresh());
+        world.fork(LISTENER, monitor, SSHD);
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        // Replaced since: its inode is new.
+        world.exec_as(monitor, LISTENER, SESSION_PATH, Role::BELOW_SSHD, 0, 0, peer);
+        world.fork(monitor, network, BELOW);
+        let flow = Flow { monitor, network };
+        // Its role comes after the answers.
+        world.hand_over(flow);
+        world.session(flow, 1000);
+    });
+    is_counted(&seen, &station, "begun_before");
+}
+
+#[test]
+fn a_session_that_speaks_first_is_no_network_child() {
+    let (seen, station) = played(|world| {
+        let (monitor, network) = (world.fresh(), world.fresh());
+        world.fork(LISTENER, monitor, SSHD);
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        world.exec_as(monitor, LISTENER, SESSION_PATH, BELOW, 0, 0, peer);
+        world.fork(monitor, network, BELOW);
+        world.exit(network, BELOW, 0);
+        world.session(Flow { monitor, network }, 1000);
+    });
+    is_counted(&seen, &station, "frames_unread");
+}
+
+#[test]
 fn a_question_whose_answer_was_not_seen_is_no_accusation() {
     let (seen, station) = played(|world| {
         let flow = world.connect(Layout::SessionAuth, false);
