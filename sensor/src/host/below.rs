@@ -85,7 +85,7 @@ enum Standing {
     Known(&'static str),
     /// Nothing says so.
     Strange,
-    /// It may be configured: the server's arguments or its configuration could not be read.
+    /// It may be configured: its own arguments, the server's or the configuration could not be read.
     Unsaid,
 }
 
@@ -252,9 +252,8 @@ impl Pipeline {
         let standing = self.configured(id, connection, at, exec);
         match standing {
             Standing::Known(_) => (standing, Starter::Command),
-            // sshd runs nothing that others than root decide about.
-            Standing::Unsaid if !self.is_others(id, connection) => (standing, Starter::Uncertain),
-            _ => (Standing::Strange, Starter::Stranger),
+            Standing::Unsaid => (standing, Starter::Uncertain),
+            Standing::Strange => (standing, Starter::Stranger),
         }
     }
 
@@ -292,12 +291,14 @@ impl Pipeline {
         }
     }
 
-    /// Somebody looked, and others than root decide about the file.
-    fn is_others(&self, id: ProcessId, connection: ConnectionId) -> bool {
-        let Some(inside) = self.inside(id, connection) else { return false };
+    /// No configuration is known: sshd runs nothing that others than root decide about, as far as
+    /// somebody could look.
+    fn unsaid(&self, id: ProcessId, connection: ConnectionId) -> Standing {
+        let Some(inside) = self.inside(id, connection) else { return Standing::Unsaid };
         let roots = self.table.get(connection.0).is_some_and(|monitor| monitor.euid == 0);
         let found = self.outside.look_inside(connection.0.tgid, false, &inside);
-        roots && found.is_ok_and(|found| found.is_some_and(|found| !found.protected))
+        let others = found.is_ok_and(|found| found.is_some_and(|found| !found.protected));
+        if roots && others { Standing::Strange } else { Standing::Unsaid }
     }
 
     /// Whether sshd's configuration, or PAM's for it, names the program.
@@ -308,26 +309,33 @@ impl Pipeline {
         at: At,
         exec: &Exec,
     ) -> Standing {
-        let Some(key) = self.configs_key(connection) else { return Standing::Unsaid };
+        let Some(key) = self.configs_key(connection) else { return self.unsaid(id, connection) };
         let cmdline = self.table.get(id).and_then(|proc| proc.cmdline.clone()).unwrap_or_default();
         let has_left =
             || self.outside.exe(id.tgid).is_none_or(|(_, file)| file.ino != exec.exe.ino);
         let path = self.inside(id, connection).unwrap_or_default();
         let runs = Runs { ino: exec.exe.ino, path: &path, cmdline: &cmdline, has_left: &has_left };
+        // What may be a script as well as a shell of the monitor's own is no more than that.
+        let own = self.table.get(connection.0).is_some_and(|monitor| monitor.uid == exec.uid);
+        let of = |commands: &Commands| match (commands.has(&runs), commands.may_have(&runs)) {
+            (Some(why), _) => Some(Standing::Known(why)),
+            (None, Some(why)) => Some(if own { Standing::Unsaid } else { Standing::Known(why) }),
+            (None, None) => None,
+        };
         let known = self.configs.get(&key);
-        if let Some(why) = known.and_then(|(_, commands)| commands.has(&runs)) {
-            return Standing::Known(why);
+        if let Some(standing) = known.and_then(|(_, commands)| of(commands)) {
+            return standing;
         }
         if known.is_some_and(|(read_ns, _)| at.ktime_ns.saturating_sub(read_ns) < FRESH_NS) {
             return Standing::Strange;
         }
         // What was read long ago may have been changed since.
         let Ok(read) = self.outside.sshd_commands(connection.0.tgid, &key.1) else {
-            return Standing::Unsaid;
+            return self.unsaid(id, connection);
         };
-        let why = read.has(&runs);
+        let standing = of(&read);
         self.configs.keep(key, at.ktime_ns, read);
-        why.map_or(Standing::Strange, Standing::Known)
+        standing.unwrap_or(Standing::Strange)
     }
 
     /// Which configuration is in force for the monitor. Where its arguments are not known, that of the

@@ -67,8 +67,8 @@ pub enum Doubt {
     AnswerUnseen,
     /// It has more processes than are followed.
     TooManyProcesses,
-    /// A program ran that may be configured to: the server's arguments or its configuration could not
-    /// be read.
+    /// A program ran that may be configured to: its own arguments, the server's or the configuration
+    /// could not be read.
     ConfigurationUnread,
 }
 

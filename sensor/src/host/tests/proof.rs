@@ -566,6 +566,31 @@ fn short_lived_children_do_not_hide_what_runs_after_them() {
 }
 
 #[test]
+fn an_interpreter_that_has_gone_is_a_configured_scripts_for_another_user_only() {
+    for (uid, standing, by) in
+        [(65534, (true, false), Starter::Command), (0, (false, true), Starter::Uncertain)]
+    {
+        let (seen, station) = played(|world| {
+            let mut fake = world.fake.0.lock().unwrap();
+            let shell = fake.inode(Path::new("/usr/bin/bash"));
+            fake.commands = Some(Commands::of(9999, Some((shell, &["/bin/sh", "/opt/keys"]))));
+            drop(fake);
+            let flow = world.connect(Layout::Session, false);
+            // Its arguments cannot be read.
+            let script = world.run_below(flow.monitor, "/usr/bin/bash", uid);
+            world.run_below(script, "/usr/bin/true", uid);
+        });
+        let ran: Vec<_> = below(&seen).into_iter().map(|(_, one)| one).collect();
+        let told: Vec<_> =
+            ran.iter().map(|one| (one.known.is_some(), one.doubt.is_some())).collect();
+        assert_eq!(told, [standing, standing], "{uid}");
+        assert_eq!(ran.last().map(|one| one.by), Some(by), "{uid}");
+        assert_eq!(doubts(&station).len(), usize::from(uid == 0), "{uid}");
+        assert_eq!(unproven(&seen), [], "{uid}");
+    }
+}
+
+#[test]
 fn whoever_runs_programs_without_end_is_told_within_bounds() {
     let (seen, _) = played(|world| {
         let flow = world.connect(Layout::SessionAuth, false);
