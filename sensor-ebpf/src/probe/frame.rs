@@ -169,11 +169,13 @@ fn tell(frame_len: u32, frame_type: u32, payload: Option<(UserPtr, u32)>) -> Opt
     if let Some((buffer, size)) = payload
         && size >= 4
     {
-        let word = u32::from_be(buffer.read().unwrap_or(0));
+        // A word that could not be read is no zero, which some answers accept with.
+        let word: Option<u32> = buffer.read();
         if frame_type == PWNAM {
-            record.user_len = user(&mut record.user, buffer.offset(4), word.min(size - 4));
+            let len = u32::from_be(word.unwrap_or(0));
+            record.user_len = user(&mut record.user, buffer.offset(4), len.min(size - 4));
         } else {
-            record.verdict = word;
+            record.verdict = word.map_or(NO_VERDICT, u32::from_be);
         }
     }
     record.submit();

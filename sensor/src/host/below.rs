@@ -57,6 +57,8 @@ pub enum Starter {
     Sshd,
     /// A command that sshd or PAM is configured to run, or something below it.
     Command,
+    /// What may be such a command, or something below it.
+    Uncertain,
     /// A helper that runs nothing.
     Leaf,
     /// Anything else.
@@ -74,6 +76,17 @@ pub struct Below {
     pub protected: bool,
     /// Why its place may be another; `None` where the connection was seen as a whole.
     pub doubt: Option<Doubt>,
+}
+
+/// Whether a program belongs where it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// This is why.
+    Known(&'static str),
+    /// Nothing says so.
+    Strange,
+    /// It may be configured: its own arguments, the server's or the configuration could not be read.
+    Unsaid,
 }
 
 /// Configurations by the root of their server and its arguments.
@@ -96,6 +109,7 @@ impl Starter {
             Self::Network => "sshd's unprivileged network child",
             Self::Sshd => "a child of sshd's monitor",
             Self::Command => "a configured command",
+            Self::Uncertain => "what may be a configured command",
             Self::Leaf => "a helper of PAM",
             Self::Stranger => "a program that does not belong there either",
         }
@@ -120,25 +134,48 @@ impl Pipeline {
         }
         let Some(conn) = self.tracker.conn_mut(connection) else { return };
         let by = conn.place(connection.0, id);
-        let (known, becomes) = self.known(id, connection, at, exec, by);
+        let (standing, becomes) = self.standing(id, connection, at, exec, by);
+        let known = if let Standing::Known(why) = standing { Some(why) } else { None };
         let protected = known.is_some() || self.is_protected(id, connection);
         let Some(conn) = self.tracker.conn_mut(connection) else { return };
         conn.starters.insert(id, becomes);
         let finished = conn.proof.finished();
         let sign = Sign::Executed { finished };
-        conn.executed += u32::from(known.is_none());
+        // After the keys no command is due any more, whatever is configured.
+        let unsaid = standing == Standing::Unsaid && !finished;
+        conn.executed += u32::from(known.is_none() && !unsaid);
         if conn.executed > TOLD_MAX {
             conn.released = true;
             return;
         }
-        let doubt = self.doubt_of(connection, sign);
+        let certain = conn.proof.unproven(sign).is_some_and(|unproven| unproven.doubt.is_none());
+        let unread = unsaid.then_some(Doubt::ConfigurationUnread);
+        let doubt = self.doubt_of(connection, sign).or(unread);
         let below = Below { by, known, protected, doubt };
         self.emit(id, at.ktime_ns, Body::Below(below), out);
+        if unsaid && certain {
+            return self.count_unsaid(connection);
+        }
         // Root's of a user namespace is another number here.
         let root = self.table.get(connection.0).map_or(0, |monitor| monitor.uid);
         let anothers = exec.uid != root && by != Starter::Network;
         if known.is_none() && (finished || anothers) {
             self.tell_unproven(id, connection, at, sign, out);
+        }
+    }
+
+    /// Once for each connection. It is followed on: its session needs a verdict all the same.
+    fn count_unsaid(&mut self, connection: ConnectionId) {
+        let Some(conn) = self.tracker.conn_mut(connection) else { return };
+        if !std::mem::replace(&mut conn.unsaid, true) {
+            self.count(Doubt::ConfigurationUnread);
+        }
+    }
+
+    fn count(&mut self, doubt: Doubt) {
+        let place = Doubt::ALL.iter().position(|known| *known == doubt);
+        if let Some(count) = place.and_then(|place| self.not_known.get_mut(place)) {
+            *count += 1;
         }
     }
 
@@ -160,10 +197,7 @@ impl Pipeline {
         }
         if let Some(doubt) = unproven.doubt {
             conn.released = true;
-            let place = Doubt::ALL.iter().position(|known| *known == doubt);
-            if let Some(count) = place.and_then(|place| self.not_known.get_mut(place)) {
-                *count += 1;
-            }
+            self.count(doubt);
         }
         self.emit_of(id, Some(connection), at.ktime_ns, Body::Unproven(unproven), out);
     }
@@ -195,26 +229,31 @@ impl Pipeline {
     }
 
     /// Why it belongs there, and what it is to sshd from now on.
-    fn known(
+    fn standing(
         &mut self,
         id: ProcessId,
         connection: ConnectionId,
         at: At,
         exec: &Exec,
         by: Starter,
-    ) -> (Option<&'static str>, Starter) {
+    ) -> (Standing, Starter) {
         match by {
-            Starter::Command => return (Some("it runs below a configured command"), by),
-            Starter::Network => return (None, by),
+            Starter::Command => {
+                return (Standing::Known("it runs below a configured command"), by);
+            }
+            Starter::Uncertain => return (Standing::Unsaid, by),
+            Starter::Network => return (Standing::Strange, by),
             Starter::Sshd => {}
-            _ => return (None, Starter::Stranger),
+            _ => return (Standing::Strange, Starter::Stranger),
         }
         if self.is_pams_own(id, connection) {
-            return (Some("it is a helper of PAM"), Starter::Leaf);
+            return (Standing::Known("it is a helper of PAM"), Starter::Leaf);
         }
-        match self.is_configured(id, connection, at, exec) {
-            Some(why) => (Some(why), Starter::Command),
-            None => (None, Starter::Stranger),
+        let standing = self.configured(id, connection, at, exec);
+        match standing {
+            Standing::Known(_) => (standing, Starter::Command),
+            Standing::Unsaid => (standing, Starter::Uncertain),
+            Standing::Strange => (standing, Starter::Stranger),
         }
     }
 
@@ -228,12 +267,13 @@ impl Pipeline {
     }
 
     /// Its path as the monitor sees it, which the kernel has walked: the root of both is what stands
-    /// before the monitor's own `/usr`.
+    /// before the monitor's own `/usr`, unless they have the host's.
     fn inside(&self, id: ProcessId, connection: ConnectionId) -> Option<String> {
         let path =
             |id| self.table.get(id)?.program.as_ref().map(|program| program.module.path.clone());
         let (own, monitor) = (path(id)?, path(connection.0)?);
-        let root = monitor.rfind("/usr/").and_then(|at| monitor.get(..at)).unwrap_or_default();
+        let before = || monitor.rfind("/usr/").and_then(|at| monitor.get(..at)).unwrap_or_default();
+        let root = if self.is_at_home(connection.0) { "" } else { before() };
         own.strip_prefix(root).filter(|inside| inside.starts_with('/')).map(str::to_owned)
     }
 
@@ -251,35 +291,63 @@ impl Pipeline {
         }
     }
 
-    /// sshd's configuration, or PAM's for it, names the program.
-    fn is_configured(
+    /// No configuration is known: sshd runs nothing that others than root decide about, as far as
+    /// somebody could look.
+    fn unsaid(&self, id: ProcessId, connection: ConnectionId) -> Standing {
+        let Some(inside) = self.inside(id, connection) else { return Standing::Unsaid };
+        let roots = self.table.get(connection.0).is_some_and(|monitor| monitor.euid == 0);
+        let found = self.outside.look_inside(connection.0.tgid, false, &inside);
+        let others = found.is_ok_and(|found| found.is_some_and(|found| !found.protected));
+        if roots && others { Standing::Strange } else { Standing::Unsaid }
+    }
+
+    /// Whether sshd's configuration, or PAM's for it, names the program.
+    fn configured(
         &mut self,
         id: ProcessId,
         connection: ConnectionId,
         at: At,
         exec: &Exec,
-    ) -> Option<&'static str> {
-        let monitor = self.table.get(connection.0)?;
-        // A title (`sshd: user [priv]`) that was set before anybody looked says nothing of them.
-        let is_title = |all: &[String]| all.first().is_none_or(|first| first.contains(": "));
-        let arguments = monitor.cmdline.clone().filter(|all| !is_title(all))?;
-        let key = (monitor.root, arguments);
-        let cmdline = self.table.get(id)?.cmdline.clone().unwrap_or_default();
+    ) -> Standing {
+        let Some(key) = self.configs_key(connection) else { return self.unsaid(id, connection) };
+        let cmdline = self.table.get(id).and_then(|proc| proc.cmdline.clone()).unwrap_or_default();
         let has_left =
             || self.outside.exe(id.tgid).is_none_or(|(_, file)| file.ino != exec.exe.ino);
         let path = self.inside(id, connection).unwrap_or_default();
         let runs = Runs { ino: exec.exe.ino, path: &path, cmdline: &cmdline, has_left: &has_left };
+        // What may be a script as well as a shell of the monitor's own is no more than that.
+        let own = self.table.get(connection.0).is_some_and(|monitor| monitor.uid == exec.uid);
+        let of = |commands: &Commands| match (commands.has(&runs), commands.may_have(&runs)) {
+            (Some(why), _) => Some(Standing::Known(why)),
+            (None, Some(why)) => Some(if own { Standing::Unsaid } else { Standing::Known(why) }),
+            (None, None) => None,
+        };
         let known = self.configs.get(&key);
-        if let Some(why) = known.and_then(|(_, commands)| commands.has(&runs)) {
-            return Some(why);
+        if let Some(standing) = known.and_then(|(_, commands)| of(commands)) {
+            return standing;
         }
         if known.is_some_and(|(read_ns, _)| at.ktime_ns.saturating_sub(read_ns) < FRESH_NS) {
-            return None;
+            return Standing::Strange;
         }
-        let read = self.outside.sshd_commands(connection.0.tgid, &key.1).ok()?;
-        let why = read.has(&runs);
+        // What was read long ago may have been changed since.
+        let Ok(read) = self.outside.sshd_commands(connection.0.tgid, &key.1) else {
+            return self.unsaid(id, connection);
+        };
+        let standing = of(&read);
         self.configs.keep(key, at.ktime_ns, read);
-        why
+        standing.unwrap_or(Standing::Strange)
+    }
+
+    /// Which configuration is in force for the monitor. Where its arguments are not known, that of the
+    /// only server below the same root.
+    fn configs_key(&self, connection: ConnectionId) -> Option<Key> {
+        let monitor = self.table.get(connection.0)?;
+        // A title (`sshd: user [priv]`) that was set before anybody looked says nothing of them.
+        let is_title = |all: &[String]| all.first().is_none_or(|first| first.contains(": "));
+        match monitor.cmdline.clone().filter(|all| !is_title(all)) {
+            Some(arguments) => Some((monitor.root, arguments)),
+            None => self.configs.only_of(monitor.root?),
+        }
     }
 }
 
@@ -289,6 +357,13 @@ impl Configs {
     fn get(&self, key: &Key) -> Option<(u64, &Commands)> {
         let (_, read_ns, commands) = self.0.iter().find(|(known, ..)| known == key)?;
         Some((*read_ns, commands))
+    }
+
+    /// The only one below this root.
+    fn only_of(&self, root: InodeKey) -> Option<Key> {
+        let mut all = self.0.iter().map(|(key, ..)| key).filter(|key| key.0 == Some(root));
+        let only = all.next()?;
+        all.next().is_none().then(|| only.clone())
     }
 
     /// With what it said before: a server goes on with what it has read until it is told to reload.

@@ -99,6 +99,12 @@ impl Commands {
         self.0.iter().find(|command| command.is(runs)).map(|command| command.why)
     }
 
+    /// Why this program may belong there: it is the interpreter of a script, and nobody can say any more
+    /// of which.
+    pub(super) fn may_have(&self, runs: &Runs<'_>) -> Option<&'static str> {
+        self.0.iter().find(|command| command.may_be(runs)).map(|command| command.why)
+    }
+
     /// For tests: a command with this inode.
     #[cfg(test)]
     pub(crate) fn of(ino: u64, script: Option<(u64, &[&str])>) -> Self {
@@ -111,6 +117,16 @@ impl Commands {
             Script { interpreter: file(ino), head }
         });
         Self(vec![Command { why: server::KEYS, file: file(ino), script }])
+    }
+}
+
+// === impl Runs ===
+
+impl Runs<'_> {
+    /// An overlay may number its files otherwise than the kernel does inside; only root decides about
+    /// the path.
+    fn is(&self, file: &FoundLibrary) -> bool {
+        file.inode == self.ino || file.path == self.path
     }
 }
 
@@ -130,15 +146,14 @@ impl Command {
     }
 
     fn is(&self, runs: &Runs<'_>) -> bool {
-        // An overlay may number its files otherwise than the kernel does inside; only root decides
-        // about the path.
-        let is = |file: &FoundLibrary| file.inode == runs.ino || file.path == runs.path;
-        let Some(script) = &self.script else { return is(&self.file) };
-        if !is(&script.interpreter) {
-            return false;
-        }
-        // A script that hands over to another program at once cannot be asked any more.
-        runs.cmdline.is_empty() || runs.cmdline.starts_with(&script.head) || (runs.has_left)()
+        let Some(script) = &self.script else { return runs.is(&self.file) };
+        runs.is(&script.interpreter) && runs.cmdline.starts_with(&script.head)
+    }
+
+    /// A script that hands over to another program at once cannot be asked any more.
+    fn may_be(&self, runs: &Runs<'_>) -> bool {
+        let interpreter = self.script.as_ref().is_some_and(|script| runs.is(&script.interpreter));
+        interpreter && (runs.cmdline.is_empty() || (runs.has_left)())
     }
 }
 

@@ -11,6 +11,9 @@ use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Progr
 use super::proof::Proof;
 use crate::event::Frame;
 
+/// Places remembered of processes that may have ended.
+const STARTERS_MAX: usize = 1024;
+
 /// Everything known of it.
 #[expect(
     clippy::struct_excessive_bools,
@@ -32,8 +35,10 @@ pub(super) struct Conn {
     pub(super) session: bool,
     pub(super) accepted_ktime_ns: u64,
     pub(super) partial: bool,
-    /// Latest CPU time of every process it ever had, ns.
+    /// Latest CPU time of every living process, ns.
     pub(super) usage: BTreeMap<ProcessId, u64>,
+    /// Of all that have ended or left.
+    pub(super) usage_of_gone: u64,
     pub(super) living: BTreeSet<ProcessId>,
     pub(super) answers: u32,
     pub(super) proof: Proof,
@@ -41,6 +46,8 @@ pub(super) struct Conn {
     pub(super) released: bool,
     /// Programs told that were executed before the end of the proof.
     pub(super) executed: u32,
+    /// Counted already: nobody could say whether a program of it was configured.
+    pub(super) unsaid: bool,
     /// Signs of a session told.
     pub(super) signs: u32,
     /// What its processes are to sshd, but the monitor.
@@ -69,11 +76,13 @@ impl Conn {
             accepted_ktime_ns,
             partial: false,
             usage: BTreeMap::new(),
+            usage_of_gone: 0,
             living: BTreeSet::new(),
             answers: 0,
             proof: Proof::default(),
             released: false,
             executed: 0,
+            unsaid: false,
             signs: 0,
             starters: BTreeMap::new(),
             network: None,
@@ -149,8 +158,12 @@ impl Conn {
 
     /// Whether a process that sends a frame, and is not the monitor, is the network child. The first
     /// to speak is, as nobody else has anything to say then: what was forked before it ran a command
-    /// (`hosts_access(5)` has such ones).
-    pub(super) fn is_network(&mut self, process: ProcessId) -> bool {
+    /// (`hosts_access(5)` has such ones). Where a session's process is the first, the network child's
+    /// frames were not seen.
+    pub(super) fn is_network(&mut self, process: ProcessId, frame_type: u8) -> bool {
+        if !self.proof.has_spoken() && Proof::is_of_a_session(frame_type) {
+            return false;
+        }
         if !self.proof.has_spoken() && self.network != Some(process) {
             if let Some(other) = self.network.replace(process) {
                 self.starters.insert(other, Starter::Sshd);
@@ -171,9 +184,21 @@ impl Conn {
         self.starters.get(&process).copied().unwrap_or(elsewhere)
     }
 
+    /// A process has ended or left.
+    pub(super) fn gone(&mut self, process: ProcessId) {
+        self.living.remove(&process);
+        let ns = self.usage.remove(&process).unwrap_or(0);
+        self.usage_of_gone = self.usage_of_gone.saturating_add(ns);
+        // A child may be told after the end of its parent: places are kept while there is room.
+        if self.starters.len() > STARTERS_MAX {
+            let living = &self.living;
+            self.starters.retain(|id, _| living.contains(id));
+        }
+    }
+
     /// Of all its processes since accept.
     fn cpu_ns(&self) -> u64 {
-        self.usage.values().fold(0, |sum, ns| sum.saturating_add(*ns))
+        self.usage.values().fold(self.usage_of_gone, |sum, ns| sum.saturating_add(*ns))
     }
 
     /// Notes the moment where a phase ends with the frame.

@@ -104,6 +104,16 @@ impl Pipeline {
             None => before,
         }
     }
+
+    /// Its root is the host's or the sensor's own: paths that the kernel has walked are its paths.
+    pub(super) fn is_at_home(&self, id: ProcessId) -> bool {
+        match self.table.get(id).and_then(|proc| proc.root) {
+            Some(root) if self.homes.host.contains(&root) => true,
+            // Looked at, and another.
+            Some(root) if self.homes.seen.contains_key(&root) => false,
+            _ => self.outside.root(id.tgid) == Some(RootView::Host),
+        }
+    }
 }
 
 // === impl Homes ===

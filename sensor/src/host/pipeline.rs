@@ -50,7 +50,7 @@ pub struct Tally {
     pub unwatched: u64,
     /// Questions to files and processes that were given up because no answer came.
     pub given_up: u64,
-    /// Sessions of which nobody can say whether they had a verdict, in the order of
+    /// Connections of which nobody can say whether what ran had a verdict, in the order of
     /// [`super::Doubt::ALL`].
     pub not_known: NotKnown,
 }
@@ -282,6 +282,9 @@ impl Pipeline {
     /// The kernel side knows roles by inode; a guarded path that is new to it is told now.
     fn correct_role(&mut self, id: ProcessId, at: At, exec: &Exec, role: Role, left: bool) {
         let known = at.role.without(Role::BELOW_SSHD);
+        if role.contains(Role::SSHD) && !known.contains(Role::SSHD) {
+            self.tracker.unheard(self.table.get(id).and_then(|proc| proc.connection));
+        }
         if role != known {
             let inode = InodeKey { ino: exec.exe.ino, dev: exec.exe.dev, reserved: 0 };
             self.directives.push(Directive::Guard { inode, role });

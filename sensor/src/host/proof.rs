@@ -53,10 +53,11 @@ pub enum Sign {
     },
 }
 
-/// Why nobody can say whether there was a verdict.
+/// Why nobody can say whether there was a verdict, or who ran a program before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
-    /// The sensor came later than the connection, or did not see it begin.
+    /// The sensor came later than the connection, or did not see it begin, or the kernel side did not
+    /// know yet that its program is an sshd.
     BegunBefore,
     /// Records that matter were lost meanwhile.
     RecordsLost,
@@ -66,6 +67,9 @@ pub enum Doubt {
     AnswerUnseen,
     /// It has more processes than are followed.
     TooManyProcesses,
+    /// A program ran that may be configured to: its own arguments, the server's or the configuration
+    /// could not be read.
+    ConfigurationUnread,
 }
 
 /// A session's process has appeared without a complete proof.
@@ -102,12 +106,13 @@ pub(super) struct Proof {
 
 impl Doubt {
     /// All of them, in their order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BegunBefore,
         Self::RecordsLost,
         Self::FramesUnread,
         Self::AnswerUnseen,
         Self::TooManyProcesses,
+        Self::ConfigurationUnread,
     ];
 
     /// As a label.
@@ -119,6 +124,7 @@ impl Doubt {
             Self::FramesUnread => "frames_unread",
             Self::AnswerUnseen => "answer_unseen",
             Self::TooManyProcesses => "too_many_processes",
+            Self::ConfigurationUnread => "configuration_unread",
         }
     }
 }
@@ -156,10 +162,13 @@ impl Proof {
         self.open |= PAIRS.iter().position(|pair| pair.0 == frame_type).map_or(0, |at| 1 << at);
     }
 
-    /// A frame of the monitor.
+    /// A frame of the monitor. `valued`: its first word could be read. An answer without it leaves its
+    /// request open, but for PAM's dialogue, where -1 is told as none.
     pub(super) fn answered(&mut self, frame_type: u8, said: Said, valued: bool) {
         let bit = PAIRS.iter().position(|pair| pair.1 == frame_type).map_or(0, |at| 1 << at);
-        self.open &= !bit;
+        if valued || frame_type == RESPOND {
+            self.open &= !bit;
+        }
         self.dialogue_read |= frame_type == RESPOND && valued;
         if let Said::Account(allowed) = said {
             self.account = Some(allowed);
@@ -285,6 +294,21 @@ mod tests {
         assert_eq!(of(proof(&certain)), Some(None));
         let overtaken = [(8, None), (100, None), (103, Some(0)), (102, None), (26, None)];
         assert_eq!(of(proof(&overtaken)), Some(None), "the answer was told first");
+    }
+
+    #[test]
+    fn an_answer_whose_word_could_not_be_read_is_none() {
+        for (asked, answer) in [(12, 13), (24, 25), (46, 47), (102, 103)] {
+            let mut unread = proof(&[(8, None), (100, None), (asked, None)]);
+            unread.answered(answer, frames::read(answer, None), false);
+            unread.asked(KEY_EXPORT, true);
+            let doubt = unread.unproven(Sign::Forked).unwrap().doubt;
+            assert_eq!(doubt, Some(Doubt::AnswerUnseen), "{answer}");
+        }
+        // PAM's dialogue has failed.
+        let mut failed = proof(&[(8, None), (108, None)]);
+        failed.answered(RESPOND, frames::read(RESPOND, None), false);
+        assert_eq!(failed.unproven(Sign::Forked).unwrap().doubt, None);
     }
 
     #[test]

@@ -12,9 +12,9 @@ pub(crate) use self::fake::{Fake, build};
 pub(crate) use self::flow::{Flow, Layout, Way};
 #[cfg(test)]
 pub(crate) use self::hanging::Hanging;
-use super::Clock;
 use super::outside::Stat;
 use super::watched::inode;
+use super::{Clock, Commands};
 use crate::event::{
     Caller, Env, Event, EventBody, Exec, Exit, FileFacts, FileKey, Fork, Frame, InodeKey, Link,
     Map, Opened, Role, Seal, SealAt, Stack, Usage, WalkedPath, Write,
@@ -140,6 +140,8 @@ impl World {
             for path in [SSHD_PATH, SESSION_PATH, AUTH_PATH, LZMA, CRYPTO, "/usr/bin/bash"] {
                 shared.inode(Path::new(path));
             }
+            // Whoever serves was started with arguments that can be read, and configures nothing.
+            shared.commands = Some(Commands::default());
             for path in [CHKPWD, FIND_KEYS, "/usr/bin/bash", "/usr/bin/true"] {
                 shared.inside.insert(path.to_owned(), true);
             }
@@ -222,6 +224,10 @@ impl World {
             let start = shared.processes.get(&tgid).map(|p| p.0.start_ticks * 10_000_000);
             if let Some(process) = shared.processes.get_mut(&tgid) {
                 process.1 = PathBuf::from(path);
+            }
+            if [SSHD_PATH, SESSION_PATH].contains(&path) {
+                let arguments = || vec![SSHD_PATH.to_owned(), "-D".to_owned()];
+                shared.cmdlines.entry(tgid).or_insert_with(arguments);
             }
             (shared.file(Path::new(path)), start)
         });

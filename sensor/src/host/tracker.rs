@@ -18,7 +18,7 @@ use crate::event::{Exec, Frame};
 
 /// Connections followed at once; the oldest is given up beyond.
 const CONNECTIONS_MAX: usize = 4096;
-/// Processes of one connection followed.
+/// Living processes of one connection followed.
 const MEMBERS_MAX: usize = 256;
 /// Programs remembered to speak.
 const PROGRAMS_MAX: usize = 256;
@@ -162,7 +162,7 @@ impl Tracker {
         let session = confirmed && users && !conn.session;
         conn.session |= session;
         conn.shown = None;
-        conn.living.remove(&process);
+        conn.gone(process);
         if let Some(proc) = table.get_mut(process) {
             proc.connection = None;
             proc.shown = None;
@@ -203,9 +203,10 @@ impl Tracker {
             }
             answer
         } else {
-            let network = conn.is_network(process);
+            let network = conn.is_network(process, frame.frame_type);
             conn.proof.asked(frame.frame_type, network);
-            conn.requested(said, frame)
+            // A session writes what it likes to sockets of its own.
+            if network { conn.requested(said, frame) } else { None }
         };
         answer.map(|(method, accepted)| conn.verdict(method, accepted))
     }
@@ -271,7 +272,7 @@ impl Tracker {
     ) -> Option<Arc<Connection>> {
         let id = table.get(process)?.connection?;
         let conn = self.connections.get_mut(&id)?;
-        conn.living.remove(&process);
+        conn.gone(process);
         if !conn.living.is_empty() {
             return None;
         }
@@ -293,6 +294,14 @@ impl Tracker {
         self.lost_until = now_ns;
         for conn in self.connections.values_mut() {
             conn.proof.doubt(Doubt::RecordsLost);
+        }
+    }
+
+    /// The kernel side does not know yet that a process of the connection is an sshd: what it says until
+    /// then is not told.
+    pub(super) fn unheard(&mut self, connection: Option<ConnectionId>) {
+        if let Some(conn) = connection.and_then(|id| self.connections.get_mut(&id)) {
+            conn.proof.doubt(Doubt::BegunBefore);
         }
     }
 
@@ -382,7 +391,7 @@ impl Tracker {
 
     fn join(&mut self, table: &mut Table, id: ConnectionId, process: ProcessId) {
         let Some(conn) = self.connections.get_mut(&id) else { return };
-        if conn.usage.len() >= MEMBERS_MAX {
+        if conn.living.len() >= MEMBERS_MAX {
             conn.partial = true;
             conn.proof.doubt(Doubt::TooManyProcesses);
             conn.shown = None;

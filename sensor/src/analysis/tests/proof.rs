@@ -57,7 +57,7 @@ fn ordinary_logins_of_every_kind_give_nothing() {
         }
     }
     assert_eq!(bench.fired(), Vec::<&str>::new());
-    assert_eq!(bench.station.tally().not_known, [0; 5]);
+    assert_eq!(bench.station.tally().not_known, [0; 6]);
 }
 
 #[test]

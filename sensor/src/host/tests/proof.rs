@@ -1,6 +1,8 @@
 //! Sessions with and without a verdict, and what runs before one, in every layout.
 
 use super::*;
+use crate::event::{Frame, InodeKey};
+use crate::host::outside::RootView;
 use crate::host::testing::{CHKPWD, FIND_KEYS, Flow, Layout, Way};
 
 fn unproven(seen: &[Observation]) -> Vec<Unproven> {
@@ -52,7 +54,7 @@ fn a_session_with_its_verdict_is_proven_by_every_way_in_every_layout() {
         assert_eq!(unproven(&seen), [], "{case}");
         assert_eq!(below(&seen), [], "{case}");
         assert_eq!(count(&seen, |body| matches!(body, Body::Session)), 1, "{case}");
-        assert_eq!(station.tally().not_known, [0; 5], "{case}");
+        assert_eq!(station.tally().not_known, [0; 6], "{case}");
     });
 }
 
@@ -130,7 +132,7 @@ fn refused_and_aborted_connections_have_no_session() {
             world.exit(flow.monitor, BELOW, 0);
         });
         assert_eq!(unproven(&seen), [], "{layout:?} {way:?} PAM {pam}");
-        assert_eq!((station.tally().not_known, station.tally().connections), ([0; 5], 0));
+        assert_eq!((station.tally().not_known, station.tally().connections), ([0; 6], 0));
     });
 }
 
@@ -238,6 +240,37 @@ fn a_layout_whose_frames_are_not_read_is_no_accusation() {
 }
 
 #[test]
+fn a_program_that_the_kernel_side_did_not_know_is_no_accusation() {
+    let (seen, station) = played(|world| {
+        let (monitor, network) = (world.fresh(), world.fresh());
+        world.fork(LISTENER, monitor, SSHD);
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        // Replaced since: its inode is new.
+        world.exec_as(monitor, LISTENER, SESSION_PATH, Role::BELOW_SSHD, 0, 0, peer);
+        world.fork(monitor, network, BELOW);
+        let flow = Flow { monitor, network };
+        // Its role comes after the answers.
+        world.hand_over(flow);
+        world.session(flow, 1000);
+    });
+    is_counted(&seen, &station, "begun_before");
+}
+
+#[test]
+fn a_session_that_speaks_first_is_no_network_child() {
+    let (seen, station) = played(|world| {
+        let (monitor, network) = (world.fresh(), world.fresh());
+        world.fork(LISTENER, monitor, SSHD);
+        let peer = Some("192.0.2.7:50022".parse().unwrap());
+        world.exec_as(monitor, LISTENER, SESSION_PATH, BELOW, 0, 0, peer);
+        world.fork(monitor, network, BELOW);
+        world.exit(network, BELOW, 0);
+        world.session(Flow { monitor, network }, 1000);
+    });
+    is_counted(&seen, &station, "frames_unread");
+}
+
+#[test]
 fn a_question_whose_answer_was_not_seen_is_no_accusation() {
     let (seen, station) = played(|world| {
         let flow = world.connect(Layout::SessionAuth, false);
@@ -246,6 +279,36 @@ fn a_question_whose_answer_was_not_seen_is_no_accusation() {
         world.session(flow, 1000);
     });
     is_counted(&seen, &station, "answer_unseen");
+}
+
+#[test]
+fn a_session_cannot_rewrite_who_has_logged_in() {
+    let (seen, _) = played(|world| {
+        let flow = world.connect(Layout::Session, false);
+        world.prove(flow, Way::Publickey, true);
+        world.hand_over(flow);
+        let user = world.fresh();
+        world.fork(flow.monitor, user, BELOW);
+        // As if on a socket that is forwarded: another name, and another method.
+        let frame = |frame_type, user: Option<&str>| {
+            let usage = World::usage(0);
+            let user = user.map(str::to_owned);
+            EventBody::Frame(Frame {
+                usage,
+                frame_type,
+                frame_len: 9,
+                verdict: None,
+                euid: 0,
+                user,
+            })
+        };
+        world.push(user, BELOW, frame(8, Some("root")));
+        world.push(user, BELOW, frame(12, None));
+        world.exit(user, BELOW, 0);
+    });
+    let last = seen.last().and_then(|one| one.connection.as_ref()).unwrap();
+    assert_eq!(last.user.as_deref(), Some("alice"));
+    assert_eq!(last.attempted, [Method::Publickey]);
 }
 
 #[test]
@@ -266,6 +329,35 @@ fn helpers_count_at_their_place_only() {
     assert_eq!(known(monitor, "/tmp/usr/sbin/unix_chkpwd"), (Starter::Sshd, false, false));
     assert_eq!(known(monitor, "/usr/bin/bash"), (Starter::Sshd, false, true));
     assert_eq!(known(network, AUTH_PATH), (Starter::Network, false, true), "of another layout");
+}
+
+#[test]
+fn a_servers_own_directory_is_no_root() {
+    let known = |root: RootView, key: Option<u64>, server: &str, path: &'static str| {
+        let (seen, _) = played(|world| {
+            let monitor = world.fresh();
+            world.fork(LISTENER, monitor, SSHD);
+            let mut fake = world.fake.0.lock().unwrap();
+            fake.roots.insert(monitor, root);
+            let key = key.map(|ino| InodeKey { ino, ..InodeKey::default() });
+            fake.root_keys.extend(key.map(|key| (monitor, key)));
+            drop(fake);
+            let peer = Some("192.0.2.7:50022".parse().unwrap());
+            world.exec_as(monitor, LISTENER, server, BELOW, 0, 0, peer);
+            world.fork(monitor, monitor + 1000, BELOW);
+            world.frame(monitor + 1000, 8, None, 0);
+            world.run_below(monitor, path, 0);
+        });
+        below(&seen).iter().map(|(_, below)| below.known.is_some()).collect::<Vec<_>>()
+    };
+    let (opt, jail) = ("/opt/x/usr/sbin/sshd", "/srv/jail/usr/sbin/sshd");
+    for key in [None, Some(7)] {
+        assert_eq!(known(RootView::Host, key, opt, CHKPWD), [true], "{key:?}");
+        assert_eq!(known(RootView::Host, key, opt, "/opt/x/usr/sbin/unix_chkpwd"), [false]);
+        let inside = "/srv/jail/usr/sbin/unix_chkpwd";
+        assert_eq!(known(RootView::Chroot, key, jail, inside), [true], "{key:?}");
+        assert_eq!(known(RootView::Chroot, key, jail, CHKPWD), [false], "outside of its root");
+    }
 }
 
 #[test]
@@ -365,6 +457,137 @@ fn a_configured_command_is_known_with_all_that_it_runs() {
     let seen = run(&mut station, world.take());
     let known: Vec<bool> = below(&seen).iter().map(|(_, below)| below.known.is_some()).collect();
     assert_eq!(known, [false, true]);
+}
+
+/// A command, what it runs, and a program of another user's: after a server whose arguments are
+/// these, or that gives no configuration.
+fn unreadable(arguments: &[&str], is_read: bool) -> (Vec<Observation>, Pipeline) {
+    played(|world| {
+        let monitor = world.fresh() + 1;
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let mut fake = world.fake.0.lock().unwrap();
+        fake.cmdlines.insert(monitor, arguments);
+        fake.inside.insert("/tmp/x".to_owned(), false);
+        fake.commands = is_read.then(Commands::default);
+        drop(fake);
+        let flow = world.connect(Layout::Session, false);
+        assert_eq!(flow.monitor, monitor);
+        let command = world.run_below(flow.monitor, FIND_KEYS, 65534);
+        world.run_below(command, "/usr/bin/true", 65534);
+        world.run_below(flow.monitor, "/tmp/x", 0);
+        world.run_below(flow.network, "/usr/bin/bash", 0);
+        world.prove(flow, Way::Password, false);
+        world.hand_over(flow);
+        world.session(flow, 1000);
+    })
+}
+
+#[test]
+fn what_may_be_configured_is_not_known_where_nobody_could_read_it() {
+    let cases: [(&[&str], bool); 3] =
+        [(&[], true), (&["sshd-session: alice [priv]"], true), (&[SSHD_PATH, "-D"], false)];
+    for (arguments, is_read) in cases {
+        let (seen, station) = unreadable(arguments, is_read);
+        let unread = Some(Doubt::ConfigurationUnread);
+        let told: Vec<_> = below(&seen).iter().map(|(_, one)| (one.known, one.doubt)).collect();
+        let by_others = [(None, None), (None, None)];
+        let whole = [[(None, unread), (None, unread)], by_others].concat();
+        assert_eq!(told.get(..4), Some(&whole[..]), "{arguments:?}");
+        // The session itself needs a verdict as ever.
+        let whole = [Sign::Forked, Sign::Asked, Sign::Executed { finished: true }];
+        let signs: Vec<Sign> = unproven(&seen).iter().map(|one| one.sign).collect();
+        assert_eq!(signs, whole, "{arguments:?}: and not the command");
+        assert!(unproven(&seen).iter().all(|one| one.doubt.is_none()), "{arguments:?}");
+        assert_eq!(doubts(&station), [("configuration_unread", 1)], "{arguments:?}");
+    }
+}
+
+#[test]
+fn where_arguments_cannot_be_read_the_only_server_of_the_same_root_speaks_for_them() {
+    let mut world = World::new();
+    let mut station = station(&mut world);
+    let connect = |world: &mut World, root: u64, arguments: &[&str]| {
+        let monitor = world.fresh() + 1;
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let root = InodeKey { ino: root, ..InodeKey::default() };
+        let mut fake = world.fake.0.lock().unwrap();
+        fake.cmdlines.insert(monitor, arguments);
+        fake.root_keys.insert(monitor, root);
+        drop(fake);
+        world.connect(Layout::One, false)
+    };
+    let ino = world.fake.0.lock().unwrap().inode(Path::new(FIND_KEYS));
+    world.fake.0.lock().unwrap().commands = Some(Commands::of(ino, None));
+    let mut told = |world: &mut World, root: u64, arguments: &[&str]| {
+        let flow = connect(world, root, arguments);
+        world.run_below(flow.monitor, FIND_KEYS, 65534);
+        world.run_below(flow.monitor, "/usr/bin/bash", 0);
+        let seen = run(&mut station, world.take());
+        let all = below(&seen).into_iter();
+        all.map(|(_, one)| (one.known.is_some(), one.doubt.is_some())).collect::<Vec<_>>()
+    };
+    let readable = [(true, false), (false, false)];
+    let unsaid = [(false, true), (false, true)];
+    assert_eq!(told(&mut world, 7, &[]), unsaid, "nobody has read anything yet");
+    assert_eq!(told(&mut world, 7, &["sshd", "-D"]), readable);
+    assert_eq!(told(&mut world, 7, &[]), readable);
+    assert_eq!(told(&mut world, 8, &[]), unsaid, "another root");
+    assert_eq!(told(&mut world, 7, &["sshd", "-f", "/other"]), readable);
+    assert_eq!(told(&mut world, 7, &["sshd: alice [priv]"]), unsaid, "two servers");
+}
+
+#[test]
+fn short_lived_children_do_not_hide_what_runs_after_them() {
+    let run_after = |ends: bool| {
+        let (seen, _) = played(|world| {
+            let flow = world.connect(Layout::Session, false);
+            for _ in 0..1500 {
+                let child = world.fresh();
+                world.fork(flow.monitor, child, BELOW);
+                if ends {
+                    world.exit(child, BELOW, MS);
+                }
+            }
+            world.run_below(flow.monitor, "/usr/bin/bash", 0);
+            world.frame(flow.network, 12, None, 0);
+            world.frame(flow.monitor, 13, Some(0), 0);
+        });
+        let ran: Vec<_> = below(&seen).iter().map(|(_, one)| (one.known, one.doubt)).collect();
+        let cpu_ns = seen.iter().find_map(|one| match &one.body {
+            Body::Verdict(verdict) => Some(verdict.cpu_ns),
+            _ => None,
+        });
+        let partial = seen.last().and_then(|one| one.connection.as_ref()).unwrap().partial;
+        (ran, cpu_ns, partial)
+    };
+    assert_eq!(run_after(true), (vec![(None, None)], Some(1500 * MS), false));
+    let (ran, _, partial) = run_after(false);
+    assert_eq!((ran, partial), (Vec::new(), true), "too many at once to be followed");
+}
+
+#[test]
+fn an_interpreter_that_has_gone_is_a_configured_scripts_for_another_user_only() {
+    for (uid, standing, by) in
+        [(65534, (true, false), Starter::Command), (0, (false, true), Starter::Uncertain)]
+    {
+        let (seen, station) = played(|world| {
+            let mut fake = world.fake.0.lock().unwrap();
+            let shell = fake.inode(Path::new("/usr/bin/bash"));
+            fake.commands = Some(Commands::of(9999, Some((shell, &["/bin/sh", "/opt/keys"]))));
+            drop(fake);
+            let flow = world.connect(Layout::Session, false);
+            // Its arguments cannot be read.
+            let script = world.run_below(flow.monitor, "/usr/bin/bash", uid);
+            world.run_below(script, "/usr/bin/true", uid);
+        });
+        let ran: Vec<_> = below(&seen).into_iter().map(|(_, one)| one).collect();
+        let told: Vec<_> =
+            ran.iter().map(|one| (one.known.is_some(), one.doubt.is_some())).collect();
+        assert_eq!(told, [standing, standing], "{uid}");
+        assert_eq!(ran.last().map(|one| one.by), Some(by), "{uid}");
+        assert_eq!(doubts(&station).len(), usize::from(uid == 0), "{uid}");
+        assert_eq!(unproven(&seen), [], "{uid}");
+    }
 }
 
 #[test]
