@@ -1,5 +1,6 @@
 //! The station as a whole, driven by events.
 
+mod below;
 mod openings;
 mod proof;
 
