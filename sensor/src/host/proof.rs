@@ -13,6 +13,8 @@ use super::observe::Method;
 
 /// `MONITOR_REQ_PAM_START`: the network child is told to use PAM, and the account is asked about.
 const PAM_START: u8 = 100;
+/// `MONITOR_REQ_PWNAM`: once, before any method.
+const PWNAM: u8 = 8;
 /// `MONITOR_REQ_PAM_ACCOUNT` and `MONITOR_REQ_KEYEXPORT`.
 const ACCOUNT: u8 = 102;
 const KEY_EXPORT: u8 = 26;
@@ -99,6 +101,9 @@ pub(super) struct Proof {
     /// The values of PAM's answers in a dialogue are told.
     dialogue_read: bool,
     finished: bool,
+    /// A program's role came late, and whether a user was named, which comes before all that counts.
+    late: bool,
+    named: bool,
     doubt: Option<Doubt>,
 }
 
@@ -154,6 +159,7 @@ impl Proof {
         self.spoke = true;
         self.pam |= frame_type == PAM_START;
         self.finished |= frame_type == KEY_EXPORT;
+        self.named |= frame_type == PWNAM;
         // A request without a payload may be told after its answer: its sender is preempted by whom
         // it wakes.
         if frame_type == ACCOUNT && self.account.is_some() {
@@ -191,8 +197,18 @@ impl Proof {
         self.doubt = self.doubt.or(Some(doubt));
     }
 
+    /// Frames may not have been told until now. Roles are given in order: once the network child is
+    /// heard the monitor is.
+    pub(super) fn begins_late(&mut self) {
+        self.late = true;
+    }
+
     pub(super) fn is_doubted(&self) -> bool {
-        self.doubt.is_some()
+        self.begun().is_some()
+    }
+
+    fn begun(&self) -> Option<Doubt> {
+        self.doubt.or((self.late && !self.named).then_some(Doubt::BegunBefore))
     }
 
     pub(super) fn missing(&self) -> Option<Missing> {
@@ -225,7 +241,7 @@ impl Proof {
         let early = sign == Sign::Executed { finished: false };
         let unseen = (self.open != 0 && !early).then_some(Doubt::AnswerUnseen);
         let unread = (!self.spoke).then_some(Doubt::FramesUnread);
-        Some(Unproven { sign, missing, doubt: self.doubt.or(unread).or(unseen) })
+        Some(Unproven { sign, missing, doubt: self.begun().or(unread).or(unseen) })
     }
 }
 

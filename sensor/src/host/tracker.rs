@@ -301,7 +301,7 @@ impl Tracker {
     /// then is not told.
     pub(super) fn unheard(&mut self, connection: Option<ConnectionId>) {
         if let Some(conn) = connection.and_then(|id| self.connections.get_mut(&id)) {
-            conn.proof.doubt(Doubt::BegunBefore);
+            conn.proof.begins_late();
         }
     }
 

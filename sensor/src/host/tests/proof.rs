@@ -240,19 +240,28 @@ fn a_layout_whose_frames_are_not_read_is_no_accusation() {
 
 #[test]
 fn a_program_that_the_kernel_side_did_not_know_is_no_accusation() {
-    let (seen, station) = played(|world| {
-        let (monitor, network) = (world.fresh(), world.fresh());
-        world.fork(LISTENER, monitor, SSHD);
-        let peer = Some("192.0.2.7:50022".parse().unwrap());
-        // Replaced since: its inode is new.
-        world.exec_as(monitor, LISTENER, SESSION_PATH, Role::BELOW_SSHD, 0, 0, peer);
-        world.fork(monitor, network, BELOW);
-        let flow = Flow { monitor, network };
-        // Its role comes after the answers.
-        world.hand_over(flow);
-        world.session(flow, 1000);
-    });
+    let first = |named: bool| {
+        played(|world| {
+            let (monitor, network) = (world.fresh(), world.fresh());
+            world.fork(LISTENER, monitor, SSHD);
+            let peer = Some("192.0.2.7:50022".parse().unwrap());
+            // Replaced since: its inode is new.
+            world.exec_as(monitor, LISTENER, SESSION_PATH, Role::BELOW_SSHD, 0, 0, peer);
+            world.fork(monitor, network, BELOW);
+            if named {
+                world.frame(network, 8, None, 0);
+            }
+            let flow = Flow { monitor, network };
+            world.hand_over(flow);
+            world.session(flow, 1000);
+        })
+    };
+    // Its role comes after the answers.
+    let (seen, station) = first(false);
     is_counted(&seen, &station, "begun_before");
+    // Its role came before anything that counts.
+    let (seen, _) = first(true);
+    assert_eq!(unproven(&seen).first().map(|one| one.doubt), Some(None));
 }
 
 #[test]
