@@ -271,12 +271,15 @@ impl Pipeline {
     }
 
     /// The listener starts this program for one connection: `-R`, or a socket at descriptor 0, or
-    /// the program that does nothing else.
-    fn serves(&self, id: ProcessId, exec: &Exec) -> bool {
-        let Some(proc) = self.table.get(id).filter(|proc| proc.sshd()) else { return false };
+    /// the program that does nothing else. `None`: its arguments were gone with it.
+    fn serves(&self, id: ProcessId, exec: &Exec) -> Option<bool> {
+        let Some(proc) = self.table.get(id).filter(|proc| proc.sshd()) else { return Some(false) };
         let named = proc.program.as_ref().is_some_and(|program| program.name() == "sshd-session");
-        let argument = proc.cmdline.as_ref().is_some_and(|all| all.iter().any(|arg| arg == "-R"));
-        named || argument || exec.peer.is_some()
+        if named || exec.peer.is_some() {
+            return Some(true);
+        }
+        let arguments = proc.cmdline.as_ref().filter(|all| !all.is_empty())?;
+        Some(arguments.iter().any(|argument| argument == "-R"))
     }
 
     /// The kernel side knows roles by inode; a guarded path that is new to it is told now.

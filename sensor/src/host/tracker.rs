@@ -87,13 +87,13 @@ impl Tracker {
     }
 
     /// An exec, after the table has the new program. `serves`: the program was started to serve
-    /// one connection.
+    /// one connection; `None` where it was gone before anybody could read what it was started for.
     pub(super) fn executed(
         &mut self,
         table: &mut Table,
         process: ProcessId,
         exec: &Exec,
-        serves: bool,
+        serves: Option<bool>,
     ) -> Executed {
         let Some(proc) = table.get(process) else { return Executed::default() };
         let (sshd, connection) = (proc.sshd(), proc.connection);
@@ -105,7 +105,7 @@ impl Tracker {
             }
             Some((id, confirmed)) => self.other_executed(table, process, id, confirmed, exec),
             None => {
-                if sshd && serves {
+                if sshd && serves == Some(true) {
                     let born = proc.born_ktime_ns;
                     let lineage = Self::lineage_of_parent(table, proc);
                     let id = self.open(table, process, lineage, born);
@@ -124,18 +124,18 @@ impl Tracker {
         id: ConnectionId,
         confirmed: bool,
         exec: &Exec,
-        serves: bool,
+        serves: Option<bool>,
     ) {
         if confirmed {
             self.refresh(table, id);
         } else if process == id.0 {
-            if serves {
-                self.confirm(table, id, exec.peer);
-            } else {
-                // A daemon that restarts itself: a listener.
+            if serves == Some(false) {
+                // A daemon that restarts itself: a listener. One would not be gone already.
                 self.dissolve(table, id);
+            } else {
+                self.confirm(table, id, exec.peer);
             }
-        } else if serves {
+        } else if serves == Some(true) {
             // The child of a process that had been taken for a connection: that one listens.
             let born = table.get(process).map_or(0, |proc| proc.born_ktime_ns);
             self.dissolve(table, id);

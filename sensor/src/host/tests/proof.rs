@@ -43,6 +43,29 @@ fn every(mut check: impl FnMut(Layout, Way, bool)) {
     }
 }
 
+/// It was over before anybody read its arguments, and its standard input is no connection.
+#[test]
+fn a_connection_that_was_gone_when_it_was_looked_at_is_one_all_the_same() {
+    every(|layout, way, pam| {
+        let case = format!("{layout:?} {way:?} PAM {pam}");
+        let mut world = World::new();
+        let mut station = station(&mut world);
+        world.whole(layout, way, pam);
+        let mut events = world.take();
+        for event in &mut events {
+            if let EventBody::Exec(exec) = &mut event.body {
+                exec.peer = None;
+            }
+        }
+        world.fake.0.lock().unwrap().cmdlines.retain(|&tgid, _| tgid == LISTENER);
+        let seen = run(&mut station, events);
+        assert_eq!(unproven(&seen), [], "{case}");
+        assert_eq!(count(&seen, |body| matches!(body, Body::Session)), 1, "{case}");
+        let accepted = |body: &Body| matches!(body, Body::Verdict(verdict) if verdict.accepted);
+        assert!(count(&seen, accepted) >= 1, "{case}");
+    });
+}
+
 #[test]
 fn a_session_with_its_verdict_is_proven_by_every_way_in_every_layout() {
     every(|layout, way, pam| {
