@@ -1,5 +1,6 @@
 //! `cargo xtask test`: the five tiers, each on the real thing it needs.
 
+mod again;
 mod report;
 
 use std::env;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{build, fuzz, repo, setup, sh, vm};
+use again::Failures;
 use report::{Counts, Part, Report};
 
 /// Tells tests to do fewer repetitions of what they do.
@@ -252,13 +254,31 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
     }
     // End to end the sensor races a login: only the program as it is shipped says whether it wins.
     let binary = build_test(name, name == "e2e")?;
-    let mut command = sh::as_root("env")?;
-    command.current_dir(repo::root().join("sensor"));
-    if args.quick {
-        command.arg(format!("{QUICK}=1"));
+    let start = |test: Option<&str>| -> Result<Command> {
+        let mut command = sh::as_root("env")?;
+        command.current_dir(repo::root().join("sensor"));
+        if args.quick {
+            command.arg(format!("{QUICK}=1"));
+        }
+        command.arg(&binary).args(["--test-threads=1", "--show-output"]);
+        command.args(test.into_iter().flat_map(|test| ["--exact", test]));
+        Ok(command)
+    };
+    let (started, mut counts, mut failures) =
+        (Instant::now(), Counts::default(), Failures::default());
+    let ok = sh::watch(&mut start(None)?, |line| {
+        counts.read(line);
+        failures.read(line);
+    })?;
+    let mut part = Part::counted(name, started.elapsed(), counts, ok);
+    // The kernel's tests race nobody.
+    let again = if name == "e2e" { failures.few(counts.failed()) } else { Vec::new() };
+    for test in again {
+        println!("\n{test} failed; once more, alone:");
+        let again = counted(name, &mut start(Some(&test))?)?;
+        part.tried_again(&test, again);
     }
-    command.arg(binary).args(["--test-threads=1", "--show-output"]);
-    Ok(vec![counted(name, &mut command)?])
+    Ok(vec![part])
 }
 
 /// The readers of hostile input, each fed for a while with what it has never seen.

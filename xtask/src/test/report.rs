@@ -36,6 +36,10 @@ impl Counts {
         Self { passed, failed, ignored: 0 }
     }
 
+    pub(super) fn failed(&self) -> u64 {
+        self.failed
+    }
+
     /// Takes in one line of output:
     /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
     pub(super) fn read(&mut self, line: &str) {
@@ -87,6 +91,21 @@ impl Part {
     /// Why it failed, in the words of the tests.
     pub(super) fn explain(&mut self, note: &str) {
         note.clone_into(&mut self.note);
+    }
+
+    /// One of its failures was tried again, alone: what passed then has passed, and is told.
+    pub(super) fn tried_again(&mut self, test: &str, again: Self) {
+        self.took += again.took;
+        let said = if again.ok {
+            self.counts.failed = self.counts.failed.saturating_sub(1);
+            self.counts.passed += 1;
+            self.ok = self.counts.failed == 0;
+            format!("UNSTEADY {test}: failed, then passed alone")
+        } else {
+            format!("{test}: failed twice")
+        };
+        let between = if self.note.is_empty() { "" } else { "; " };
+        self.note = format!("{}{between}{said}", self.note);
     }
 
     /// A part that could not run at all.
@@ -179,6 +198,25 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("skipped: no compiler"), "{text}");
         assert!(text.ends_with("0 passed, 0 failed, 7 skipped\n"), "{text}");
+    }
+
+    #[test]
+    fn what_passes_only_when_tried_again_is_told() {
+        let one = |line: &str, ok| {
+            let mut counts = Counts::default();
+            counts.read(line);
+            Part::counted("e2e", Duration::ZERO, counts, ok)
+        };
+        let mut part = one("test result: FAILED. 40 passed; 2 failed; 0 ignored", false);
+        part.tried_again("a::b", one("test result: ok. 1 passed; 0 failed; 0 ignored", true));
+        assert!(!part.ok);
+        part.tried_again("c", one("test result: ok. 1 passed; 0 failed; 0 ignored", true));
+        assert!(part.ok);
+        assert_eq!(part.counts, Counts { passed: 42, failed: 0, ignored: 0 });
+        assert!(part.note.contains("UNSTEADY a::b") && part.note.contains("UNSTEADY c"));
+        let mut part = one("test result: FAILED. 40 passed; 1 failed; 0 ignored", false);
+        part.tried_again("c", one("test result: FAILED. 0 passed; 1 failed; 0 ignored", false));
+        assert!(!part.ok && part.note.contains("failed twice"), "{}", part.note);
     }
 
     #[test]
