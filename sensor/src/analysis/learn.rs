@@ -250,6 +250,10 @@ impl Learner {
             }
             return;
         };
+        // An answer about what has ended begins nothing: nobody would end it.
+        if matches!(seen.body, Body::Traced(_)) && !self.units.contains_key(&unit) {
+            return;
+        }
         let state = self.state(unit);
         let room = LESSONS_MAX.saturating_sub(state.lessons.len());
         state.lessons.extend(lessons.into_iter().take(room));
@@ -264,6 +268,12 @@ impl Learner {
             Unit::Process(_) => matches!(seen.body, Body::Ended),
         };
         self.settle(unit, over, seen.time, baselines, directives);
+    }
+
+    /// Connections and processes that have not ended.
+    #[cfg(test)]
+    pub(super) fn units(&self) -> usize {
+        self.units.len()
     }
 
     /// A guarded process has refused to be checked, to the last try.

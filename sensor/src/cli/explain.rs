@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::incidents::show::heading;
 use super::incidents::{self, ReadStore};
 use super::logins::Around;
 use super::save::save;
@@ -82,13 +83,7 @@ fn text(
     around: Option<&Around>,
     style: Style,
 ) -> io::Result<()> {
-    let label = severity_label(incident.severity);
-    writeln!(
-        out,
-        "{}  {}",
-        style.paint(severity_tone(incident.severity), &label.to_uppercase()),
-        style.paint(Tone::Bold, &incident.title)
-    )?;
+    heading(out, incident, style)?;
     writeln!(out, "score {} from {} findings", incident.score, incident.findings.len())?;
     for finding in &incident.findings {
         writeln!(

@@ -1,7 +1,7 @@
 //! `halfsecond incidents [ID]`: what the sensor has found, from the running sensor or its files.
 
 mod read;
-mod show;
+pub(super) mod show;
 
 use std::io::Write;
 

@@ -78,6 +78,9 @@ pub fn logins(
     let limit = args.limit.unwrap_or(most);
     let found = ask::logins(config, &Query { since, user: args.user.clone(), limit })?;
     let written = if global.json {
+        if found.more {
+            tracing::warn!("there are older ones: see --limit, --since and --user");
+        }
         found.logins.iter().try_for_each(|login| line(out, login))
     } else {
         show::list(out, &found, Style::stdout())

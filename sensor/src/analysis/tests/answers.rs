@@ -118,6 +118,19 @@ fn a_finding_on_a_library_waits_and_says_how_it_was_found() {
 }
 
 #[test]
+fn an_answer_about_a_process_that_has_ended_opens_nothing_that_nobody_would_close() {
+    let mut bench = Bench::new();
+    let mut seen = sshd_maps(&mut bench);
+    let tgid = seen.iter().rev().find(|one| matches!(one.body, Body::Library(_))).unwrap();
+    bench.world.exit(tgid.process.id.tgid, SSHD, MS);
+    seen.extend(asked(&mut bench));
+    feed(&mut bench, &seen);
+    let before = bench.analysis.learner.units();
+    feed(&mut bench, &[answer(&seen, &way(Vec::new()))]);
+    assert_eq!(bench.analysis.learner.units(), before);
+}
+
+#[test]
 fn a_finding_does_not_wait_for_an_answer_that_does_not_come() {
     let mut bench = Bench::new();
     let seen = sshd_maps(&mut bench);

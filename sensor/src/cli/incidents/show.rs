@@ -28,13 +28,7 @@ pub(super) fn list(out: &mut impl Write, all: &[Incident], style: Style) -> io::
 }
 
 pub(super) fn one(out: &mut impl Write, incident: &Incident, style: Style) -> io::Result<()> {
-    let severity = severity_label(incident.severity);
-    writeln!(
-        out,
-        "{}  {}",
-        style.paint(severity_tone(incident.severity), &severity.to_uppercase()),
-        style.paint(Tone::Bold, &incident.title)
-    )?;
+    heading(out, incident, style)?;
     let facts = [
         ("id", incident.id.clone()),
         ("opened", format!("{:.3}", incident.opened)),
@@ -54,6 +48,21 @@ pub(super) fn one(out: &mut impl Write, incident: &Incident, style: Style) -> io
         write_finding(out, finding, style)?;
     }
     section(out, style, "What to do", &incident.recommendation)
+}
+
+/// How bad it is and what it is.
+pub(in crate::cli) fn heading(
+    out: &mut impl Write,
+    incident: &Incident,
+    style: Style,
+) -> io::Result<()> {
+    let severity = severity_label(incident.severity);
+    writeln!(
+        out,
+        "{}  {}",
+        style.paint(severity_tone(incident.severity), &severity.to_uppercase()),
+        style.paint(Tone::Bold, &incident.title)
+    )
 }
 
 fn write_finding(out: &mut impl Write, finding: &Finding, style: Style) -> io::Result<()> {
