@@ -5,7 +5,9 @@ mod lab;
 
 mod blame;
 mod clean;
+mod comings;
 mod crash;
+mod disturbances;
 mod fixture;
 mod flood;
 mod helpers;

@@ -288,7 +288,16 @@ impl Told {
         Ok(())
     }
 
-    /// The same by what `scrape`, the last one, counts: every finding above info.
+    /// Fails, showing them, if there was any incident above low.
+    pub(crate) fn must_be_low(&self) -> Result<()> {
+        let is_loud =
+            |incident: &&Value| incident["severity"] != "info" && incident["severity"] != "low";
+        let loud: Vec<&Value> = self.own.iter().filter(is_loud).collect();
+        ensure!(loud.is_empty(), "incidents: {loud:#?}");
+        Ok(())
+    }
+
+    /// As [`Self::must_be_quiet`], and by what `scrape`, the last one, counts: every finding above info.
     pub(crate) fn must_be_quiet_in(&self, scrape: &Scrape) -> Result<()> {
         self.must_be_quiet()?;
         let loud = scrape.findings_above_info();

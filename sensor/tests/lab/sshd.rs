@@ -48,6 +48,8 @@ pub(crate) struct Builder {
     use_pam: bool,
     late: bool,
     every_kind: Option<bool>,
+    /// Configuration that counts first.
+    lines: String,
     env: Vec<(String, String)>,
 }
 
@@ -74,6 +76,7 @@ impl SshdLab {
             use_pam: true,
             late: false,
             every_kind: None,
+            lines: String::new(),
             env: Vec::new(),
         }
     }
@@ -115,6 +118,20 @@ impl SshdLab {
         command.arg(format!("--mount={namespace}"));
         must(command.args(["mount", "--bind"]).arg(file).arg(onto), "", QUICK)?;
         Ok(())
+    }
+
+    /// Puts `lines` in front of PAM's configuration of the server, which is a [`Builder::late`] one.
+    pub(crate) fn pam(&self, lines: &str) -> Result<()> {
+        let service = Path::new("/etc/pam.d/sshd");
+        let own = fs::read_to_string(self.file(service))?;
+        let copy = self.dir().join("pam-service");
+        fs::write(&copy, lines.to_owned() + &own)?;
+        self.mount(&copy, service)
+    }
+
+    /// Makes the server execute itself again, as log rotation and changes of its configuration do.
+    pub(crate) fn reload(&self) -> Result<()> {
+        self.listener.signal(rustix::process::Signal::HUP)
     }
 
     /// The file at `path` as the server sees it.
@@ -179,6 +196,13 @@ impl Builder {
     /// `AuthorizedKeysCommand`.
     pub(crate) fn every_kind(mut self, command: bool) -> Self {
         self.every_kind = Some(command);
+        self
+    }
+
+    /// A line of its configuration, which counts before the usual ones.
+    pub(crate) fn line(mut self, line: &str) -> Self {
+        self.lines.push_str(line);
+        self.lines.push('\n');
         self
     }
 
@@ -263,6 +287,7 @@ impl Builder {
             let dialogue = "KbdInteractiveAuthentication yes\nSubsystem sftp internal-sftp\n";
             config = format!("{keys}{dialogue}{config}");
         }
+        config.insert_str(0, &self.lines);
         if self.version == Version::V10 {
             // Failed logins would make it drop later connections from loopback unseen.
             config.push_str("PerSourcePenalties no\n");
