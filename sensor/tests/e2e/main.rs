@@ -6,6 +6,7 @@ mod lab;
 mod blame;
 mod clean;
 mod crash;
+mod elevation;
 mod fixture;
 mod flood;
 mod helpers;
