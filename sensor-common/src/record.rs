@@ -336,6 +336,12 @@ pub struct Frame {
     pub user: [u8; USER_MAX],
 }
 
+/// Flags that a program may add to the status it hands to `pam_end`: `PAM_DATA_SILENT` and
+/// `PAM_DATA_REPLACE` (Linux-PAM, `_pam_types.h` and `pam_modules.h`).
+pub const PAM_STATUS_FLAGS: u32 = 0x6000_0000;
+/// One more than the last status of PAM: `_PAM_RETURN_VALUES` (`_pam_types.h`).
+pub const PAM_STATUSES: u32 = 32;
+
 /// Words of a stack one [`Caller`] holds.
 pub const CALL_WORDS: usize = 256;
 
@@ -357,6 +363,12 @@ pub struct Caller {
     pub sp: u64,
     /// Frame pointer (rbp, x29), kept and dropped by the rules of `words`.
     pub fp: u64,
+    /// The second argument where it reads as a status of PAM ([`PAM_STATUS_FLAGS`] taken off, less
+    /// than [`PAM_STATUSES`]), which is what `pam_end` has there; else, and where no stack is told,
+    /// [`UNKNOWN`]. No pointer, length or text passes.
+    pub status: u32,
+    /// Explicit, so that the layout has no padding.
+    pub reserved: u32,
     /// The stack from `sp` up, zero where a word was dropped or could not be read.
     pub words: [u64; CALL_WORDS],
 }
@@ -415,7 +427,7 @@ const _: () = {
     assert!(size_of::<Link>() == 32 + 32 + 16 + SEALS_MAX * 32);
     assert!(size_of::<Seal>() == 80);
     assert!(size_of::<Frame>() == 32 + 32 + 16 + USER_MAX);
-    assert!(size_of::<Caller>() == 96 + CALL_WORDS * 8);
+    assert!(size_of::<Caller>() == 104 + CALL_WORDS * 8);
     assert!(size_of::<Sample>() == 40);
     assert!(size_of::<Write>() == 64);
     assert!(size_of::<Env>() == 40 + ENV_MAX);

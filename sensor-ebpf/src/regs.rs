@@ -254,6 +254,17 @@ pub fn return_address(ctx: &ProbeContext) -> Option<u64> {
     }
 }
 
+/// The second argument of the function that was just entered.
+#[inline(always)]
+pub fn second_argument(ctx: &ProbeContext) -> u64 {
+    // SAFETY: the context of a uprobe is a `struct pt_regs`.
+    let regs = unsafe { &*ctx.regs };
+    #[cfg(bpf_target_arch = "x86_64")]
+    return regs.rsi;
+    #[cfg(bpf_target_arch = "aarch64")]
+    return regs.regs[1];
+}
+
 /// Stack and frame pointer at a user-space probe.
 #[inline(always)]
 pub fn stack_registers(ctx: &ProbeContext) -> (u64, u64) {

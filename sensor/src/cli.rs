@@ -107,6 +107,12 @@ in it. VERDICT is the time from accept to sshd's last answer, LASTED the whole c
 has wall and CPU time of each phase, and the page faults of linking. `-` was not reached, or not
 measured.
 
+PROGRAM is sshd, or the guarded program (sudo, su, login and others) that somebody authenticated to
+through libpam; FROM is then who started it, and USER is not known. AUTH is from the first
+pam_authenticate to the call after the last, VERDICT the last attempt, typing included. NOTE has what
+pam_end was told. Of sudo, accepted is PAM's word; what sudoers says is not seen. Where nobody had to
+authenticate (cron's jobs, NOPASSWD) it is counted (halfsecond_pam_logins_total) and not listed.
+
 OUTCOME is accepted, refused, aborted, timed_out (LoginGraceTime), or unknown with the reason. User
 names of logins that were not accepted are not kept, unless `logins.failed_users` is true: people
 type passwords there. Host-based logins are told as publickey; types of keys are not told.
@@ -179,7 +185,7 @@ pub enum Command {
     /// Tell why an incident was told, and draw the login times before and after
     #[command(after_help = EXPLAIN_HELP)]
     Explain(explain::ExplainArgs),
-    /// List ssh logins with their phases, or draw how long they take
+    /// List logins over ssh and through libpam with their phases, or draw how long those over ssh take
     #[command(after_help = LOGINS_HELP)]
     Logins(logins::LoginsArgs),
 }

@@ -96,7 +96,7 @@ fn body(kind: Kind, bytes: &[u8]) -> Result<EventBody, DecodeError> {
         Kind::Link => EventBody::Link(Box::new(link(&record(kind, bytes)?)?)),
         Kind::Seal => EventBody::Seal(seal(&record(kind, bytes)?)),
         Kind::Frame => EventBody::Frame(frame(&record(kind, bytes)?)?),
-        Kind::Caller => EventBody::Caller(caller(&record(kind, bytes)?)),
+        Kind::Caller => EventBody::Caller(caller(&record(kind, bytes)?)?),
         Kind::Env => EventBody::Env(env(&record(kind, bytes)?)?),
         Kind::Write => EventBody::Write(write(&record(kind, bytes)?)),
         Kind::Sample => EventBody::Sample(Sample { ip: record::<record::Sample>(kind, bytes)?.ip }),
@@ -219,8 +219,12 @@ fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
     })
 }
 
-fn caller(wire: &record::Caller) -> Caller {
+fn caller(wire: &record::Caller) -> Result<Caller, DecodeError> {
     let record::Caller { usage, ip, return_address, sp, fp, words, .. } = *wire;
+    let status = match told(wire.status) {
+        Some(status) => Some(pam_status(status)?),
+        None => None,
+    };
     let mut words: Box<[u64]> = if sp == 0 { Box::default() } else { Box::from(words) };
     // On x86_64 the first word, told by itself: on the stack one address in a hundred reads like
     // text, and is dropped.
@@ -232,7 +236,13 @@ fn caller(wire: &record::Caller) -> Caller {
     }
     // On aarch64 the link register is where the function returns to.
     let lr = if cfg!(target_arch = "aarch64") { return_address } else { 0 };
-    Caller { usage, ip, return_address, stack: Stack { ip, sp, fp, lr, words } }
+    Ok(Caller { usage, ip, return_address, status, stack: Stack { ip, sp, fp, lr, words } })
+}
+
+/// The kernel side tells nothing else.
+fn pam_status(status: u32) -> Result<u8, DecodeError> {
+    let known = u8::try_from(status).ok().filter(|_| status < record::PAM_STATUSES);
+    known.ok_or(DecodeError::Field { kind: Kind::Caller, field: "status" })
 }
 
 fn env(wire: &record::Env) -> Result<Env, DecodeError> {
@@ -305,11 +315,30 @@ mod tests {
     fn a_return_address_that_reads_like_text_is_the_stacks_first_word_all_the_same() {
         let mut wire = <record::Caller as zerocopy::FromZeros>::new_zeroed();
         wire.return_address = 0x555c_5a3b_7467;
-        assert!(caller(&wire).stack.words.is_empty());
+        let words = |wire: &record::Caller| caller(wire).expect("decodes").stack.words;
+        assert!(words(&wire).is_empty());
         wire.sp = 8;
-        assert_eq!(caller(&wire).stack.words[..2], [0x555c_5a3b_7467, 0]);
+        assert_eq!(words(&wire)[..2], [0x555c_5a3b_7467, 0]);
         wire.words[0] = 0x555c_0000_7467;
-        assert_eq!(caller(&wire).stack.words[0], 0x555c_0000_7467);
+        assert_eq!(words(&wire)[0], 0x555c_0000_7467);
+    }
+
+    #[test]
+    fn only_a_status_of_pam_passes_for_one() {
+        let mut wire = <record::Caller as zerocopy::FromZeros>::new_zeroed();
+        wire.header = header(Kind::Caller);
+        for (told, status) in [(0, Some(0)), (7, Some(7)), (31, Some(31)), (record::UNKNOWN, None)]
+        {
+            wire.status = told;
+            assert_eq!(caller(&wire).expect("decodes").status, status);
+        }
+        for told in [32, 256 + 7, record::PAM_STATUS_FLAGS, record::UNKNOWN - 1] {
+            wire.status = told;
+            assert_eq!(
+                decode(Ring::Priority, wire.as_bytes()).expect_err("refused"),
+                DecodeError::Field { kind: Kind::Caller, field: "status" }
+            );
+        }
     }
 
     fn wire_path(components: &[u8], len: u16) -> record::Path {
@@ -448,7 +477,7 @@ mod tests {
             kind in 1u16..14,
             seed in proptest::collection::vec(any::<u8>(), 4300),
         ) {
-            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 2144, 296, 40, 4208, 2600, 64];
+            let sizes = [0, 80, 680, 72, 672, 1360, 80, 144, 2152, 296, 40, 4208, 2600, 64];
             let mut bytes = seed[..sizes[usize::from(kind)]].to_vec();
             bytes[24..26].copy_from_slice(&kind.to_ne_bytes());
             match decode(Ring::Priority, &bytes) {

@@ -293,6 +293,8 @@ pub struct Caller {
     pub ip: u64,
     /// Where it returns to.
     pub return_address: u64,
+    /// Its second argument, where that reads as a status of PAM: what `pam_end` has there.
+    pub status: Option<u8>,
     /// What says who called into the library; without words where it is not told.
     pub stack: Stack,
 }

@@ -27,6 +27,7 @@ mod mounts;
 mod observe;
 mod opened;
 mod outside;
+mod pam;
 mod patient;
 mod patrol;
 mod pipeline;
@@ -64,6 +65,7 @@ pub use observe::{
 };
 pub use opened::{Asked, Opening};
 pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat, Unseen};
+pub use pam::{PamCall, PamStep};
 pub use patient::{Patient, PatientLocate};
 pub use pipeline::{Pipeline, Tally};
 pub use place::Placed;

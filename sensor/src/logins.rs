@@ -1,12 +1,14 @@
-//! Who logged in over ssh, how, with what outcome, and what each phase cost.
+//! Who logged in over ssh or through libpam, how, with what outcome, and what each phase cost.
 //!
-//! A record of connections beside the incidents: made from the same observations on the same clock,
+//! A record of logins beside the incidents: made from the same observations on the same clock,
 //! bounded, and without secrets. A [`Recorder`] turns observations into [`Login`]s, [`Kept`] holds
 //! the latest for the pages, and [`read`] finds those that an earlier run has written.
 
+mod flow;
 mod guess;
 mod kept;
 mod outcome;
+mod pam;
 mod read;
 mod record;
 
@@ -15,7 +17,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::host::Method;
+use crate::host::{ConnectionId, Method, ProcessId};
 
 pub use guess::Guessing;
 pub use kept::{Kept, Page, Query};
@@ -25,20 +27,36 @@ pub use record::{Recorder, Told};
 #[cfg(test)]
 pub(crate) use tests::sample;
 
-/// Connections that one answer of the API holds at most.
+/// Logins that one answer of the API holds at most.
 pub const ANSWER_MAX: usize = 20_000;
 
-/// One ssh connection, from accept to its end or as far as it has come.
+/// What [`Login::program`] says of every connection to sshd.
+pub const SSHD: &str = "sshd";
+
+/// What a login is told apart by while it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LoginId {
+    /// A connection to sshd.
+    Connection(ConnectionId),
+    /// A thread that calls libpam.
+    Thread(ProcessId, u32),
+}
+
+/// One ssh connection, from accept to its end or as far as it has come; or one login through libpam
+/// by another guarded program (sudo, su, login), from its first call to `pam_end`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Login {
-    /// When the listener accepted it.
+    /// When the listener accepted it, or libpam was first called.
     pub start: Timestamp,
-    /// When its last process ended; `None` while it is open.
+    /// When its last process ended, or `pam_end` was called; `None` while it is open.
     pub end: Option<Timestamp>,
     /// Between the two, seconds.
     pub duration_seconds: Option<f64>,
     /// The process that serves it (sshd's monitor).
     pub pid: u32,
+    /// [`SSHD`], or the file name of the program that calls libpam.
+    #[serde(default = "sshd")]
+    pub program: Box<str>,
     /// The client's address; `None` where descriptor 0 was no TCP socket.
     pub peer: Option<IpAddr>,
     /// The client's port.
@@ -47,8 +65,12 @@ pub struct Login {
     pub subject: Box<str>,
     /// Id of its container.
     pub container: Option<Box<str>>,
-    /// User name. Of logins that were not accepted only with `logins.failed_users`: people type
-    /// passwords there.
+    /// Who started the program that calls libpam, by real user id (user namespace of the host); not
+    /// who he becomes.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// User name; not known where libpam is called. Of logins that were not accepted only with
+    /// `logins.failed_users`: people type passwords there.
     pub user: Option<Box<str>>,
     /// The method that was accepted, else the last that was begun.
     pub method: Option<Method>,
@@ -64,7 +86,7 @@ pub struct Login {
     pub phases: Phases,
     /// A program of a session has begun.
     pub session: bool,
-    /// What the monitor exited with.
+    /// What the monitor exited with; not known where libpam is called.
     pub exit_status: Option<u8>,
     /// The signal that ended it.
     pub exit_signal: Option<u8>,
@@ -79,11 +101,13 @@ pub struct Login {
 pub struct Attempt {
     /// How.
     pub method: Method,
-    /// sshd's answer.
+    /// sshd's answer, or PAM's.
     pub verdict: Verdict,
-    /// From accept to the answer, seconds; with the client's and the network's share.
+    /// From accept to the answer, seconds; with the client's and the network's share. Of libpam:
+    /// from `pam_authenticate` to the next call, with the time that somebody types.
     pub seconds: Option<f64>,
-    /// CPU time of all the connection's processes from accept to the answer, seconds.
+    /// CPU time of all the connection's processes from accept to the answer, seconds. Of libpam: of
+    /// the thread, between those calls.
     pub cpu_seconds: Option<f64>,
 }
 
@@ -107,9 +131,10 @@ pub struct Phases {
     /// Accept to the question for the user, less the linking: start-up, banners and key exchange, and
     /// the linking of sshd-auth where there is one.
     pub key_exchange: Option<Phase>,
-    /// From there to the last verdict: verification; for passwords PAM's authentication, too.
+    /// From there to the last verdict: verification; for passwords PAM's authentication, too. Of
+    /// libpam: from the first `pam_authenticate` to the call after the last.
     pub auth: Option<Phase>,
-    /// From there to PAM's word on the account.
+    /// From there to PAM's word on the account. Of libpam: from `pam_acct_mgmt` to the next call.
     pub pam: Option<Phase>,
     /// From there to the first program of the session.
     pub session: Option<Phase>,
@@ -124,6 +149,27 @@ pub struct Phase {
     pub cpu_seconds: Option<f64>,
     /// Minor page faults; measured while linking only.
     pub page_faults: Option<u32>,
+}
+
+fn sshd() -> Box<str> {
+    SSHD.into()
+}
+
+// === impl Login ===
+
+impl Login {
+    /// It is one through libpam.
+    #[must_use]
+    pub fn is_pams(&self) -> bool {
+        self.method == Some(Method::Pam)
+    }
+
+    /// Nobody was asked and nobody refused: cron's jobs, and sudo for who need not authenticate.
+    /// Such ones are counted and not kept; they would soon be all there is.
+    #[must_use]
+    pub fn is_routine(&self) -> bool {
+        self.is_pams() && self.attempts.is_empty() && self.outcome != Outcome::Refused
+    }
 }
 
 // === impl Verdict ===

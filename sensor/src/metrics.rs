@@ -84,6 +84,10 @@ const DETECTORS: [&str; 22] = [
 const METHODS: [&str; 6] =
     ["publickey", "password", "keyboard-interactive", "hostbased", "gssapi-with-mic", "none"];
 
+/// Programs that log in through libpam; another one is exported as `other`.
+const PAM_PROGRAMS: [&str; 8] =
+    ["sudo", "su", "login", "doas", "cron", "crond", "polkit-agent-helper-1", "dropbear"];
+
 define! {
     /// Always 1; the label says which version runs.
     build_info: IntGaugeVec = "halfsecond_build_info" ["version"];
@@ -164,6 +168,14 @@ define! {
     /// processes.
     login_phase_cpu: HistogramVec =
         "halfsecond_login_phase_cpu_seconds" ["phase", "method", "outcome"] => LOGIN_BUCKETS;
+    /// Logins through libpam by guarded programs other than sshd's, by program and outcome: those of
+    /// `halfsecond_logins_total`, of which `timed_out` is never told. Counted once, when the session begins
+    /// or else at the end, also where nobody had to authenticate (cron's jobs, sudo without a password).
+    pam_logins: IntCounterVec = "halfsecond_pam_logins_total" ["program", "outcome"];
+    /// CPU seconds from `pam_authenticate` to the program's next call into libpam, for each attempt, by
+    /// verdict: `accepted`, `refused`, `undecided`.
+    pam_auth_cpu: HistogramVec =
+        "halfsecond_pam_auth_cpu_seconds" ["program", "verdict"] => AUTH_BUCKETS;
     /// Connections from peers that guess: many attempts refused or broken off (`brute_force`) or many
     /// user names (`user_enumeration`) within ten minutes; by outcome, since one may be let in. Counted
     /// when the session begins, or at the end where the peer was found to guess only meanwhile.
@@ -266,8 +278,11 @@ impl Metrics {
         self.auth_cpu.with_label_values(&[among(&METHODS, method), verdict]).observe(cpu_seconds);
     }
 
-    /// Records a connection to sshd, once.
+    /// Records a login, once.
     pub fn observe_login(&self, login: &Login) {
+        if login.is_pams() {
+            return self.observe_pam(login);
+        }
         let method = among(&METHODS, login.method.map_or("none", host::Method::name));
         let outcome = login.outcome.name();
         self.logins.with_label_values(&[method, outcome]).inc();
@@ -281,6 +296,17 @@ impl Metrics {
             }
         }
         self.observe_guessing(login);
+    }
+
+    fn observe_pam(&self, login: &Login) {
+        let program = among(&PAM_PROGRAMS, &login.program);
+        self.pam_logins.with_label_values(&[program, login.outcome.name()]).inc();
+        for attempt in login.attempts.iter().filter(|_| !login.partial) {
+            if let Some(cpu) = attempt.cpu_seconds {
+                let labels = [program, attempt.verdict.name()];
+                self.pam_auth_cpu.with_label_values(&labels).observe(cpu);
+            }
+        }
     }
 
     /// Records a connection of a peer that guesses, once; no other counts.
@@ -329,6 +355,11 @@ impl Metrics {
         }
         for outcome in [Outcome::Aborted, Outcome::TimedOut, Outcome::Unknown] {
             self.logins.with_label_values(&["none", outcome.name()]);
+        }
+        for program in ["sudo", "su", "login"] {
+            for outcome in [Outcome::Accepted, Outcome::Refused] {
+                self.pam_logins.with_label_values(&[program, outcome.name()]);
+            }
         }
         for kind in [Guessing::BruteForce, Guessing::UserEnumeration] {
             for outcome in [Outcome::Accepted, Outcome::Refused] {

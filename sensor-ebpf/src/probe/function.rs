@@ -3,13 +3,13 @@
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use sensor_common::Role;
-use sensor_common::record::{CALL_WORDS, Caller};
+use sensor_common::record::{CALL_WORDS, Caller, PAM_STATUS_FLAGS, PAM_STATUSES, UNKNOWN};
 
 use super::stack::{self, Sieve};
 use super::{current_tgid, finish, role_of};
 use crate::emit::{begin, ring_for};
 use crate::kernel::task::Task;
-use crate::regs::{probed_address, return_address, stack_registers};
+use crate::regs::{probed_address, return_address, second_argument, stack_registers};
 
 /// What is looked at of a stack, bytes, a power of two.
 const STACK_BYTES: usize = CALL_WORDS * 8;
@@ -36,11 +36,20 @@ fn try_entry(ctx: &ProbeContext) -> Option<()> {
     record.usage = usage;
     record.ip = probed_address(ctx);
     record.return_address = return_address.unwrap_or(0);
+    record.status = UNKNOWN;
     if role.contains(Role::GUARDED) {
+        record.status = status(second_argument(ctx));
         record.sp = sp;
         record.fp = sieve.sift(fp);
         stack::read::<CALL_WORDS, STACK_BYTES>(&mut record.words, sp, &bounds, &sieve);
     }
     record.submit();
     return_address.map(|_| ())
+}
+
+/// An argument, if it is a status of PAM. An `int`: the upper half of its register is anybody's.
+#[inline(always)]
+fn status(argument: u64) -> u32 {
+    let status = argument as u32 & !PAM_STATUS_FLAGS;
+    if status < PAM_STATUSES { status } else { UNKNOWN }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::config::Config;
-use crate::host::{ConnectionId, Observation};
-use crate::logins::{self, FILE, Kept, Login, Recorder, Told};
+use crate::host::Observation;
+use crate::logins::{self, FILE, Kept, Login, LoginId, Recorder, Told};
 use crate::metrics::Metrics;
 use crate::sink::Outputs;
 use crate::status::Status;
@@ -31,7 +31,7 @@ pub(super) struct Logins {
     file: Option<Outputs>,
     metrics: Metrics,
     /// Open ones that are counted as a guessing peer's; no more than the recorder follows.
-    flagged: BTreeSet<ConnectionId>,
+    flagged: BTreeSet<LoginId>,
     /// Lines are told apart by it.
     written: u64,
 }
@@ -75,8 +75,10 @@ impl Logins {
                     } else if !flagged {
                         self.metrics.observe_guessing(&login);
                     }
-                    self.write(&login);
-                    self.kept.ended(id, login);
+                    if !login.is_routine() {
+                        self.write(&login);
+                        self.kept.ended(id, login);
+                    }
                 }
             }
         }
@@ -222,6 +224,30 @@ mod tests {
         bench.world.login(&Made::new("password"));
         bench.run(&mut logins);
         assert_eq!(counted(), (2, 1), "flagged when it begins, and not again at the end");
+    }
+
+    #[test]
+    fn logins_through_libpam_are_counted_by_program_and_kept_if_somebody_was_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(in_folder(&folder));
+        let (mut logins, status, metrics) = bench.start();
+        bench.world.pam("/usr/sbin/cron", 0, "acct_mgmt setcred open_session end:0");
+        bench.world.pam("/usr/bin/su", 1000, "authenticate end:7");
+        let calls = "authenticate acct_mgmt setcred open_session end:0";
+        bench.world.pam("/usr/bin/sudo", 1000, calls);
+        bench.run(&mut logins);
+        let kept = status.logins(&Query::all()).logins;
+        let programs: Vec<&str> = kept.iter().map(|login| &*login.program).collect();
+        assert_eq!(programs, ["sudo", "su"], "newest first");
+        for labels in [["cron", "accepted"], ["su", "refused"], ["sudo", "accepted"]] {
+            assert_eq!(metrics.pam_logins.with_label_values(&labels).get(), 1, "{labels:?}");
+        }
+        let measured = metrics.pam_auth_cpu.with_label_values(&["su", "refused"]);
+        assert_eq!(measured.get_sample_count(), 1);
+        let page = metrics.render().unwrap();
+        assert!(!page.contains("method=\"pam\""), "sshd's series stay what they were");
+        logins.end();
+        assert_eq!(metrics.sink_written.with_label_values(&[SINK]).get(), 2);
     }
 
     #[test]

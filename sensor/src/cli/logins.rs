@@ -1,4 +1,5 @@
-//! `halfsecond logins`: who logged in over ssh, how, with what outcome, and what it cost.
+//! `halfsecond logins`: who logged in over ssh or through libpam, how, with what outcome, and what it
+//! cost.
 
 mod around;
 mod ask;

@@ -13,7 +13,7 @@ pub struct Limit {
 }
 
 /// All that are known.
-pub const LIMITS: [Limit; 5] = [
+pub const LIMITS: [Limit; 6] = [
     Limit {
         limit: "transient_slots",
         unseen: "an import redirected between two checks and restored before the second \
@@ -40,6 +40,13 @@ pub const LIMITS: [Limit; 5] = [
                  answers are believed, so such a hook is seen as a redirected slot or patched code \
                  only; sessions of which nobody can say whether they had a verdict are counted by \
                  their reason (halfsecond_sessions_not_known_total), not told",
+    },
+    Limit {
+        limit: "logins_elsewhere",
+        unseen: "logins (`halfsecond logins`) of programs that are not guarded, have libpam built in, \
+                 or do without it: Dropbear with its own passwords and keys, sudo and su without \
+                 PAM; cron authenticates nobody, so its jobs are only counted \
+                 (halfsecond_pam_logins_total)",
     },
     Limit {
         limit: "mapped_perf_events",

@@ -12,6 +12,7 @@ use super::coverage::Uncovered;
 use super::marks::Marks;
 use super::module::ModuleId;
 use super::opened::Opening;
+use super::pam::PamCall;
 use super::place::Placed;
 use super::proof::Unproven;
 use super::variable::{Owners, Variable};
@@ -79,7 +80,7 @@ pub struct Process {
     pub variables: Arc<[String]>,
 }
 
-/// How an sshd connection authenticates.
+/// How somebody authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
@@ -91,6 +92,8 @@ pub enum Method {
     KeyboardInteractive,
     /// Kerberos.
     GssapiWithMic,
+    /// Whatever libpam's modules ask for; never sshd's.
+    Pam,
 }
 
 /// What is known of a connection at the moment of an observation.
@@ -165,6 +168,9 @@ pub enum Body {
     Opened(Opening),
     /// A guarded function was called.
     Called(Called),
+    /// A guarded program other than sshd's has come further in a login through libpam; before the
+    /// [`Body::Called`] of the same call.
+    Pam(PamCall),
     /// A loader variable stood in the environment of the program started.
     Environment(Variable),
     /// The environment was too long for the kernel side; what loader variables it held further back
@@ -415,7 +421,7 @@ impl Program {
 // === impl Method ===
 
 impl Method {
-    /// The name RFC 4252 and its kin give it.
+    /// The name RFC 4252 and its kin give it; `pam` beyond ssh.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -423,6 +429,7 @@ impl Method {
             Self::Publickey => "publickey",
             Self::KeyboardInteractive => "keyboard-interactive",
             Self::GssapiWithMic => "gssapi-with-mic",
+            Self::Pam => "pam",
         }
     }
 }

@@ -74,6 +74,12 @@ pub(super) struct Placed {
     module: ModuleId,
 }
 
+/// Which file's code lies at this address, and where in the file.
+pub(super) fn code_at(placed: &[Placed], addr: u64) -> Option<(&ModuleId, u64)> {
+    let one = placed.iter().find(|one| one.start <= addr && addr - one.start < one.len)?;
+    Some((&one.module, (addr - one.start).saturating_add(one.offset)))
+}
+
 /// Where code of files lies in a range, as far as it is known: the first address of each part.
 pub(super) fn starts(placed: &[Placed], range: Range<u64>) -> impl Iterator<Item = u64> {
     let inside = move |one: &&Placed| {
@@ -261,13 +267,10 @@ pub(super) fn owner(placed: &[Placed], addr: u64) -> Option<&ModuleId> {
 /// may as well be the address of some function.
 fn guess(placed: &[Placed], stack: &Stack) -> Option<Asked> {
     let mut words = stack.words.iter().copied().filter(|word| *word != 0);
-    let inside = |word: u64| {
-        let holds = |one: &&Placed| one.start <= word && word - one.start < one.len;
-        placed.iter().find(holds).filter(|one| !one.module.name().starts_with("libc"))
-    };
-    let (word, one) = words.find_map(|word| Some((word, inside(word)?)))?;
-    let offset = (word - one.start).saturating_add(one.offset);
-    let place = Located { module: one.module.clone(), offset, symbol: None };
+    let inside =
+        |word: u64| code_at(placed, word).filter(|(module, _)| !module.name().starts_with("libc"));
+    let (module, offset) = words.find_map(inside)?;
+    let place = Located { module: module.clone(), offset, symbol: None };
     Some(Asked { place, unwound: false, through_libc: false })
 }
 
@@ -315,6 +318,7 @@ mod tests {
                 .map(|(start, offset, len)| Placed { start, len, offset, ..placed(0, "/a") })
                 .collect();
             let _ = owner(&all, addr);
+            let _ = code_at(&all, addr);
             let _ = guess(&all, &Stack { words: words.into(), ..Stack::default() });
         }
     }

@@ -11,6 +11,7 @@ use super::link;
 use super::observe::{Body, Called, CheckReason, Library, LinkTiming, Observation, ProcessId};
 use super::opened::{self, Openings};
 use super::outside::{Locate, Outside};
+use super::pam::PamPlaces;
 use super::patrol::Patrol;
 use super::place::Placed;
 use super::programs;
@@ -71,6 +72,7 @@ pub struct Pipeline {
     pub(super) patrol: Patrol,
     pub(super) constructors: Constructors,
     pub(super) openings: Openings,
+    pub(super) pam_places: PamPlaces,
     pub(super) directives: Vec<Directive>,
     pub(super) strangers: u64,
     callers_unknown: u64,
@@ -105,6 +107,7 @@ impl Pipeline {
             patrol: Patrol::new(config.patrol.every.map_or(0, nanos)),
             constructors: Constructors::default(),
             openings: Openings::default(),
+            pam_places: PamPlaces::default(),
             directives: Vec::new(),
             strangers: 0,
             callers_unknown: 0,
@@ -241,6 +244,7 @@ impl Pipeline {
         }
         self.constructors_over(id);
         self.openings_over(id, out);
+        self.pam_places.forget(id);
         let path = walked(&exec.path);
         // A guarded file stays guarded under another name (hard link, bind mount).
         let role = self.guards.role(&path).with(at.role.without(Role::BELOW_SSHD));
@@ -318,6 +322,7 @@ impl Pipeline {
         let told = proc.guarded() || proc.connection.is_some();
         self.constructors_over(id);
         self.openings_over(id, out);
+        self.pam_places.forget(id);
         self.schedule.forget(id);
         if told {
             self.emit(id, now_ns, Body::Ended, out);
@@ -435,15 +440,19 @@ impl Pipeline {
             return;
         }
         let Some(function) = function else {
-            self.callers_unknown += 1;
+            let known = self.pam_recalled(id, at, caller, out);
+            self.callers_unknown += u64::from(!known);
             return;
         };
         self.callers_unknown += u64::from(returns.is_none());
         self.learn_details(id);
-        let name = match function.symbol {
-            Some((symbol, _)) => self.guards.function(symbol),
+        let name = match &function.symbol {
+            Some((symbol, _)) => self.guards.function(symbol.clone()),
             None => format!("{:#x}", function.offset),
         };
+        if self.pam_entered(id, at, caller, (&function, &name), out) {
+            return;
+        }
         let told = !caller.stack.words.is_empty();
         let frames = if told { self.locate.callers(at.tgid, &caller.stack) } else { Vec::new() };
         let library = Some(function.module);

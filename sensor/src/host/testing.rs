@@ -5,6 +5,7 @@ mod fake;
 mod flow;
 #[cfg(test)]
 mod hanging;
+mod pam;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ pub(crate) use self::fake::{Fake, build};
 pub(crate) use self::flow::{Flow, Layout, Way};
 #[cfg(test)]
 pub(crate) use self::hanging::Hanging;
+pub(crate) use self::pam::CALL_CPU_NS;
 use super::outside::Stat;
 use super::watched::inode;
 use super::{Clock, Commands};
@@ -395,8 +397,9 @@ impl World {
             shared.symbols.insert(ip, function.to_owned());
             (ip, shared.inode(caller) * MODULE_SIZE + 0x120f)
         });
-        let caller =
-            Caller { usage: Self::usage(0), ip, return_address: from, stack: Stack::default() };
+        let stack = Stack::default();
+        let usage = Self::usage(0);
+        let caller = Caller { usage, ip, return_address: from, status: None, stack };
         self.push(tgid, BELOW, EventBody::Caller(caller));
     }
 
@@ -408,7 +411,8 @@ impl World {
             (ip, shared.inode(behind) * MODULE_SIZE + 0x3210)
         });
         let stack = Stack { ip, sp: 8, words: Box::from([0, from]), ..Stack::default() };
-        let caller = Caller { usage: Self::usage(0), ip, return_address: ip + 0x20, stack };
+        let return_address = ip + 0x20;
+        let caller = Caller { usage: Self::usage(0), ip, return_address, status: None, stack };
         self.push(tgid, BELOW, EventBody::Caller(caller));
     }
 

@@ -206,7 +206,7 @@ pub const PROBES: &[Probe] = &[
             &[on("function_entry", &[])],
             "1 to 5 us per call of a guarded function, in guarded programs and in others",
         )],
-        unseen: "who calls the guarded functions",
+        unseen: "who calls the guarded functions, and logins by sudo, su and login",
     },
     Probe {
         hook: Hook::Samples,

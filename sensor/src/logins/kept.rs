@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{ANSWER_MAX, Login};
-use crate::host::ConnectionId;
+use super::{ANSWER_MAX, Login, LoginId};
 
 /// A ring of the latest logins, and those that are open.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ pub struct Kept {
 struct State {
     /// In the order in which they ended.
     ended: VecDeque<Arc<Login>>,
-    open: BTreeMap<ConnectionId, Arc<Login>>,
+    open: BTreeMap<LoginId, Arc<Login>>,
 }
 
 /// Which logins are asked for.
@@ -54,14 +53,14 @@ impl Kept {
     }
 
     /// A session has begun.
-    pub fn begun(&self, id: ConnectionId, login: Login) {
+    pub fn begun(&self, id: LoginId, login: Login) {
         if self.keep > 0 {
             self.lock().open.insert(id, Arc::new(login));
         }
     }
 
-    /// A connection has ended.
-    pub fn ended(&self, id: ConnectionId, login: Login) {
+    /// A login is over.
+    pub fn ended(&self, id: LoginId, login: Login) {
         let mut state = self.lock();
         state.open.remove(&id);
         if state.ended.len() >= self.keep {

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::guess::Guesses;
 use super::outcome::{self, Exit, Outcome};
-use super::{Attempt, Login, Phase, Phases, Verdict};
+use super::pam::Flows;
+use super::{Attempt, Login, LoginId, Phase, Phases, SSHD, Verdict};
 use crate::host::{Body, Connection, ConnectionId, LinkTiming, Observation, Owners, seconds};
 use crate::host::{Mark, Verdict as Answer};
 
@@ -18,7 +19,7 @@ const ATTEMPTS_MAX: usize = 16;
 /// Characters of a user name that are kept: `LOGIN_NAME_MAX` of Linux is 256.
 const USER_MAX: usize = 256;
 /// Why the end of a connection is not known that was given up for want of room.
-const GIVEN_UP: &str = "there were too many at once to follow it";
+pub(super) const GIVEN_UP: &str = "there were too many at once to follow it";
 
 /// Makes logins from observations, on the event clock alone.
 #[derive(Debug)]
@@ -27,17 +28,18 @@ pub struct Recorder {
     open: BTreeMap<ConnectionId, Open>,
     by_age: BTreeSet<(u64, ConnectionId)>,
     guesses: Guesses,
+    flows: Flows,
 }
 
-/// What became of a connection.
+/// What became of a login.
 #[derive(Clone, Debug)]
 pub enum Told {
-    /// Somebody was let in and a session has begun; the connection goes on.
-    Begun(ConnectionId, Login),
+    /// Somebody was let in and a session has begun; it goes on.
+    Begun(LoginId, Login),
     /// It is over.
     Ended {
         /// Which.
-        id: ConnectionId,
+        id: LoginId,
         /// What is known in the end.
         login: Login,
         /// It was told when its session began.
@@ -72,17 +74,19 @@ impl Recorder {
             open: BTreeMap::new(),
             by_age: BTreeSet::new(),
             guesses: Guesses::default(),
+            flows: Flows::default(),
         }
     }
 
     /// One observation, in order; gives what can be told now.
     pub fn note(&mut self, seen: &Observation) -> Vec<Told> {
+        let mut told = self.flows.note(seen);
         // Its connection may be over.
         let Some(connection) = seen.connection.as_ref().filter(|_| !is_late(&seen.body)) else {
-            return Vec::new();
+            return told;
         };
         let id = connection.id;
-        let mut told = self.admit(connection, seen);
+        told.extend(self.admit(connection, seen));
         let Some(open) = self.open.get_mut(&id) else { return told };
         open.facts = Arc::clone(connection);
         if open.container.is_none() {
@@ -102,7 +106,7 @@ impl Recorder {
                 open.session_ktime_ns.get_or_insert(seen.ktime_ns);
                 if !std::mem::replace(&mut open.begun, true) {
                     let login = self.begun(id, seen.ktime_ns);
-                    told.extend(login.map(|login| Told::Begun(id, login)));
+                    told.extend(login.map(|login| Told::Begun(LoginId::Connection(id), login)));
                 }
             }
             Body::Closed => told.extend(self.ended(id, Some((seen.time, seen.ktime_ns)))),
@@ -116,6 +120,7 @@ impl Recorder {
         for open in self.open.values_mut() {
             open.partial = true;
         }
+        self.flows.on_loss();
     }
 
     /// Makes room for a connection that is new.
@@ -159,13 +164,14 @@ impl Recorder {
             }
             login.guessing = self.guesses.of(peer, now);
         }
+        let id = LoginId::Connection(id);
         Some(Told::Ended { id, login, begun: open.begun })
     }
 
     #[cfg(test)]
     pub(super) fn open(&self) -> usize {
         assert_eq!(self.open.len(), self.by_age.len());
-        self.open.len()
+        self.open.len() + self.flows.open()
     }
 }
 
@@ -222,10 +228,12 @@ impl Open {
             end: end.map(|(time, _)| time),
             duration_seconds: duration.map(seconds),
             pid: facts.id.0.tgid,
+            program: SSHD.into(),
             peer: facts.peer.map(|peer| peer.ip().to_canonical()),
             peer_port: facts.peer.map(|peer| peer.port()),
             subject: facts.program.subject.as_str().into(),
             container: self.container.clone(),
+            uid: None,
             user,
             method: facts.method.or_else(|| attempts.last().map(|attempt| attempt.method)),
             outcome,
@@ -296,7 +304,7 @@ fn is_late(body: &Body) -> bool {
     owners == Owners::Answered
 }
 
-fn linked(timing: &LinkTiming) -> Phase {
+pub(super) fn linked(timing: &LinkTiming) -> Phase {
     // Stretches with sleep hold the sleep, too: their CPU time is not known.
     let cpu = (timing.blocked_ns == 0).then(|| seconds(timing.cpu_ns));
     Phase {

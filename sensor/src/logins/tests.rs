@@ -1,6 +1,7 @@
 //! From events to logins: whole ones, broken ones, strangers', and what is kept of them.
 
 mod kept;
+mod pam;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub(crate) fn sample() -> Value {
     let phase = |wall: f64, cpu: f64| json!({"wall_seconds": wall, "cpu_seconds": cpu, "page_faults": null});
     json!({
         "start": "2026-11-21T10:00:00Z", "end": "2026-11-21T10:00:09Z", "duration_seconds": 9.0,
-        "pid": 4711, "peer": "192.0.2.7", "peer_port": 50022, "subject": "/usr/sbin/sshd ab12",
+        "pid": 4711, "program": "sshd", "uid": null, "peer": "192.0.2.7", "peer_port": 50022, "subject": "/usr/sbin/sshd ab12",
         "container": null, "user": "alice", "method": "publickey", "outcome": "accepted",
         "reason": null, "attempts_left_out": 0, "session": true, "exit_status": 0,
         "exit_signal": null, "guessing": "brute_force", "partial": false,
@@ -46,9 +47,12 @@ impl Bench {
 
     /// With a sensor that starts in this world.
     fn after(world: World, failed_users: bool) -> Self {
+        Self::configured(world, failed_users, &Config::default())
+    }
+
+    fn configured(world: World, failed_users: bool, config: &Config) -> Self {
         let fake: Fake = world.fake.clone();
-        let mut station =
-            Pipeline::new(&Config::default(), clock(), Box::new(fake.clone()), Box::new(fake));
+        let mut station = Pipeline::new(config, clock(), Box::new(fake.clone()), Box::new(fake));
         station.start(world.now);
         Self { world, station, recorder: Recorder::new(failed_users) }
     }

@@ -45,6 +45,8 @@ fn every_metric_is_set_somewhere() {
         (".observe_login(", "login_phase"),
         (".observe_login(", "login_phase_cpu"),
         (".observe_login(", "login_guessing"),
+        (".observe_login(", "pam_logins"),
+        (".observe_login(", "pam_auth_cpu"),
         (".tell_provenance(", "libraries_traced"),
     ] {
         if text.contains(helper) {

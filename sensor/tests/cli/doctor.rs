@@ -49,6 +49,7 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
         "data_pointers",
         "callers_of_others",
         "forged_verdicts",
+        "logins_elsewhere",
         "mapped_perf_events",
     ];
     assert_eq!(limits, expected);

@@ -13,7 +13,8 @@ fn login(start: &str, user: Option<&str>, outcome: &str, cpu_seconds: f64) -> Va
     let phase = json!({"wall_seconds": 0.08, "cpu_seconds": 0.012, "page_faults": null});
     let verdict = if outcome == "accepted" { "accepted" } else { "refused" };
     json!({
-        "start": start, "end": start, "duration_seconds": 9.0, "pid": 4711, "peer": "192.0.2.7",
+        "start": start, "end": start, "duration_seconds": 9.0, "pid": 4711, "program": "sshd",
+        "uid": null, "peer": "192.0.2.7",
         "peer_port": 50022, "subject": "/usr/sbin/sshd ab12", "container": null, "user": user,
         "method": "publickey", "outcome": outcome, "reason": null, "attempts_left_out": 0,
         "attempts": [{"method": "publickey", "verdict": verdict, "seconds": 0.164,

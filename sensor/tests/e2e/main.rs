@@ -8,6 +8,7 @@ mod clean;
 mod comings;
 mod crash;
 mod disturbances;
+mod elevation;
 mod fixture;
 mod flood;
 mod helpers;

@@ -108,6 +108,40 @@ fn a_guarded_function_tells_its_caller_only_in_processes_with_a_role() {
 }
 
 #[test]
+fn of_a_second_argument_only_what_may_be_a_status_of_pam_is_told() {
+    let Some(mut bench) = Bench::start() else { return };
+    if !bench.serves(Hook::Functions) {
+        return;
+    }
+    let Some(path) = libc() else { return };
+    let shell = Path::new("/bin/sh");
+    if !shell.exists() {
+        skip("no /bin/sh");
+        return;
+    }
+    let library = File::open(&path).expect("open");
+    // int kill(pid_t pid, int sig): the shell's own command calls it.
+    let site = FunctionSite { symbol: "kill".to_owned(), offset: file_offset(&path, "kill") };
+    let results = bench.sensor.attach_functions(&library, &[site]).expect("identify");
+    assert!(matches!(&results[..], [Ok(_)]), "not attached: {results:?}");
+    let inode = inode_of(&bench.sensor, &std::fs::canonicalize(shell).expect("path"));
+    bench.sensor.guard_inode(inode, Role::GUARDED).expect("guard");
+    let script = "trap '' 10 40; kill -0 $$; kill -10 $$; kill -40 $$";
+    let mut child = Command::new(shell).args(["-c", script]).spawn().expect("spawn");
+    child.wait().expect("wait");
+    let events = bench.until_exit(child.id());
+    let told: Vec<Option<u8>> = events
+        .iter()
+        .filter_map(|event| match &event.body {
+            EventBody::Caller(caller) => Some(caller.status),
+            _ => None,
+        })
+        .collect();
+    // 32 is one more than the last.
+    same("second arguments", told, vec![Some(0), Some(10), None]);
+}
+
+#[test]
 fn an_offset_beyond_the_file_is_refused_with_a_reason() {
     let Some(mut bench) = Bench::start() else { return };
     if !bench.serves(Hook::Functions) {

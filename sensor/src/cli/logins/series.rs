@@ -48,7 +48,10 @@ pub(super) struct Summary {
 /// By method and what was measured. Failures are left out: what they take is up to strangers.
 pub(super) fn of(logins: &[Login], split: Option<&Split>) -> Vec<Series> {
     let mut all = BTreeMap::new();
-    let whole = |login: &&Login| login.outcome == Outcome::Accepted && !login.partial;
+    let whole = |login: &&Login| {
+        // Of libpam's every program is a story of its own.
+        login.outcome == Outcome::Accepted && !login.partial && !login.is_pams()
+    };
     for login in logins.iter().filter(whole) {
         // A login after a failed attempt holds the cost of that, too.
         let first = login.attempts.first().filter(|one| one.verdict == Verdict::Accepted);
@@ -150,6 +153,9 @@ pub(super) mod tests {
         failed.verdict = Verdict::Refused;
         all[4].attempts.insert(0, failed);
         all[5].partial = true;
+        let mut sudo = all[0].clone();
+        (sudo.method, sudo.attempts[0].method) = (Some(Method::Pam), Method::Pam);
+        all.push(sudo);
         let split = Split { at: all[2].start, incident: None };
         let series = of(&all, Some(&split));
         let auth = &series[0];
@@ -157,6 +163,7 @@ pub(super) mod tests {
         assert_eq!((auth.before.len(), auth.after.len()), (2, 1));
         assert!((auth.after[0] - 50.0).abs() < 1e-9, "{auth:?}");
         assert_eq!(series[1].what, What::Link);
+        assert!(series.iter().all(|one| one.method != Method::Pam));
         assert!(of(&all, None).iter().all(|one| one.after.is_empty() && one.before.len() == 3));
     }
 

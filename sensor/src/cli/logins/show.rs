@@ -7,9 +7,9 @@ use crate::cli::term::{Style, Tone};
 use crate::host::Method;
 use crate::logins::{Guessing, Login, Outcome, Phase};
 
-const HEADING: [&str; 12] = [
-    "START", "USER", "FROM", "METHOD", "OUTCOME", "LINK", "KEYS", "AUTH", "PAM", "VERDICT",
-    "LASTED", "NOTE",
+const HEADING: [&str; 13] = [
+    "START", "PROGRAM", "USER", "FROM", "METHOD", "OUTCOME", "LINK", "KEYS", "AUTH", "PAM",
+    "VERDICT", "LASTED", "NOTE",
 ];
 
 pub(super) fn list(out: &mut impl Write, found: &Found, style: Style) -> io::Result<()> {
@@ -44,8 +44,9 @@ fn row(login: &Login) -> Vec<(Tone, String)> {
     let verdict = login.attempts.iter().filter_map(|attempt| attempt.seconds).next_back();
     let mut cells = vec![
         plain(format!("{:.0}", login.start)),
+        plain(login.program.to_string()),
         or_none(login.user.as_deref().map(str::to_owned)),
-        or_none(login.peer.map(|peer| peer.to_string())),
+        or_none(from(login)),
         or_none(login.method.map(|method| Method::name(method).to_owned())),
         (tone, login.outcome.name().to_owned()),
     ];
@@ -61,6 +62,12 @@ fn row(login: &Login) -> Vec<(Tone, String)> {
         cells.push((if login.guessing.is_some() { Tone::Warn } else { Tone::Plain }, note));
     }
     cells
+}
+
+/// A client's address, or who started the program.
+fn from(login: &Login) -> Option<String> {
+    let peer = login.peer.map(|peer| peer.to_string());
+    peer.or_else(|| login.uid.map(|uid| format!("uid {uid}")))
 }
 
 fn note(login: &Login) -> String {
@@ -125,6 +132,7 @@ mod tests {
             cells,
             [
                 "2026-11-21T10:00:00Z",
+                "sshd",
                 "alice",
                 "192.0.2.7",
                 "publickey",
@@ -157,6 +165,17 @@ mod tests {
         assert_eq!(listed(Vec::new()), "No logins.\n");
     }
 
+    #[test]
+    fn a_login_through_libpam_is_told_with_its_program_and_who_started_it() {
+        let mut sudo = login();
+        (sudo.program, sudo.method) = ("sudo".into(), Some(Method::Pam));
+        (sudo.peer, sudo.uid, sudo.user) = (None, Some(1000), None);
+        let text = listed(vec![sudo]);
+        let row = text.lines().nth(1).unwrap();
+        let cells: Vec<_> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+        assert_eq!(cells[1..5], ["sudo", "-", "uid 1000", "pam"], "{text}");
+    }
+
     proptest! {
         #[test]
         fn no_name_steers_the_terminal_or_makes_a_line(name in any::<String>(), reason in any::<String>()) {
@@ -164,6 +183,7 @@ mod tests {
             hostile.user = Some(name.into());
             hostile.reason = Some(reason.into());
             hostile.subject = "\u{1b}[2J".into();
+            hostile.program = "\u{202e}\n\u{1b}[2J".into();
             let text = listed(vec![hostile]);
             prop_assert_eq!(text.lines().count(), 3, "{:?}", text);
             prop_assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{:?}", text);

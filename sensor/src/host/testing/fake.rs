@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) not_waited_for: Vec<u64>,
     /// Addresses of code of programs that are gone, or that their processes have left by an exec.
     pub(crate) left: Vec<u64>,
+    /// Processes that are gone before their addresses are asked about.
+    pub(crate) gone: Vec<u32>,
     /// No question about a stack is answered in time.
     pub(crate) late: bool,
     pub(crate) roots: BTreeMap<u32, RootView>,
@@ -148,11 +150,15 @@ impl Outside for Fake {
 }
 
 impl Locate for Fake {
-    fn locate(&mut self, _tgid: u32, addresses: &[u64]) -> Vec<Option<Located>> {
+    fn locate(&mut self, tgid: u32, addresses: &[u64]) -> Vec<Option<Located>> {
         self.with(|shared| {
+            let is_gone = shared.gone.contains(&tgid);
             addresses
                 .iter()
                 .map(|address| {
+                    if is_gone {
+                        return None;
+                    }
                     let inode = address / MODULE_SIZE;
                     let path = shared.files.iter().find(|(_, known)| **known == inode)?.0;
                     let path = path.to_string_lossy().into_owned();

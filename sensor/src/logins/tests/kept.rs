@@ -13,8 +13,8 @@ fn login(minute: u32, user: Option<&str>) -> Login {
     serde_json::from_value(value).unwrap()
 }
 
-fn id(tgid: u32) -> ConnectionId {
-    ConnectionId(ProcessId { tgid, start_ticks: 1 })
+fn id(tgid: u32) -> LoginId {
+    LoginId::Connection(ConnectionId(ProcessId { tgid, start_ticks: 1 }))
 }
 
 fn minutes(page: &Page) -> Vec<String> {

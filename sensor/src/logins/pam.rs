@@ -1,0 +1,132 @@
+//! From calls into libpam to logins: of sudo, su, login and whoever else authenticates by it. Of
+//! sshd its own processes tell more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::flow::{End, Flow, Point};
+use super::record::linked;
+use super::{LoginId, Phase, Told};
+use crate::host::{Body, Observation, PamCall, PamStep, Process, ProcessId};
+
+/// Logins followed at once; the oldest is given up beyond.
+const OPEN_MAX: usize = 4096;
+/// Starts of programs remembered.
+const LINKED_MAX: usize = 4096;
+
+/// A process, and the thread of it.
+type Key = (ProcessId, u32);
+
+/// Logins through libpam that are not over.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    open: BTreeMap<Key, Flow>,
+    by_age: BTreeSet<(u64, Key)>,
+    /// What linking took of programs that run.
+    linked: BTreeMap<ProcessId, Phase>,
+}
+
+// === impl Flows ===
+
+impl Flows {
+    /// One observation, in order; gives what can be told now.
+    pub(super) fn note(&mut self, seen: &Observation) -> Vec<Told> {
+        if !tells(&seen.process) && !matches!(seen.body, Body::Started) {
+            return Vec::new();
+        }
+        let process = seen.process.id;
+        match &seen.body {
+            Body::Linked(timing) => {
+                if self.linked.len() >= LINKED_MAX {
+                    self.linked.pop_first();
+                }
+                self.linked.insert(process, linked(timing));
+                Vec::new()
+            }
+            // Another program now runs in its place.
+            Body::Started | Body::Ended => {
+                self.linked.remove(&process);
+                let of = (process, 0)..=(process, u32::MAX);
+                let gone: Vec<Key> = self.open.range(of).map(|(key, _)| *key).collect();
+                let end = Some((seen.time, seen.ktime_ns));
+                gone.into_iter().filter_map(|key| self.over(key, End::Gone, end)).collect()
+            }
+            Body::Pam(call) => self.called(seen, call),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Observations are missing: what is open now may lack some.
+    pub(super) fn on_loss(&mut self) {
+        self.open.values_mut().for_each(Flow::lost);
+    }
+
+    fn called(&mut self, seen: &Observation, call: &PamCall) -> Vec<Told> {
+        let key = (seen.process.id, call.tid);
+        let now = Point { ktime_ns: seen.ktime_ns, usage: call.usage };
+        let end = Some((seen.time, seen.ktime_ns));
+        let mut told = Vec::new();
+        if call.step == PamStep::Authenticate && self.open.get(&key).is_some_and(Flow::is_through) {
+            // A service that lets in one after the other.
+            told.extend(self.over(key, End::Untold, end));
+        }
+        // Who was let in before the sensor looked only has to leave.
+        if matches!(call.step, PamStep::Authenticate | PamStep::Account) {
+            told.extend(self.admit(key, seen, call.end_told));
+        }
+        let Some(flow) = self.open.get_mut(&key) else { return told };
+        match call.step {
+            PamStep::Authenticate => flow.authenticates(now),
+            PamStep::Account => flow.asks_account(now),
+            PamStep::Credentials => flow.granted(now),
+            PamStep::Session => {
+                if flow.opens_session(now) {
+                    let login = flow.login(End::Untold, None);
+                    told.push(Told::Begun(LoginId::Thread(key.0, key.1), login));
+                }
+            }
+            PamStep::Unnamed => flow.lost(),
+            PamStep::End => {
+                let with = flow.ends(now, call.status);
+                told.extend(self.over(key, with, end));
+            }
+        }
+        told
+    }
+
+    /// Makes room for one that is new.
+    fn admit(&mut self, key: Key, seen: &Observation, end_told: bool) -> Option<Told> {
+        if self.open.contains_key(&key) {
+            return None;
+        }
+        let oldest = (self.open.len() >= OPEN_MAX).then(|| self.by_age.first().copied()).flatten();
+        let told = oldest.and_then(|(_, oldest)| self.over(oldest, End::GivenUp, None));
+        let link = self.linked.get(&key.0).copied();
+        self.by_age.insert((seen.ktime_ns, key));
+        let process = Arc::clone(&seen.process);
+        self.open.insert(key, Flow::new(process, seen.time, seen.ktime_ns, link, end_told));
+        told
+    }
+
+    /// `end` is `None` where it is given up for want of room.
+    fn over(&mut self, key: Key, with: End, end: Option<(Timestamp, u64)>) -> Option<Told> {
+        let flow = self.open.remove(&key)?;
+        self.by_age.remove(&(flow.start_ktime_ns(), key));
+        let id = LoginId::Thread(key.0, key.1);
+        Some(Told::Ended { id, login: flow.login(with, end), begun: flow.has_begun() })
+    }
+
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        assert_eq!(self.open.len(), self.by_age.len());
+        assert!(self.linked.len() <= LINKED_MAX);
+        self.open.len()
+    }
+}
+
+/// As the host station does.
+fn tells(process: &Process) -> bool {
+    process.program.guarded() && !process.program.sshd()
+}
