@@ -26,7 +26,8 @@ pub const SEALS_MAX: usize = 40;
 pub const USER_MAX: usize = 64;
 /// Longest `NAME=value` carried from the environment, bytes.
 pub const ENV_MAX: usize = 256;
-/// [`Frame::verdict`] of a frame that carries none.
+/// [`Frame::verdict`] of a frame that carries none. PAM's answers say -1 as well: see
+/// [`Frame::has_verdict`].
 pub const NO_VERDICT: u32 = u32::MAX;
 
 /// A number that the kernel did not tell.
@@ -330,8 +331,8 @@ pub struct Frame {
     pub frame_type: u8,
     /// Bytes used of `user`.
     pub user_len: u8,
-    /// Explicit, so that the layout has no padding.
-    pub reserved: u16,
+    /// 1 where `verdict` was read, whatever it is. Earlier versions always wrote 0.
+    pub has_verdict: u16,
     /// User name of a PWNAM request; zero after `user_len`.
     pub user: [u8; USER_MAX],
 }

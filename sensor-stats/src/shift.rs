@@ -108,13 +108,15 @@ impl Rule {
         large_us: 6_000,
     };
 
-    /// The way to a verdict. Series differ by up to 1.65 with what else the machine does, and more
-    /// where every core is busy. Single logins stay closer to their median than those of linking, at
-    /// most 1.53 times it in 3,680, but that is many more milliseconds.
+    /// Checking the proof of a login, from the question for the user to the verdict. Of all time since
+    /// accept, series differ by up to 1.65 with what else the machine does, and one login in a hundred
+    /// lies up to 38 ms above the median. How much of that lies in the check is not known: the levels,
+    /// chosen by `cargo xtask arl`, have room for all of it, and for a drift that moves the check less
+    /// than linking, by which it is measured.
     pub const AUTH: Self = Self {
-        measured: Tolerance { small_percent: 155, large_percent: 175 },
+        measured: Tolerance { small_percent: 175, large_percent: 200 },
         blind: Tolerance { small_percent: 250, large_percent: 300 },
-        large_us: 10_000,
+        large_us: 17_000,
     };
 }
 

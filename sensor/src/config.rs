@@ -103,7 +103,7 @@ pub struct Learning {
 pub struct Detect {
     /// Excess over the baseline median from which a single start alarms.
     pub link_gross_excess: Duration,
-    /// The same for the CPU time to a verdict.
+    /// The same for the CPU time to a verdict, and of checking its proof.
     pub auth_gross_excess: Duration,
     /// Average run length: how many starts or logins of one stream (linking, constructors, or logins
     /// by a method, of one program) there are on average, at least, to a false alarm of a small

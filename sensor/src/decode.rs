@@ -209,11 +209,13 @@ fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
         .user
         .get(..usize::from(wire.user_len))
         .ok_or(DecodeError::Field { kind: Kind::Frame, field: "user_len" })?;
+    // Recordings of earlier versions do not say whether it was read.
+    let has_verdict = wire.has_verdict != 0 || wire.verdict != NO_VERDICT;
     Ok(Frame {
         usage: wire.usage,
         frame_type: wire.frame_type,
         frame_len: wire.frame_len,
-        verdict: (wire.verdict != NO_VERDICT).then_some(wire.verdict),
+        verdict: has_verdict.then_some(wire.verdict),
         euid: wire.euid,
         user: (!user.is_empty()).then(|| String::from_utf8_lossy(user).into_owned()),
     })
@@ -339,6 +341,18 @@ mod tests {
                 DecodeError::Field { kind: Kind::Caller, field: "status" }
             );
         }
+    }
+
+    #[test]
+    fn a_word_that_was_read_is_told_whatever_it_is() {
+        let of = |verdict, has_verdict| {
+            let mut wire = <record::Frame as zerocopy::FromZeros>::new_zeroed();
+            (wire.verdict, wire.has_verdict) = (verdict, has_verdict);
+            frame(&wire).expect("decodes").verdict
+        };
+        assert_eq!(of(NO_VERDICT, 0), None);
+        assert_eq!(of(NO_VERDICT, 1), Some(u32::MAX), "PAM's -1");
+        assert_eq!((of(0, 1), of(1, 0)), (Some(0), Some(1)), "with and without the mark");
     }
 
     fn wire_path(components: &[u8], len: u16) -> record::Path {

@@ -41,6 +41,7 @@ mod schedule;
 mod seed;
 mod table;
 mod tracker;
+mod tries;
 mod variable;
 mod watched;
 mod who;

@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// how slow the machine was in percent if known; an empty line between two series.
     #[arg(long, value_name = "FILE")]
     samples: Option<PathBuf>,
-    /// The recorded times are those to a verdict, not of linking.
+    /// The recorded times are those of checking a proof, not of linking.
     #[arg(long, requires = "samples")]
     verdicts: bool,
 }

@@ -29,9 +29,9 @@ const FRAME_MAX: u32 = 256 * 1024;
 /// MONITOR_REQ_PWNAM: the user name. (monitor.h `enum monitor_reqtype`, 9.2 to 10.2.)
 const PWNAM: u32 = 8;
 /// Answers, whose first word is the verdict: AUTHPASSWORD, KEYALLOWED, KEYVERIFY, GSSUSEROK,
-/// PAM_ACCOUNT, PAM_RESPOND. (Of the last that is all there is; the request before it, 108, holds
-/// what the user typed.)
-const ANSWERS: [u32; 6] = [13, 23, 25, 47, 103, 109];
+/// PAM_ACCOUNT, PAM_QUERY, PAM_RESPOND. (Of the last that is all there is; the request before it, 108,
+/// holds what the user typed. What follows the word of PAM_QUERY, PAM's own texts, is not read.)
+const ANSWERS: [u32; 7] = [13, 23, 25, 47, 103, 107, 109];
 
 /// TP_PROTO(struct sock *sk, int ret, int flags), include/trace/events/sock.h, 6.3 to 7.0. Runs in
 /// the sender, once the bytes are sent.
@@ -174,8 +174,9 @@ fn tell(frame_len: u32, frame_type: u32, payload: Option<(UserPtr, u32)>) -> Opt
         if frame_type == PWNAM {
             let len = u32::from_be(word.unwrap_or(0));
             record.user_len = user(&mut record.user, buffer.offset(4), len.min(size - 4));
-        } else {
-            record.verdict = word.map_or(NO_VERDICT, u32::from_be);
+        } else if let Some(word) = word {
+            record.verdict = u32::from_be(word);
+            record.has_verdict = 1;
         }
     }
     record.submit();

@@ -18,7 +18,7 @@ use crate::event::FileKey;
 use crate::finding::Severity;
 use crate::host::{
     Asked, Below, Body, ConnectionId, Directive, Library, LinkTiming, Method, ModuleId,
-    Observation, Opening, ProcessId, Program,
+    Observation, Opening, ProcessId, Program, Verdict,
 };
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
@@ -122,6 +122,7 @@ enum What {
     Auth {
         method: Method,
         cpu_ns: u64,
+        check_ns: Option<u64>,
         drift_percent: Option<u64>,
     },
 }
@@ -225,8 +226,8 @@ impl Learner {
                 match &seen.connection {
                     Some(connection) if !connection.partial && quiet => {
                         let drift_percent = readings.iter().find_map(|one| one.drift_percent);
-                        let (method, cpu_ns) = (verdict.method, verdict.cpu_ns);
-                        let what = What::Auth { method, cpu_ns, drift_percent };
+                        let Verdict { method, cpu_ns, check_ns, .. } = *verdict;
+                        let what = What::Auth { method, cpu_ns, check_ns, drift_percent };
                         vec![lesson(&connection.program, seen.time, what)]
                     }
                     _ => Vec::new(),
@@ -364,8 +365,8 @@ impl Learner {
             What::Helper(path) => baseline.add_helper(&path),
             What::Instrument { form, learning } => baseline.add_instrument(&form, learning),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
-            What::Auth { method, cpu_ns, drift_percent } => {
-                baseline.add_auth(method, cpu_ns, drift_percent);
+            What::Auth { method, cpu_ns, check_ns, drift_percent } => {
+                baseline.add_auth(method, cpu_ns, check_ns, drift_percent);
             }
             What::Link { timing, exe } => {
                 baseline.add_link(&timing, lesson.guarded);

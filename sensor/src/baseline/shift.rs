@@ -17,9 +17,13 @@ const SHARE_MIN_US: u64 = 20;
 /// Modules needed to tell drift.
 const SHARES_MIN: usize = 4;
 
-/// The stream of logins by a method: CPU time to the verdict.
-pub(crate) fn auth(method: Method) -> String {
-    format!("auth {method}")
+/// What streams of earlier versions begin with that hold all CPU time since accept: another measure.
+const SINCE_ACCEPT: &str = "auth ";
+
+/// The stream of logins by a method: CPU time of checking the proof, from the question for the user to
+/// the verdict.
+pub(crate) fn check(method: Method) -> String {
+    format!("check {method}")
 }
 
 // === impl Baseline ===
@@ -40,8 +44,10 @@ impl Baseline {
     }
 
     /// Fills what a baseline of an earlier version lacks from the samples that it has: its detectors
-    /// need not start anew.
+    /// need not start anew. What checking a login's proof costs is learned anew, as all CPU time since
+    /// accept is no measure for it: those streams go.
     pub(super) fn adopt(&mut self) {
+        self.shifts.retain(|stream, _| !stream.starts_with(SINCE_ACCEPT));
         // Only a guarded program's starts are all seen, and only of one are shares kept.
         if !self.shares.is_empty() {
             let link = self.link.latest_us().to_vec();
@@ -50,14 +56,6 @@ impl Baseline {
         let constructors = self.shares.get(CONSTRUCTORS);
         let constructors = constructors.map(|samples| samples.latest_us().to_vec());
         self.adopt_stream(CONSTRUCTOR, &constructors.unwrap_or_default());
-        let logins: Vec<(Method, Vec<u32>)> = self
-            .auth
-            .iter()
-            .map(|(method, samples)| (*method, samples.latest_us().to_vec()))
-            .collect();
-        for (method, samples) in logins {
-            self.adopt_stream(&auth(method), &samples);
-        }
     }
 
     fn adopt_stream(&mut self, stream: &str, samples_us: &[u32]) {
@@ -159,14 +157,15 @@ mod tests {
         for _ in 0..60 {
             old.add_link(&timing(&[900, 100]), true);
             old.add_constructors(300_000);
-            old.add_auth(Method::Publickey, 30_000_000, Some(100));
+            old.add_auth(Method::Publickey, 30_000_000, Some(8_000_000), Some(100));
         }
         let mut json = serde_json::to_value(&old).unwrap();
         json.as_object_mut().unwrap().remove("shifts").unwrap();
         let mut read: Baseline = serde_json::from_value(json).unwrap();
         assert!(read.shifts.is_empty());
         read.adopt();
-        assert_eq!(read.shifts.keys().collect::<Vec<_>>(), ["auth publickey", CONSTRUCTOR, LINK]);
+        assert_eq!(read.shifts.keys().collect::<Vec<_>>(), [CONSTRUCTOR, LINK]);
+        assert_eq!(read.auth, old.auth);
         for (stream, shift) in &read.shifts {
             let known = old.shifts[stream].yardstick().unwrap();
             assert_eq!(shift.yardstick().unwrap().median_us, known.median_us, "{stream}");
@@ -175,6 +174,24 @@ mod tests {
         let again = read.clone();
         read.adopt();
         assert_eq!(read, again);
+    }
+
+    #[test]
+    fn times_since_accept_that_an_earlier_version_learned_are_not_taken_for_checks() {
+        let mut old = Baseline::default();
+        for _ in 0..60 {
+            old.learn_time("auth publickey", 30_000_000, Some(100));
+            old.add_auth(Method::Publickey, 30_000_000, None, Some(100));
+        }
+        let mut read: Baseline =
+            serde_json::from_value(serde_json::to_value(&old).unwrap()).unwrap();
+        read.adopt();
+        assert_eq!(read.shifts.keys().count(), 0);
+        read.add_auth(Method::Publickey, 30_000_000, Some(8_000_000), Some(100));
+        let mut exact = sensor_stats::Sketch::default();
+        exact.add(8_000);
+        assert_eq!(median(&read, &check(Method::Publickey)), exact.median().unwrap());
+        assert_eq!(read.auth[&Method::Publickey].total(), 61);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sensor_stats::Shift;
 use serde::{Deserialize, Serialize};
 
 use super::samples::Samples;
-use super::shift::{CONSTRUCTOR, LINK, auth, drift_percent};
+use super::shift::{CONSTRUCTOR, LINK, check, drift_percent};
 use crate::event::FileKey;
 use crate::host::{LinkTiming, Method, ModuleId};
 
@@ -262,11 +262,20 @@ impl Baseline {
         self.learn_time(CONSTRUCTOR, cpu_ns, None);
     }
 
-    /// Accepts the CPU time of a successful authentication; `drift_percent` is how slow the machine
-    /// was when the connection's program was linked, 100 as usual.
-    pub fn add_auth(&mut self, method: Method, cpu_ns: u64, drift_percent: Option<u64>) {
+    /// Accepts the CPU time of a successful authentication since accept, and of checking its proof where
+    /// that is comparable, ns; `drift_percent` is how slow the machine was when the connection's program
+    /// was linked, 100 as usual.
+    pub fn add_auth(
+        &mut self,
+        method: Method,
+        cpu_ns: u64,
+        check_ns: Option<u64>,
+        drift_percent: Option<u64>,
+    ) {
         self.auth.entry(method).or_default().add(cpu_ns, SAMPLES.0);
-        self.learn_time(&auth(method), cpu_ns, drift_percent);
+        if let Some(check_ns) = check_ns {
+            self.learn_time(&check(method), check_ns, drift_percent);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sensor_stats::{REFERENCE_MAX, Rule, Weighed};
+use sensor_stats::{REFERENCE_MAX, Rule, Shift, Weighed, Yardstick};
 
 use super::{Reading, World};
 pub(crate) use crate::baseline::drift_percent;
@@ -51,20 +51,40 @@ pub(crate) fn weigh(
     world: &World<'_>,
     reading: &mut Reading,
 ) -> Option<Found> {
-    let shift = baseline.shifts.get(&reading.stream)?;
-    let wanted = u64::from(world.learning.observations).min(REFERENCE_MAX);
-    let yardstick = shift.yardstick().filter(|known| known.count >= wanted)?;
+    let (shift, yardstick) = reference(baseline, &reading.stream, world)?;
     let (before, length) = (shift.wealth(), world.detect.run_length);
     let weighed = yardstick.weigh(before, us, reading.drift_percent, rule, length);
     reading.wealth = Some(weighed.wealth).filter(|wealth| *wealth != before);
     reading.calm = weighed.calm;
-    let usual = Summary {
-        count: yardstick.count,
-        median_us: yardstick.median_us,
-        mad_us: yardstick.mad_us,
-        p95_us: shift.reference().percentile(95)?,
-    };
-    Some(Found { weighed, usual })
+    Some(Found { weighed, usual: summary(shift, &yardstick)? })
+}
+
+/// What the reference of a stream says; `None` while it has too few samples.
+pub(crate) fn usual(baseline: &Baseline, stream: &str, world: &World<'_>) -> Option<Summary> {
+    let (shift, yardstick) = reference(baseline, stream, world)?;
+    summary(shift, &yardstick)
+}
+
+/// Hardly anything speaks for a shift of a stream on which nothing is bet now.
+pub(crate) fn is_calm(baseline: &Baseline, stream: &str, world: &World<'_>) -> bool {
+    let shift = baseline.shifts.get(stream);
+    shift.is_none_or(|shift| shift.wealth().is_calm(world.detect.run_length))
+}
+
+fn reference<'a>(
+    baseline: &'a Baseline,
+    stream: &str,
+    world: &World<'_>,
+) -> Option<(&'a Shift, Yardstick)> {
+    let shift = baseline.shifts.get(stream)?;
+    let wanted = u64::from(world.learning.observations).min(REFERENCE_MAX);
+    Some((shift, shift.yardstick().filter(|known| known.count >= wanted)?))
+}
+
+fn summary(shift: &Shift, known: &Yardstick) -> Option<Summary> {
+    let p95_us = shift.reference().percentile(95)?;
+    let Yardstick { count, median_us, mad_us, .. } = *known;
+    Some(Summary { count, median_us, mad_us, p95_us })
 }
 
 /// What a shift that took many samples means, as a sentence.

@@ -219,7 +219,7 @@ pub enum Evidence {
     },
     /// A measured time against its baseline.
     Timing {
-        /// What was measured, e.g. `link_cpu`, `auth_cpu`.
+        /// What was measured, e.g. `link_cpu`, `auth_cpu` (since accept), `check_cpu` (of the proof).
         metric: String,
         /// Measured, seconds.
         seconds: f64,

@@ -9,6 +9,7 @@ use super::frames::Said;
 use super::marks::{Mark, Marks};
 use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
 use super::proof::Proof;
+use super::tries::Tries;
 use crate::event::Frame;
 
 /// Places remembered of processes that may have ended.
@@ -42,6 +43,7 @@ pub(super) struct Conn {
     pub(super) living: BTreeSet<ProcessId>,
     pub(super) answers: u32,
     pub(super) proof: Proof,
+    pub(super) tries: Tries,
     /// Told already, and given up: its processes are a session's, whoever let them in.
     pub(super) released: bool,
     /// Programs told that were executed before the end of the proof.
@@ -80,6 +82,7 @@ impl Conn {
             living: BTreeSet::new(),
             answers: 0,
             proof: Proof::default(),
+            tries: Tries::default(),
             released: false,
             executed: 0,
             unsaid: false,
@@ -108,6 +111,7 @@ impl Conn {
     }
 
     pub(super) fn requested(&mut self, said: Said, frame: &Frame) -> Option<(Method, bool)> {
+        self.tries.asked(frame.frame_type);
         match said {
             Said::User => self.user = frame.user.clone().or(self.user.take()),
             Said::Attempt(method) => {
@@ -128,11 +132,13 @@ impl Conn {
 
     pub(super) fn verdict(&mut self, method: Method, accepted: bool) -> Verdict {
         let cpu_ns = self.cpu_ns();
+        let asked = self.marks.asked.filter(|_| self.tries.is_one(method));
+        let check_ns = asked.map(|asked| cpu_ns.saturating_sub(asked.cpu_ns));
         let earlier = self.answers;
         self.answers = self.answers.saturating_add(1);
         self.authenticated = accepted;
         self.method = accepted.then_some(method);
-        Verdict { method, accepted, cpu_ns, earlier }
+        Verdict { method, accepted, cpu_ns, check_ns, earlier }
     }
 
     /// What runs below it now runs in a session.

@@ -42,7 +42,13 @@ pub(super) fn read(frame_type: u8, verdict: Option<u32>) -> Said {
         47 => answer(Method::GssapiWithMic, 1),
         103 => verdict.map_or(Said::Other, |value| Said::Account(value == 1)),
         104 | 106 | 108 => Said::Attempt(Method::KeyboardInteractive),
-        // sshpam_respond: 0 done, 1 another question, -1 failed.
+        // sshpam_query: 0 a question, or an end that the respond after it tells; -1 failed, as by a
+        // wrong password. It never accepts.
+        107 => match verdict {
+            None | Some(0) => Said::Other,
+            Some(_) => Said::Answer(Method::KeyboardInteractive, false),
+        },
+        // sshpam_respond: 0 done, 1 another question, -1 failed, where PAM had something to say.
         109 if verdict == Some(1) => Said::Other,
         109 => answer(Method::KeyboardInteractive, 0),
         _ => Said::Other,
@@ -61,6 +67,9 @@ mod tests {
         assert_eq!(read(25, Some(u32::MAX)), Said::Answer(Method::Publickey, false));
         assert_eq!(read(109, Some(0)), Said::Answer(Method::KeyboardInteractive, true));
         assert_eq!(read(109, Some(1)), Said::Other);
+        let failed = Said::Answer(Method::KeyboardInteractive, false);
+        assert_eq!((read(107, Some(u32::MAX)), read(109, Some(u32::MAX))), (failed, failed));
+        assert_eq!(read(107, Some(0)), Said::Other, "a question, or an end");
         assert_eq!(read(103, Some(1)), Said::Account(true));
         assert_eq!(read(47, Some(1)), Said::Answer(Method::GssapiWithMic, true));
         assert_eq!(read(47, Some(0)), Said::Answer(Method::GssapiWithMic, false));
@@ -68,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_its_value_says_nothing() {
-        for frame_type in [13, 25, 47, 103, 109] {
+        for frame_type in [13, 25, 47, 103, 107, 109] {
             assert_eq!(read(frame_type, None), Said::Other, "{frame_type}");
         }
     }

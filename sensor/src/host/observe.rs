@@ -372,6 +372,11 @@ pub struct Verdict {
     pub accepted: bool,
     /// CPU time of all the connection's processes since accept, ns.
     pub cpu_ns: u64,
+    /// Of it, since the network child asked for the user ([`Marks::asked`]), ns: what checking the
+    /// proof cost, without start-up and key exchange, but for what the kernel had not yet accounted for
+    /// then, up to a tick of each process that ran. `None` where that moment was not seen, or the
+    /// client has had more checked than this one proof (`tries.rs`), so that it is no measure.
+    pub check_ns: Option<u64>,
     /// Answers that came before on this connection.
     pub earlier: u32,
 }

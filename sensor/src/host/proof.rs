@@ -24,7 +24,7 @@ const POSTAUTH: [u8; 3] = [28, 30, 50];
 /// Requests with the answers that verdicts come in: `AUTHPASSWORD`, `KEYVERIFY`, `GSSUSEROK`,
 /// `PAM_ACCOUNT`, `PAM_RESPOND`.
 const PAIRS: [(u8, u8); 5] = [(12, 13), (24, 25), (46, 47), (102, 103), (108, 109)];
-/// The answer whose value kernel programs of earlier versions did not tell.
+/// The answer that ends PAM's dialogue with success.
 const RESPOND: u8 = 109;
 
 /// What of the proof is missing.
@@ -169,10 +169,10 @@ impl Proof {
     }
 
     /// A frame of the monitor. `valued`: its first word could be read. An answer without it leaves its
-    /// request open, but for PAM's dialogue, where -1 is told as none.
+    /// request open.
     pub(super) fn answered(&mut self, frame_type: u8, said: Said, valued: bool) {
         let bit = PAIRS.iter().position(|pair| pair.1 == frame_type).map_or(0, |at| 1 << at);
-        if valued || frame_type == RESPOND {
+        if valued {
             self.open &= !bit;
         }
         self.dialogue_read |= frame_type == RESPOND && valued;
@@ -314,17 +314,28 @@ mod tests {
 
     #[test]
     fn an_answer_whose_word_could_not_be_read_is_none() {
-        for (asked, answer) in [(12, 13), (24, 25), (46, 47), (102, 103)] {
+        for (asked, answer) in PAIRS {
             let mut unread = proof(&[(8, None), (100, None), (asked, None)]);
             unread.answered(answer, frames::read(answer, None), false);
             unread.asked(KEY_EXPORT, true);
             let doubt = unread.unproven(Sign::Forked).unwrap().doubt;
             assert_eq!(doubt, Some(Doubt::AnswerUnseen), "{answer}");
         }
-        // PAM's dialogue has failed.
-        let mut failed = proof(&[(8, None), (108, None)]);
-        failed.answered(RESPOND, frames::read(RESPOND, None), false);
-        assert_eq!(failed.unproven(Sign::Forked).unwrap().doubt, None);
+    }
+
+    #[test]
+    fn a_dialogue_that_failed_is_no_verdict_and_certain() {
+        let question = [(104, None), (106, None), (107, Some(0)), (108, None), (109, Some(1))];
+        let silent = [(106, None), (107, Some(u32::MAX))];
+        let told = [(106, None), (107, Some(0)), (108, None), (109, Some(u32::MAX))];
+        for end in [&silent[..], &told] {
+            let failed = [&[(8, None)], &question[..], end].concat();
+            let unproven = proof(&failed).unproven(Sign::Forked).unwrap();
+            assert_eq!((unproven.missing, unproven.doubt), (Missing::Verdict, None), "{end:?}");
+            // As a later step it takes the verdict back.
+            let later = [&KEY[..], &question, end].concat();
+            assert_eq!(proof(&later).missing(), Some(Missing::Verdict), "{end:?}");
+        }
     }
 
     #[test]

@@ -64,8 +64,11 @@ pub(crate) struct Login {
     pub(crate) slow_percent: u64,
     /// Time that passes without CPU in each stretch of linking (in the run queue) and before the verdict.
     pub(crate) idle_ns: u64,
-    /// CPU that the verdict costs beyond the usual.
+    /// CPU that the key exchange costs beyond the usual, and the check of the proof.
+    pub(crate) exchange_ns: u64,
     pub(crate) verdict_ns: u64,
+    /// Keys offered before the one that is used, or before the password.
+    pub(crate) keys_refused: u32,
     /// Program run by the monitor before the verdict.
     pub(crate) helper: Option<PathBuf>,
     pub(crate) tree: Tree,
@@ -109,7 +112,9 @@ impl Login {
             through: false,
             slow_percent: 100,
             idle_ns: 0,
+            exchange_ns: 0,
             verdict_ns: 0,
+            keys_refused: 0,
             helper: None,
             tree: Tree::V9,
         }
@@ -444,6 +449,10 @@ impl World {
             );
             self.now += 12 * MS;
         }
+        // A key of the host is signed with, then the user is asked for.
+        let exchanged = linked + 12 * MS * login.slow_percent / 100 + login.exchange_ns;
+        self.frame(child, 6, None, 3 * MS);
+        self.frame(monitor, 7, None, exchanged);
         self.frame(child, 8, None, 4 * MS);
         for path in &login.opened {
             self.open(monitor, exe, path, &login.asker);
@@ -456,8 +465,12 @@ impl World {
             self.exit(tgid, Role::BELOW_SSHD, MS);
         }
         self.now += login.idle_ns;
-        let authenticating = 20 * MS * login.slow_percent / 100 + login.verdict_ns;
-        let spent = linked + authenticating + self.noise(2 * MS);
+        for _ in 0..login.keys_refused {
+            self.frame(child, 22, None, 7 * MS);
+            self.frame(monitor, 23, Some(0), exchanged + MS);
+        }
+        let checking = 8 * MS * login.slow_percent / 100 + login.verdict_ns;
+        let spent = exchanged + checking + self.noise(2 * MS);
         self.authenticate(monitor, child, login, spent);
         self.exit(child, BELOW, 9 * MS);
         if login.succeeds {

@@ -78,6 +78,38 @@ fn a_login_to_9_2_is_one_connection_from_accept_to_end() {
 }
 
 #[test]
+fn a_check_is_measured_from_the_question_for_the_user_and_where_one_proof_was_checked() {
+    let check = |login: &Login| {
+        let mut world = World::new();
+        let mut station = station(&mut world);
+        world.login(login);
+        let (verdict, connection) = verdicts(&run(&mut station, world.take())).remove(0);
+        let asked = connection.marks.asked.expect("asked");
+        let since = verdict.cpu_ns - asked.cpu_ns;
+        assert!(verdict.check_ns.is_none_or(|ns| ns == since), "{verdict:?} {asked:?}");
+        verdict.check_ns
+    };
+    let key = || Login::new("publickey");
+    let usual = check(&key()).expect("comparable");
+    assert!((11 * MS..16 * MS).contains(&usual), "{usual} ns");
+    // Neither linking nor the key exchange is in it.
+    let mut burnt = Login { exchange_ns: 200 * MS, ..key() };
+    burnt.libraries[0].1 += 300 * MS;
+    assert!(check(&burnt).expect("comparable").abs_diff(usual) <= 2 * MS);
+    let costly = Login { verdict_ns: 20 * MS, ..key() };
+    assert_eq!(check(&costly), Some(usual + 20 * MS));
+    assert!(check(&Login { tree: Tree::V10, ..key() }).is_some());
+    for (refused, by_key, by_password) in
+        [(0, true, true), (1, false, true), (2, false, false), (6, false, false)]
+    {
+        for (method, comparable) in [("publickey", by_key), ("password", by_password)] {
+            let login = Login { keys_refused: refused, ..Login::new(method) };
+            assert_eq!(check(&login).is_some(), comparable, "{refused} before {method}");
+        }
+    }
+}
+
+#[test]
 fn a_login_to_10_0_is_one_connection_with_both_programs() {
     let mut world = World::new();
     let mut station = station(&mut world);

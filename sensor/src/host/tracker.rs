@@ -197,6 +197,7 @@ impl Tracker {
         // The monitor alone answers; a network child that sends an answer is lying.
         let answer = if process == id.0 {
             conn.proof.answered(frame.frame_type, said, frame.verdict.is_some());
+            conn.tries.answered(frame.frame_type, frame.verdict);
             let answer = conn.answered(said);
             if let Some((method, accepted)) = answer {
                 conn.proof.judged(method, accepted);

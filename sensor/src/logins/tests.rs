@@ -239,7 +239,7 @@ fn what_was_lost_is_not_guessed() {
 #[test]
 fn without_frames_nothing_is_said_of_the_outcome() {
     let mut bench = Bench::new(false);
-    let events = bench.cut(&Made::new("publickey"), 8, 255);
+    let events = bench.cut(&Made::new("publickey"), 6, 255);
     let login = bench.one(events);
     assert_eq!(login.outcome, Outcome::Unknown);
     assert!(login.reason.unwrap().contains("not seen here"));

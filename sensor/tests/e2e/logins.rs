@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    lab::{Machine, Method, Version, wait_until},
+    lab::{Machine, Method, SshdLab, Version, wait_until},
     learned,
     running::{PATIENCE, Sensor, Settings, State},
 };
@@ -52,9 +52,9 @@ fn was_let_in(login: &Value, method: &str) -> Result<()> {
     Ok(())
 }
 
-fn was_refused(login: &Value) -> Result<()> {
+fn was_refused(login: &Value, method: &str) -> Result<()> {
     let told = [&login["outcome"], &login["method"], &login["attempts"][0]["verdict"]];
-    ensure!(told == ["refused", "password", "refused"], "{login:#}");
+    ensure!(told == ["refused", method, "refused"], "{login:#}");
     ensure!(login["user"].is_null() && login["session"] == false, "{login:#}");
     ensure!(!login.to_string().contains("hs-lab"), "the name is kept somewhere: {login:#}");
     Ok(())
@@ -65,21 +65,26 @@ fn logins_of_every_method_and_a_failure_are_recorded_and_survive_a_restart() {
     let machine = Machine::acquire().unwrap();
     for version in [Version::V9_2, Version::V10] {
         let state = State::new().unwrap();
-        let lab = learned::server(&machine, version).unwrap();
+        // With dialogues, too.
+        let lab = SshdLab::builder(&machine).version(version).every_kind(false).start().unwrap();
         let sensor = Sensor::start(&machine, state.path(), Settings::default()).unwrap();
         for method in Method::GOOD {
             learned::login(&lab, method).unwrap();
         }
-        let failed = lab.login(Method::WrongPassword).unwrap();
-        assert_ne!(failed.code, Some(0), "{failed:?}");
+        for method in [Method::WrongPassword, Method::WrongDialogue] {
+            let failed = lab.login(method).unwrap();
+            assert_ne!(failed.code, Some(0), "{failed:?}");
+        }
         let scrape = sensor.caught_up(&lab).unwrap();
-        let told = ended(&sensor, 4).unwrap();
+        let told = ended(&sensor, 5).unwrap();
         for (login, method) in told.iter().zip(["publickey", "publickey", "password"]) {
             was_let_in(login, method).with_context(|| format!("{version:?}")).unwrap();
         }
         let is_measured = |login: &Value| login["phases"]["link"]["cpu_seconds"].is_f64();
         assert!(told.iter().any(is_measured), "{version:?}: {told:#?}");
-        was_refused(&told[3]).with_context(|| format!("{version:?}")).unwrap();
+        for (login, method) in told[3..].iter().zip(["password", "keyboard-interactive"]) {
+            was_refused(login, method).with_context(|| format!("{version:?}")).unwrap();
+        }
         let lost = scrape.show("halfsecond_records_lost_total");
         assert!(lost.is_empty(), "{lost:?}");
         let accepted = [("method", "password"), ("outcome", "accepted")];
@@ -90,7 +95,7 @@ fn logins_of_every_method_and_a_failure_are_recorded_and_survive_a_restart() {
             .unwrap();
         sensor.stop().unwrap();
         let again = Sensor::start(&machine, state.path(), Settings::default()).unwrap();
-        assert_eq!(ended(&again, 4).unwrap(), told, "{version:?}");
+        assert_eq!(ended(&again, 5).unwrap(), told, "{version:?}");
         again.stop().unwrap();
     }
 }

@@ -107,7 +107,12 @@ fn a_login_is_told_by_type_user_and_verdict() {
         frame(23, &[0, 0, 0, 1, 9, 9]),
         frame(25, &[0, 0, 0, 0]),
         frame(47, &[0, 0, 0, 1]),
+        frame(107, &[&[0; 4][..], &string("Password: ")].concat()),
+        frame(107, &[0xff; 4]),
+        frame(109, &[0xff; 4]),
         frame(109, &[0, 0, 0, 0]),
+        // Too short for a word: none was read, which is not the same as -1.
+        frame(109, &[0xff; 3]),
         frame(102, &[]),
         frame(103, &[0, 0, 0, 1]),
     ]
@@ -126,7 +131,11 @@ fn a_login_is_told_by_type_user_and_verdict() {
             (23, 7, Some(1), None),
             (25, 5, Some(0), None),
             (47, 5, Some(1), None),
+            (107, 19, Some(0), None),
+            (107, 5, Some(u32::MAX), None),
+            (109, 5, Some(u32::MAX), None),
             (109, 5, Some(0), None),
+            (109, 4, None, None),
             (102, 1, None, None),
             (103, 5, Some(1), None),
         ],
@@ -150,6 +159,8 @@ fn a_password_is_never_read() {
         frame(12, &string("x")),
         frame(108, &string(PASSWORD)),
         frame(6, &string(PASSWORD)),
+        // Of what PAM asks, only the word before its texts.
+        frame(107, &[&[0; 4][..], &string(PASSWORD)].concat()),
     ]
     .concat();
     let mut pieces = frame(12, &string("12345678901"));
@@ -163,7 +174,15 @@ fn a_password_is_never_read() {
     same(
         "frames",
         told,
-        vec![(12, None), (12, None), (108, None), (6, None), (12, None), (13, Some(1))],
+        vec![
+            (12, None),
+            (12, None),
+            (108, None),
+            (6, None),
+            (107, Some(0)),
+            (12, None),
+            (13, Some(1)),
+        ],
     );
     for event in &events {
         if let EventBody::Frame(frame) = &event.body {

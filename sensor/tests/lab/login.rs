@@ -26,6 +26,8 @@ pub(crate) enum Method {
     Dialogue,
     /// Refused.
     WrongPassword,
+    /// Refused by PAM in a dialogue.
+    WrongDialogue,
 }
 
 /// A session held open: its monitor can be looked at. Dropping it cuts the connection.
@@ -38,8 +40,12 @@ impl Method {
     /// The methods that succeed.
     pub(crate) const GOOD: [Self; 3] = [Self::Rsa, Self::Ed25519, Self::Password];
 
+    fn is_dialogue(self) -> bool {
+        matches!(self, Self::Dialogue | Self::WrongDialogue)
+    }
+
     fn is_password(self) -> bool {
-        matches!(self, Self::Password | Self::Dialogue | Self::WrongPassword)
+        self.is_dialogue() || matches!(self, Self::Password | Self::WrongPassword)
     }
 }
 
@@ -108,7 +114,7 @@ impl SshdLab {
     fn client(&self, method: Method) -> Result<Command> {
         let mut command = if method.is_password() {
             let file = match method {
-                Method::WrongPassword => self.machine.wrong_password_file(),
+                Method::WrongPassword | Method::WrongDialogue => self.machine.wrong_password_file(),
                 _ => self.machine.password_file(),
             };
             let mut sshpass = Command::new("sshpass");
@@ -131,7 +137,7 @@ impl SshdLab {
         option("ConnectTimeout=30");
         option("LogLevel=ERROR");
         if method.is_password() {
-            let name = if method == Method::Dialogue { "keyboard-interactive" } else { "password" };
+            let name = if method.is_dialogue() { "keyboard-interactive" } else { "password" };
             option(&format!("PreferredAuthentications={name}"));
             option("PubkeyAuthentication=no");
             option("NumberOfPasswordPrompts=1");

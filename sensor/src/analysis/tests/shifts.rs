@@ -1,7 +1,7 @@
 //! Shifts too small for one login: told for a run of them, whoever they are of, and never learned.
 
 use super::*;
-use crate::baseline::{LINK, auth_stream};
+use crate::baseline::{LINK, check_stream};
 use crate::host::Method;
 
 /// A login in which this library takes longer.
@@ -140,8 +140,71 @@ fn a_login_that_costs_more_is_told_after_some_and_by_method() {
     assert_eq!(bench.fired(), ["auth_cpu_shift"]);
     assert!((5..=8).contains(&took), "{took}");
     let baseline = bench.analysis.baseline(&subject());
-    let calm = |method| baseline.shifts[&auth_stream(method)].wealth().is_calm(1_000_000);
+    let calm = |method| baseline.shifts[&check_stream(method)].wealth().is_calm(1_000_000);
     assert!(calm(Method::Password) && !calm(Method::Publickey));
+}
+
+/// What the latest finding about a login's CPU time measured.
+fn measured(bench: &Bench) -> String {
+    let mut findings = bench.incident().findings.iter().rev();
+    let finding = findings.find(|finding| finding.detector == "auth_cpu_shift").unwrap();
+    let mut metrics = finding.evidence.iter().filter_map(|one| match one {
+        Evidence::Timing { metric, .. } => Some(metric.clone()),
+        _ => None,
+    });
+    metrics.next().unwrap()
+}
+
+#[test]
+fn twenty_milliseconds_more_for_a_check_take_five_logins() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    let costly = Login { verdict_ns: 20 * MS, ..Login::new("publickey") };
+    assert_eq!(delay(&mut bench, &costly), Some(5));
+    assert_eq!(measured(&bench), "check_cpu");
+}
+
+#[test]
+fn one_gross_excess_is_told_at_once_and_by_where_it_lies() {
+    let more =
+        |exchange_ns, verdict_ns| Login { exchange_ns, verdict_ns, ..Login::new("publickey") };
+    for (login, metric) in [(more(300 * MS, 0), "auth_cpu"), (more(0, 300 * MS), "check_cpu")] {
+        let mut bench = learned(&Config::default(), Store::off(), 15);
+        bench.login(&login);
+        assert_eq!(bench.fired(), ["auth_cpu_shift"], "{metric}");
+        assert_eq!(measured(&bench), metric);
+    }
+}
+
+#[test]
+fn what_the_client_chooses_is_no_evidence_for_a_shift() {
+    let exchange = Login { exchange_ns: 30 * MS, ..Login::new("publickey") };
+    // A check that is not comparable: it would be told otherwise.
+    let keys = Login { keys_refused: 1, verdict_ns: 30 * MS, ..Login::new("publickey") };
+    for login in [exchange, keys] {
+        let mut bench = learned(&Config::default(), Store::off(), 15);
+        for _ in 0..40 {
+            bench.login(&login);
+        }
+        assert_eq!(bench.fired(), Vec::<&str>::new(), "{login:?}");
+    }
+}
+
+#[test]
+fn during_a_shift_logins_that_cannot_be_compared_teach_nothing() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    for _ in 0..3 {
+        bench.login(&Login { verdict_ns: 30 * MS, ..Login::new("publickey") });
+    }
+    let total =
+        |bench: &mut Bench| bench.analysis.baseline(&subject()).auth[&Method::Publickey].total();
+    let before = total(&mut bench);
+    bench.login(&Login { keys_refused: 2, ..Login::new("publickey") });
+    assert_eq!(total(&mut bench), before);
+    // As long as there is none they do.
+    let mut other = learned(&Config::default(), Store::off(), 15);
+    let before = total(&mut other);
+    other.login(&Login { keys_refused: 2, ..Login::new("publickey") });
+    assert_eq!(total(&mut other), before + 1);
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Way {
         Self::Both,
     ];
 
-    /// Type and value, which only answers of the monitor have. `ok`: of the last answer.
+    /// Type and value, which only answers of the monitor have, and not all. `ok`: of the last answer.
     fn frames(self, ok: bool) -> Vec<(u8, Option<u32>)> {
         let key =
             |ok: bool| vec![(22, None), (23, Some(1)), (24, None), (25, Some(u32::from(!ok)))];
@@ -61,10 +61,15 @@ impl Way {
             Self::Publickey => key(ok),
             Self::Password => password(ok),
             Self::KeyboardInteractive => {
-                let last = if ok { Some(0) } else { None };
-                let start = [(104, None), (105, Some(1)), (106, None), (107, Some(0))];
-                let asked = [(108, None), (109, Some(1)), (108, None), (109, last)];
-                [start, asked].concat()
+                let asked = [(106, None), (107, Some(0)), (108, None), (109, Some(1))];
+                // A wrong password is told by the next question's answer.
+                let last = if ok {
+                    vec![(106, None), (107, Some(0)), (108, None), (109, Some(0))]
+                } else {
+                    vec![(106, None), (107, Some(u32::MAX))]
+                };
+                let (begin, end) = ([(104, None), (105, None)], [(110, None), (111, None)]);
+                [&begin[..], &asked, &last, &end].concat()
             }
             Self::Gssapi => {
                 vec![(42, None), (44, None), (48, None), (46, None), (47, Some(u32::from(ok)))]
@@ -108,9 +113,8 @@ impl World {
             child
         });
         for (frame_type, value) in way.frames(ok) {
-            // The monitor's answer that PAM's dialogue has failed is -1, which is told as none.
-            let answer = value.is_some() || frame_type == 109;
-            let sender = if answer { flow.monitor } else { flow.network };
+            // `enum monitor_reqtype`: a request is even, and its answer the next.
+            let sender = if frame_type % 2 == 1 { flow.monitor } else { flow.network };
             self.frame(sender, frame_type, value, 0);
         }
         if let Some(child) = talks {

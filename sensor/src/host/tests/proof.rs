@@ -105,6 +105,30 @@ fn a_session_after_a_refusal_is_certain_at_its_fork_in_every_layout() {
 }
 
 #[test]
+fn wrong_passwords_before_the_right_one_are_seen_by_whichever_way_they_are_asked_for() {
+    for layout in Layout::ALL {
+        for way in [Way::Password, Way::KeyboardInteractive] {
+            let (seen, _) = played(|world| {
+                let flow = world.connect(layout, true);
+                for ok in [false, false, true] {
+                    world.prove(flow, way, ok);
+                }
+                world.account(flow, true);
+                world.hand_over(flow);
+                world.session(flow, 1000);
+            });
+            let told: Vec<_> = verdicts(&seen)
+                .iter()
+                .map(|(verdict, _)| (verdict.accepted, verdict.earlier, verdict.check_ns.is_some()))
+                .collect();
+            let wanted = [(false, 0, true), (false, 1, false), (true, 2, false)];
+            assert_eq!(told, wanted, "{layout:?} {way:?}");
+            assert_eq!(unproven(&seen), [], "{layout:?} {way:?}");
+        }
+    }
+}
+
+#[test]
 fn pam_must_have_let_the_account_in_where_it_was_started() {
     for layout in Layout::ALL {
         let of = |word: Option<bool>| {
