@@ -137,6 +137,12 @@ ACTION is installed, replaced (by a newer or older version), reinstalled (the sa
 removed; in --json also recorded: it came, and what was there before is not recorded. TIME is when the
 change began, of rpm when it was over. `-` is not recorded.
 
+BEHAVIOUR is what the change changed in programs that have the package's files mapped, from the
+baselines of this host's programs (needs root): medians of CPU times of linking, constructors and
+authentication, and callers of guarded functions and libraries that are new. Builds of a program have
+baselines of their own and are compared; one goes on over changes of a program's libraries, so that
+only libraries first seen since are told then. `-` is no such program, or no baselines.
+
 Needs no agent. Exits with 0 also where there are none; with 3 where there is no database of packages
 that can be read.";
 

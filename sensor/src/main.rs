@@ -55,9 +55,6 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             explain::explain(&cli.global, &config?, args, app::read_store, &mut out)
         }
         Command::Logins(args) => logins::logins(&cli.global, &config?, args, &mut out),
-        Command::Upgrades(args) => {
-            config?;
-            upgrades::upgrades(&cli.global, args, &mut out)
-        }
+        Command::Upgrades(args) => upgrades::upgrades(&cli.global, &config?, args, &mut out),
     }
 }

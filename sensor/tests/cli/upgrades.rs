@@ -50,7 +50,8 @@ fn json_has_one_object_per_line_with_stable_keys() {
     assert_eq!(lines[0]["package"], "liblzma5");
     assert_eq!(lines[0]["action"], "replaced");
     assert_eq!((&lines[0]["old"], &lines[0]["new"]), (&"5.4.1-0.2".into(), &"5.6.1-1".into()));
-    for key in ["time", "manager", "package", "arch", "action", "old", "new"] {
+    assert_eq!(lines[0]["behaviour"], Value::Null, "this host's baselines say nothing of it");
+    for key in ["time", "manager", "package", "arch", "action", "old", "new", "behaviour"] {
         assert!(lines[1].get(key).is_some(), "no {key} in {}", lines[1]);
     }
 }
