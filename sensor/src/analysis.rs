@@ -3,6 +3,7 @@
 //! One synchronous object on the event clock alone: the same observations give the same bytes.
 
 mod check;
+mod dates;
 mod doubts;
 mod family;
 mod hold;
@@ -17,10 +18,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::baseline::{Baseline, Baselines, Changed, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
-use crate::detect::{self, Detector, Draft, SlotCheck, World, judge};
+use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
+use dates::Dates;
 use doubts::Doubts;
 use family::Families;
 use hold::Hold;
@@ -69,6 +71,7 @@ pub struct Analysis {
     refusals: Refusals,
     doubts: Doubts,
     waits: Waits,
+    dates: Dates,
     writers: Writers,
     directives: Vec<Directive>,
     notes: Vec<Opened>,
@@ -108,6 +111,7 @@ impl Analysis {
             refusals: Refusals::new(config.patrol.every),
             doubts: Doubts::new(&config.patrol),
             waits: Waits::default(),
+            dates: Dates::default(),
             writers: Writers::default(),
             directives: Vec::new(),
             notes: Vec::new(),
@@ -121,6 +125,15 @@ impl Analysis {
     /// One observation, in order. Blocks for milliseconds where a check is due.
     pub fn on_observation(&mut self, seen: Observation) -> Vec<IncidentUpdate> {
         let mut updates = self.advance(seen.ktime_ns);
+        let seen = match seen.body {
+            Body::Dated(dated) => {
+                if let Some((seen, draft)) = self.dates.answered(*dated) {
+                    self.tell(&seen, draft, &mut updates);
+                }
+                return updates;
+            }
+            body => Observation { body, ..seen },
+        };
         self.writers.note(&seen);
         let Some(seen) = self.waits.pass(seen) else { return updates };
         for seen in self.hold.pass(seen) {
@@ -153,7 +166,21 @@ impl Analysis {
         while let Some(due) = self.waits.pop(u64::MAX) {
             self.tell_due(due, &mut updates);
         }
+        while let Some((seen, draft)) = self.dates.pop(u64::MAX) {
+            self.tell(&seen, draft, &mut updates);
+        }
         updates
+    }
+
+    /// Whether what changed before a shift is asked for from now on, by [`Self::questions`]: then
+    /// findings of one wait for the answer, not for long.
+    pub fn ask_dates(&mut self, asks: bool) {
+        self.dates.ask(asks);
+    }
+
+    /// What the provenance station is to be asked since the last call; it answers with observations.
+    pub fn questions(&mut self) -> Vec<Observation> {
+        self.dates.questions()
     }
 
     /// Writes everything, mere counts included: before the end.
@@ -164,7 +191,8 @@ impl Analysis {
     /// `CLOCK_MONOTONIC` of the next check to repeat, or of what has waited for long enough, ns.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.rechecks.next_due().into_iter().chain(self.waits.next_due()).min()
+        let waits = self.waits.next_due().into_iter().chain(self.dates.next_due());
+        self.rechecks.next_due().into_iter().chain(waits).min()
     }
 
     /// What the kernel side is asked for since the last call.
@@ -222,6 +250,9 @@ impl Analysis {
         while let Some(due) = self.waits.pop(self.now_ktime_ns) {
             self.tell_due(due, &mut updates);
         }
+        while let Some((seen, draft)) = self.dates.pop(self.now_ktime_ns) {
+            self.tell(&seen, draft, &mut updates);
+        }
         updates
     }
 
@@ -268,12 +299,7 @@ impl Analysis {
             readings.append(&mut detector.readings());
         }
         let lessons = Learner::lessons(&seen, &world, &drafts, &readings);
-        for reading in readings {
-            if let Some(wealth) = reading.wealth {
-                let baseline = self.baselines.learn(&reading.subject, Changed::Count);
-                baseline.stand(&reading.stream, wealth);
-            }
-        }
+        self.note_readings(seen.time, &readings);
         if let Some((library, judged)) = judged {
             self.origins.judged(seen.process.id, &library.module.path, judged);
         }
@@ -283,6 +309,18 @@ impl Analysis {
         }
         for draft in drafts {
             self.report(&seen, draft, updates);
+        }
+    }
+
+    /// How the evidence for shifts stands, and when a time was last as usual.
+    fn note_readings(&mut self, time: Timestamp, readings: &[Reading]) {
+        for Reading { subject, stream, wealth, usual, .. } in readings {
+            if let Some(wealth) = wealth {
+                self.baselines.learn(subject, Changed::Count).stand(stream, *wealth);
+            }
+            if *usual {
+                self.baselines.learn(subject, Changed::Count).was_usual(stream, time);
+            }
         }
     }
 
@@ -298,6 +336,10 @@ impl Analysis {
     fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {
         let answered = self.origins.is_answered(seen);
         let draft = if answered { Some(draft) } else { self.waits.hold(seen, draft) };
+        let draft = draft.and_then(|draft| {
+            let baseline = self.baselines.peek(&draft.program.subject);
+            self.dates.hold(seen, draft, baseline)
+        });
         if let Some(draft) = draft {
             self.tell(seen, draft, updates);
         }

@@ -16,7 +16,7 @@ mod queue;
 mod slots;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -91,6 +91,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     programs.start().map_err(|error| internal("cannot start the probes' thread", error))?;
 
     let (requests, wanted) = mpsc::channel(REQUESTS);
+    let asker = Arc::new(OnceLock::new());
     let thread = AnalysisThread {
         config: config.clone(),
         host: host_name(),
@@ -101,10 +102,15 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         logins,
         status: Arc::clone(&status),
         own_probes,
+        asker: Arc::clone(&asker),
     };
     let (intake, analysis) = thread.start()?;
     let instruments = instrument::start(&config, instrumenting, &intake, &status, &metrics);
     let provenance = if config.provenance { start_provenance(&intake) } else { None };
+    if let Some(provenance) = &provenance {
+        // Empty so far: only this sets it.
+        let _ = asker.set(provenance.asker());
+    }
     let source = Source::new(rings, BULK_EVERY).map_err(|error| internal("rings", error))?;
     let (files, unwatched) = {
         let (config, metrics) = (config.clone(), metrics.clone());

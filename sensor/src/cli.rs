@@ -10,6 +10,7 @@ pub mod run;
 mod save;
 pub mod scan;
 pub mod term;
+pub mod upgrades;
 
 use std::error::Error;
 use std::io;
@@ -127,6 +128,30 @@ which only a running sensor tells.
 Asks the running sensor; where none runs, reads what it has written to logins.jsonl in `state_dir`.
 Exits with 0 also where there are none; with 2 if no sensor runs and none ever did.";
 
+const UPGRADES_HELP: &str = "\
+Examples:
+  halfsecond upgrades                             the latest changes of packages, newest first
+  halfsecond upgrades --since 2d
+  halfsecond upgrades --json | jq -r 'select(.action == \"replaced\") | .package'
+  halfsecond upgrades --root /mnt                 of a system that is mounted there
+
+Reads dpkg.log with its rotated and compressed files, apk's log (version 3), and when rpm installed
+each package. A package whose files came without dpkg.log's knowledge is told by its list of files,
+without the version before. What cannot be read is said on standard error.
+
+ACTION is installed, replaced (by a newer or older version), reinstalled (the same version again) or
+removed; in --json also recorded: it came, and what was there before is not recorded. TIME is when the
+change began, of rpm when it was over. `-` is not recorded.
+
+BEHAVIOUR is what the change changed in programs that have the package's files mapped, from the
+baselines of this host's programs (needs root): medians of CPU times of linking, constructors and
+authentication, and callers of guarded functions and libraries that are new. Builds of a program have
+baselines of their own and are compared; one goes on over changes of a program's libraries, so that
+only libraries first seen since are told then. `-` is no such program, or no baselines.
+
+Needs no agent. Exits with 0 also where there are none; with 3 where there is no database of packages
+that can be read.";
+
 const DOCTOR_HELP: &str = "\
 Examples:
   halfsecond doctor                       the host, and the probes of the running sensor
@@ -188,6 +213,9 @@ pub enum Command {
     /// List logins over ssh and through libpam with their phases, or draw how long those over ssh take
     #[command(after_help = LOGINS_HELP)]
     Logins(logins::LoginsArgs),
+    /// List the latest changes of packages
+    #[command(after_help = UPGRADES_HELP)]
+    Upgrades(upgrades::UpgradesArgs),
 }
 
 /// Levels of the log.
@@ -299,7 +327,8 @@ impl Command {
             | Self::Doctor
             | Self::Incidents(_)
             | Self::Explain(_)
-            | Self::Logins(_) => Level::WARN,
+            | Self::Logins(_)
+            | Self::Upgrades(_) => Level::WARN,
         }
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Reading {
     pub(crate) wealth: Option<Wealth>,
     /// The time may be learned.
     pub(crate) calm: bool,
+    /// The time was no longer than the usual one.
+    pub(crate) usual: bool,
 }
 
 // === impl Reading ===
@@ -107,7 +109,14 @@ pub(crate) struct Reading {
 impl Reading {
     /// Before it is compared with anything.
     pub(crate) fn new(subject: &str, stream: String, drift_percent: Option<u64>) -> Self {
-        Self { subject: subject.to_owned(), stream, drift_percent, wealth: None, calm: true }
+        Self {
+            subject: subject.to_owned(),
+            stream,
+            drift_percent,
+            wealth: None,
+            calm: true,
+            usual: false,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod evidence;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::evidence::Evidence;
+pub use self::evidence::{Evidence, FileSince, PackageSince};
 
 /// How bad it is if it is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -201,6 +201,9 @@ mod tests {
         let status =
             b"\x02Package: x\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n\n";
         assert_eq!(cache(&[&status[..], b"\0/usr/bin/x\n\0"].concat()), 1);
+        assert_eq!(cache(b"\x062026-11-20 06:10:02 upgrade x:amd64 1 2\n"), 1);
+        let run = b"\x07Running `apk add x` at 2026-11-21 10:00:00\n(1/1) Installing x (1-r0)\n";
+        assert_eq!(cache(run), 1);
     }
 
     #[test]

@@ -60,9 +60,9 @@ pub use directive::{Directive, Watch};
 pub use marks::{Mark, Marks};
 pub use module::{ModuleId, inode_text};
 pub use observe::{
-    Body, Called, CheckReason, Connection, ConnectionId, Constructed, Library, Lineage, LinkTiming,
-    Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Reopened, Traced,
-    Verdict, Written, seconds,
+    Body, Called, CheckReason, Connection, ConnectionId, Constructed, Dated, Library, Lineage,
+    LinkTiming, Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Reopened,
+    Traced, Verdict, Written, seconds,
 };
 pub use opened::{Asked, Opening};
 pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat, Unseen};

@@ -12,6 +12,7 @@ mod pam;
 mod sample;
 mod score;
 mod sentence;
+mod since;
 mod store;
 mod story;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::host::Lineage;
 pub use join::{Counters, Incidents, MAX_OPEN};
 pub(crate) use key::content_id;
 pub use limit::MAX_FINDINGS;
+pub(crate) use since::sentence as since_sentence;
 pub use store::{IncidentReader, IncidentStore, Listed, Opened, StoreError, StoreLimits};
 
 /// Whether findings can still join.

@@ -8,7 +8,7 @@ use clap::Parser;
 use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{
-    Cli, Command, Exit, Failure, doctor, explain, incidents, libs, logins, run, scan,
+    Cli, Command, Exit, Failure, doctor, explain, incidents, libs, logins, run, scan, upgrades,
 };
 use sensor::config::Config;
 use sensor::inventory::Databases;
@@ -55,5 +55,6 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             explain::explain(&cli.global, &config?, args, app::read_store, &mut out)
         }
         Command::Logins(args) => logins::logins(&cli.global, &config?, args, &mut out),
+        Command::Upgrades(args) => upgrades::upgrades(&cli.global, &config?, args, &mut out),
     }
 }

@@ -12,6 +12,7 @@ mod dpkg;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+pub mod history;
 mod index;
 mod lines;
 mod origin;

@@ -5,6 +5,7 @@
 //! that neither a large database nor a hung mount holds up the ring. What it finds goes to the
 //! analysis as an observation that follows the mapping's own.
 
+mod dates;
 mod line;
 mod place;
 mod variables;
@@ -29,6 +30,13 @@ pub type Found = Box<dyn FnMut(Observation) + Send>;
 #[derive(Debug)]
 pub struct Provenance {
     messages: Mutex<Sender<Message>>,
+    counts: Arc<Counts>,
+}
+
+/// Another way in, which does not keep the station from ending.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    messages: Sender<Message>,
     counts: Arc<Counts>,
 }
 
@@ -69,13 +77,8 @@ impl Provenance {
         if !is_question(seen) {
             return;
         }
-        if self.counts.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        if messages.send(Message::Ask(Box::new(seen.clone()))).is_ok() {
-            self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        if send(&messages, &self.counts, Box::new(seen.clone())) {
             match &mut seen.body {
                 Body::Library(library) => library.asked = true,
                 Body::Environment(variable) => variable.owners = Owners::Asked,
@@ -86,6 +89,13 @@ impl Provenance {
         }
     }
 
+    /// Another way in.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        Asker { messages: messages.clone(), counts: Arc::clone(&self.counts) }
+    }
+
     /// Counts of this moment.
     #[must_use]
     pub fn tally(&self) -> Tally {
@@ -94,6 +104,30 @@ impl Provenance {
             answered: self.counts.answered.load(Ordering::Relaxed),
         }
     }
+}
+
+// === impl Asker ===
+
+impl Asker {
+    /// Asks what changed before a shift ([`Body::Dated`]). Never blocks; false if nobody answers.
+    pub fn ask(&self, question: Observation) -> bool {
+        is_question(&question) && send(&self.messages, &self.counts, Box::new(question))
+    }
+}
+
+/// False where too many wait, or the station has ended.
+fn send(messages: &Sender<Message>, counts: &Counts, question: Box<Observation>) -> bool {
+    if counts.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+        counts.dropped.fetch_add(1, Ordering::Relaxed);
+        return false;
+    }
+    // Before it is sent: the answer takes it off.
+    counts.waiting.fetch_add(1, Ordering::Relaxed);
+    let sent = messages.send(Message::Ask(question)).is_ok();
+    if !sent {
+        counts.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+    sent
 }
 
 /// Who preloads something into a guarded program is told of at once, whoever owns it.
@@ -112,6 +146,7 @@ fn is_question(seen: &Observation) -> bool {
             change.role.is_pam() && found && !packages && change.owners == Owners::NotAsked
         }
         Body::Written(written) => asks_whose(&written.writer),
+        Body::Dated(dated) => dated.answer.is_none(),
         _ => false,
     }
 }

@@ -2,13 +2,13 @@
 //! requests to the kernel side, keeps both stores.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::analysis::{Analysis, Tally};
 use crate::baseline::Store;
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::host::{Body, Clock, Directive, Observation, seconds};
 use crate::incident::{IncidentStore, IncidentUpdate, Reason};
 use crate::metrics::{Metrics, SEVERITIES, severity_label};
+use crate::provenance::Asker;
 use crate::sink::Incidents;
 use crate::status::Status;
 use crate::trouble::{Troubles, Turn, chain};
@@ -65,6 +66,8 @@ pub(super) struct AnalysisThread {
     pub(super) status: Arc<Status>,
     /// Probes of the sensor's own.
     pub(super) own_probes: OwnProbes,
+    /// Who is asked what changed before a shift, once there is somebody.
+    pub(super) asker: Arc<OnceLock<Asker>>,
 }
 
 struct Worker {
@@ -76,6 +79,7 @@ struct Worker {
     requests: mpsc::Sender<Directive>,
     logins: Logins,
     status: Arc<Status>,
+    asker: Arc<OnceLock<Asker>>,
     told: Tally,
     troubles: Troubles,
 }
@@ -147,10 +151,21 @@ impl AnalysisThread {
         let (work, todo) = queue::bounded(self.config.limits.queue);
         let metrics = self.metrics.clone();
         let intake = Intake { work, metrics, held: Vec::new(), owed_loss: false };
-        let Self { config, host, store, metrics, outputs, requests, logins, status, own_probes } =
-            self;
+        let Self {
+            config,
+            host,
+            store,
+            metrics,
+            outputs,
+            requests,
+            logins,
+            status,
+            own_probes,
+            asker,
+        } = self;
         let slots = Slots::new(metrics.clone(), own_probes, &config.patrol);
-        let analysis = Analysis::new(&config, host, store, Box::new(slots));
+        let mut analysis = Analysis::new(&config, host, store, Box::new(slots));
+        analysis.ask_dates(config.provenance);
         let told = analysis.tally();
         let mut worker = Worker {
             analysis,
@@ -161,6 +176,7 @@ impl AnalysisThread {
             requests,
             logins,
             status,
+            asker,
             told,
             troubles: Troubles::default(),
         };
@@ -288,6 +304,11 @@ impl Worker {
     }
 
     fn request(&mut self) {
+        for question in self.analysis.questions() {
+            if !self.asker.get().is_some_and(|asker| asker.ask(question)) {
+                debug!("what changed before a shift is not asked for");
+            }
+        }
         for directive in self.analysis.directives() {
             // Full: the source task is behind. What is asked for is asked for again.
             if self.requests.try_send(directive).is_err() {

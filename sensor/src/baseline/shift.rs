@@ -1,6 +1,7 @@
 //! The streams of times that are watched for shifts: what each is compared with, and how slow the
 //! machine was.
 
+use jiff::Timestamp;
 use sensor_stats::{Shift, Wealth};
 
 use super::subject::{Baseline, CONSTRUCTORS, share_key};
@@ -43,11 +44,21 @@ impl Baseline {
         }
     }
 
+    /// A time of this stream was as usual. Where a shift begins is looked for after the latest such
+    /// time: half of all times are, and after a shift that is worth telling hardly any.
+    pub(crate) fn was_usual(&mut self, stream: &str, time: Timestamp) {
+        if self.shifts.contains_key(stream) {
+            let last = self.usual_at.entry(stream.to_owned()).or_insert(time);
+            *last = time.max(*last);
+        }
+    }
+
     /// Fills what a baseline of an earlier version lacks from the samples that it has: its detectors
     /// need not start anew. What checking a login's proof costs is learned anew, as all CPU time since
     /// accept is no measure for it: those streams go.
     pub(super) fn adopt(&mut self) {
         self.shifts.retain(|stream, _| !stream.starts_with(SINCE_ACCEPT));
+        self.usual_at.retain(|stream, _| !stream.starts_with(SINCE_ACCEPT));
         // Only a guarded program's starts are all seen, and only of one are shares kept.
         if !self.shares.is_empty() {
             let link = self.link.latest_us().to_vec();
@@ -195,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_usual_time_stays_whatever_order_times_come_in() {
+        let mut baseline = Baseline::default();
+        baseline.was_usual(LINK, Timestamp::UNIX_EPOCH);
+        assert!(baseline.usual_at.is_empty(), "there is no such stream");
+        baseline.learn_time(LINK, 1_000_000, None);
+        let late: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        for time in [Timestamp::UNIX_EPOCH, late, Timestamp::UNIX_EPOCH] {
+            baseline.was_usual(LINK, time);
+        }
+        assert_eq!(baseline.usual_at[LINK], late);
+        let json = serde_json::to_string(&baseline).unwrap();
+        assert_eq!(serde_json::from_str::<Baseline>(&json).unwrap(), baseline);
+    }
+
+    #[test]
     fn hostile_streams_cost_themselves_only_and_are_bounded() {
         let mut baseline = Baseline::default();
         baseline.add_start(jiff::Timestamp::UNIX_EPOCH, None);
@@ -210,5 +236,9 @@ mod tests {
             baseline.stand(&format!("{at} more"), Wealth::default());
         }
         assert_eq!(baseline.shifts.len(), STREAMS_MAX);
+        for at in 0..1000 {
+            baseline.was_usual(&format!("{at}"), Timestamp::UNIX_EPOCH);
+        }
+        assert!((1..=STREAMS_MAX).contains(&baseline.usual_at.len()));
     }
 }

@@ -66,6 +66,9 @@ pub struct Baseline {
         deserialize_with = "sensor_stats::sound_entries"
     )]
     pub shifts: BTreeMap<String, Shift>,
+    /// When each stream last had a time that was no longer than its reference's median.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub usual_at: BTreeMap<String, Timestamp>,
 }
 
 /// When something was first and last seen.

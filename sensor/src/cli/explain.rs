@@ -18,7 +18,7 @@ use super::term::{Style, Tone, escape_json, severity_tone};
 use super::{Exit, Failure, Global, ended};
 use crate::config::Config;
 use crate::finding::{Evidence, Finding};
-use crate::incident::Incident;
+use crate::incident::{Incident, since_sentence};
 use crate::metrics::severity_label;
 
 /// Arguments of the command.
@@ -94,7 +94,8 @@ fn text(
             finding.confidence
         )?;
         writeln!(out, "  {}", style.paint(Tone::Plain, &finding.title))?;
-        for reason in finding.evidence.iter().filter_map(reason) {
+        let since = finding.evidence.iter().filter_map(|one| since_sentence(finding, one));
+        for reason in finding.evidence.iter().filter_map(reason).chain(since) {
             writeln!(out, "  {}", style.paint(Tone::Plain, &reason))?;
         }
         if let Some(by) = &finding.explained_by {

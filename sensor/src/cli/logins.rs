@@ -128,7 +128,7 @@ fn line(out: &mut impl Write, login: &Login) -> io::Result<()> {
 }
 
 /// Reads `2h` or `2026-11-21T10:00:00Z`.
-fn since(text: &str) -> Result<Since, String> {
+pub(super) fn since(text: &str) -> Result<Since, String> {
     let ago = parse_duration(text).map(Since::Ago);
     ago.or_else(|| text.parse().ok().map(Since::At)).ok_or_else(|| {
         "write how long ago with its unit (ns, us, ms, s, min, h or d), like 2h, or a time, like \
@@ -140,7 +140,8 @@ fn since(text: &str) -> Result<Since, String> {
 // === impl Since ===
 
 impl Since {
-    fn before(self, now: Timestamp) -> Timestamp {
+    /// The moment, at `now`.
+    pub(super) fn before(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
             Self::Ago(ago) => {

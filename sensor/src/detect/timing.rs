@@ -56,6 +56,7 @@ pub(crate) fn weigh(
     let weighed = yardstick.weigh(before, us, reading.drift_percent, rule, length);
     reading.wealth = Some(weighed.wealth).filter(|wealth| *wealth != before);
     reading.calm = weighed.calm;
+    reading.usual = us <= weighed.levels.usual_us;
     Some(Found { weighed, usual: summary(shift, &yardstick)? })
 }
 

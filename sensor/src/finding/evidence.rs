@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Exposure;
+use crate::package::history::PackageChange;
 use crate::package::{Content, Origin, Owned};
 use crate::search::Explained;
 
@@ -234,6 +235,21 @@ pub enum Evidence {
         /// That module's own share, seconds.
         module_seconds: Option<f64>,
     },
+    /// What changed between the last usual time and the time of the evidence before it.
+    Since {
+        /// The beginning of that stretch.
+        from: Timestamp,
+        /// The time was as usual then; else nobody knows when it was, and `from` is a day before.
+        usual: bool,
+        /// Changes of packages whose files the program has mapped, newest first.
+        packages: Vec<PackageSince>,
+        /// Configuration that changed, newest first.
+        files: Vec<FileSince>,
+        /// Changes for which there was no room.
+        omitted: u64,
+        /// What may be missing, and why.
+        not_told: Vec<String>,
+    },
     /// An environment variable.
     Environment {
         /// Name.
@@ -353,6 +369,25 @@ pub enum Evidence {
         /// The sentence.
         text: String,
     },
+}
+
+/// A change of a package, in [`Evidence::Since`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageSince {
+    /// The change, with its keys.
+    #[serde(flatten)]
+    pub change: PackageChange,
+    /// Files of the package that the program has mapped; some of them.
+    pub files: Vec<String>,
+}
+
+/// A change of configuration, in [`Evidence::Since`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSince {
+    /// The file, or a directory of which only entries came or went, as programs below that root see it.
+    pub file: String,
+    /// When its inode last changed, which nobody sets as he likes.
+    pub changed: Timestamp,
 }
 
 // === impl Evidence ===

@@ -155,6 +155,9 @@ pub enum Body {
     Library(Library),
     /// Where a library came from; made by the provenance station, after [`Body::Library`].
     Traced(Traced),
+    /// What changed before a shift in time; a question of the analysis, and the provenance station's
+    /// answer.
+    Dated(Box<Dated>),
     /// Linking is over.
     Linked(LinkTiming),
     /// The constructors of a guarded program's libraries have run.
@@ -230,6 +233,19 @@ pub struct Traced {
     pub way: Result<Arc<crate::search::Explained>, Arc<str>>,
     /// What was thought of it when it was mapped; the analysis remembers.
     pub(crate) judged: Option<crate::detect::judge::Judged>,
+}
+
+/// See [`Body::Dated`].
+#[derive(Clone, Debug)]
+pub struct Dated {
+    /// Which finding waits for it.
+    pub question: u64,
+    /// Files that the program has mapped: their paths as the kernel walked them.
+    pub modules: Vec<String>,
+    /// When the time was last as usual, if anybody knows.
+    pub usual: Option<Timestamp>,
+    /// [`Evidence::Since`](crate::finding::Evidence::Since), once answered.
+    pub answer: Option<crate::finding::Evidence>,
 }
 
 /// One module's part in a start.

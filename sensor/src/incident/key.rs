@@ -88,6 +88,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Since { .. }
         | Evidence::Writer { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. }

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::key::key;
-use crate::finding::{Evidence, Finding};
+use crate::finding::{Evidence, Finding, PackageSince};
+use crate::package::history::PackageChange;
 
 /// Findings an incident keeps; more than there are detectors.
 pub const MAX_FINDINGS: usize = 64;
@@ -291,6 +292,7 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
             texts.for_each(|text| shorten(text, room));
         }
         Evidence::PamStack { .. } => trim_pam(evidence, room),
+        Evidence::Since { .. } => trim_since(evidence, room),
         Evidence::Exec { path, cmdline } => {
             cmdline.truncate(MAX_PIECES);
             [path].into_iter().chain(cmdline).for_each(|text| shorten(text, room));
@@ -334,6 +336,22 @@ fn trim_pam(evidence: &mut Evidence, room: &mut usize) {
             shorten(text, room);
         }
     }
+}
+
+fn trim_since(evidence: &mut Evidence, room: &mut usize) {
+    let Evidence::Since { packages, files, not_told, .. } = evidence else { return };
+    packages.truncate(MAX_PIECES);
+    for PackageSince { change, files } in packages {
+        let PackageChange { package, arch, old, new, .. } = change;
+        files.truncate(MAX_PIECES);
+        let optional = [arch, old, new].into_iter().flatten();
+        let texts = [package].into_iter().chain(optional).chain(files);
+        texts.for_each(|text| shorten(text, room));
+    }
+    files.truncate(MAX_PIECES);
+    not_told.truncate(MAX_PIECES);
+    let texts = files.iter_mut().map(|file| &mut file.file).chain(not_told);
+    texts.for_each(|text| shorten(text, room));
 }
 
 /// A finite number of at most 15 digits: JSON has no others, and reads these back as they were.

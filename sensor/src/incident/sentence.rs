@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::text::{base, build_id, clause, name, path, place, place_module, seconds, symbol};
-use super::{code, dlopen, loader_files, pam, writes};
+use super::{code, dlopen, loader_files, pam, since, writes};
 use crate::finding::{Evidence, Finding, Severity};
 
 /// Slots of one finding that are told one by one.
@@ -159,6 +159,7 @@ fn sentence(
         }
         Evidence::Opened { .. } => dlopen::sentence(evidence, subject, &when, modules)?,
         Evidence::Timing { .. } => timing(evidence, method(finding), who, modules)?,
+        Evidence::Since { .. } => since::sentence(finding, evidence)?,
         Evidence::Environment { name: variable, value } => {
             format!("{} was set to {} in {subject}'s environment", name(variable), path(value))
         }

@@ -55,6 +55,7 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         | Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Since { .. }
         | Evidence::Writer { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }
@@ -115,6 +116,7 @@ fn headline(finding: &Finding) -> String {
         | Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }
+        | Evidence::Since { .. }
         | Evidence::Instrument { .. }
         | Evidence::Note { .. }
         | Evidence::Connection { .. }

@@ -295,7 +295,7 @@ impl Open {
 /// What provenance and the answers on owners tell comes later than what it is about.
 fn is_late(body: &Body) -> bool {
     let owners = match body {
-        Body::Traced(_) => return true,
+        Body::Traced(_) | Body::Dated(_) => return true,
         Body::Environment(variable) => variable.owners,
         Body::LoaderConfig(change) => change.owners,
         Body::Written(written) => written.owners,

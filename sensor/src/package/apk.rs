@@ -1,5 +1,7 @@
 //! apk: `/lib/apk/db/installed` of Alpine and Wolfi.
 
+mod log;
+
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -10,6 +12,10 @@ use super::lines::{Budget, Lines};
 use super::path::Aliases;
 use super::root::{Root, Stamp};
 use super::{Built, PackageError, Record, full};
+
+pub(super) use self::log::changes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::log::read_log;
 
 /// apk 2, and apk 3 on a merged `/usr`.
 const INSTALLED: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];

@@ -154,7 +154,8 @@ fn same_version(one: &Package, other: &Package) -> bool {
     (&one.version, one.epoch) == (&other.version, other.epoch)
 }
 
-fn version(package: &Package) -> String {
+/// As its manager writes it, with rpm's epoch.
+pub(super) fn version(package: &Package) -> String {
     match package.epoch {
         Some(epoch) => format!("{epoch}:{}", package.version),
         None => package.version.to_string(),

@@ -1,6 +1,7 @@
 //! dpkg: `/var/lib/dpkg` of Debian and Ubuntu, and `status.d` of images that have no package
 //! manager.
 
+mod changes;
 mod control;
 mod diversion;
 mod info;
@@ -15,6 +16,9 @@ use super::lines::Budget;
 use super::root::{Root, Stamp};
 use super::{Built, PackageError, full};
 
+pub(super) use self::changes::changes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use self::changes::read_log;
 pub(super) use self::diversion::Diversion;
 pub(super) use self::info::record;
 

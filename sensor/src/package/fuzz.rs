@@ -6,15 +6,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::{Packages, Root, rpm};
+use super::{Packages, Root, apk, dpkg, rpm};
 
 /// The file that is asked about.
 const ASKED: &str = "/usr/bin/x";
 
 /// 1: apk's `installed`. 2: dpkg's `status`, `x.list` and `x.md5sums`, apart by NUL. 3: rpm's
 /// `rpmdb.sqlite`. 4: the same, the write-ahead log behind the number of bytes that a first `u16`
-/// gives. Others: one rpm header. Tells whether the owner of a file was found, or how many files
-/// the header names.
+/// gives. 6: `dpkg.log`, as it is and compressed. 7: apk's log. Others: one rpm header. Tells whether the owner of a file was found, or how many files
+/// the header names, or changes the log tells of.
 pub(crate) fn database(format: u8, bytes: &[u8]) -> usize {
     let owned = match format {
         1 => owner("apk", &[("lib/apk/db/installed", bytes)]),
@@ -37,6 +37,8 @@ pub(crate) fn database(format: u8, bytes: &[u8]) -> usize {
                 [("var/lib/rpm/rpmdb.sqlite", database), ("var/lib/rpm/rpmdb.sqlite-wal", log)];
             owner("rpm-wal", &files)
         }
+        6 => return dpkg::read_log(bytes),
+        7 => return apk::read_log(bytes),
         _ => return rpm::read_header(bytes),
     };
     owned.map_or(0, usize::from)

@@ -3,11 +3,13 @@
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 
 /// Who keeps the records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Manager {
     /// Debian, Ubuntu and what is built on them.
     Dpkg,

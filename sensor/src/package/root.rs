@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -181,8 +182,17 @@ impl Root {
         Ok(Some(bytes))
     }
 
+    /// When a file or directory last changed, its owner, permissions and name included; `None` where
+    /// there is none. May wait for ever where a mount below the root hangs.
+    pub(crate) fn changed(&self, path: &Path) -> Result<Option<Timestamp>, PackageError> {
+        let Some(stamp) = self.stamp(path)? else { return Ok(None) };
+        let (seconds, nanoseconds) = stamp.ctime;
+        let nanoseconds = i32::try_from(nanoseconds).unwrap_or(0);
+        Ok(Timestamp::new(seconds, nanoseconds).ok())
+    }
+
     /// Names in a directory, sorted; none where there is no such directory.
-    pub(super) fn names(&self, path: &Path, limit: usize) -> Result<Vec<Vec<u8>>, PackageError> {
+    pub(crate) fn names(&self, path: &Path, limit: usize) -> Result<Vec<Vec<u8>>, PackageError> {
         let fail = |error| PackageError::io(path, error);
         let dir = match self.locate(path, OFlags::DIRECTORY) {
             Err(error) if is_absent(&error) => return Ok(Vec::new()),

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use self::header::Header;
 use self::sqlite::{Bad, Database};
+use super::database::version;
+use super::history::{Action, Collector, PackageChange};
 use super::index::{Builder, Package, Place};
 use super::lines::Budget;
 use super::path::Aliases;
@@ -63,6 +65,38 @@ pub(super) fn build(
         result?;
     }
     Ok(Built { index: builder.finish(), diversions: Vec::new() })
+}
+
+/// Hands over when each package came, which is all that the database keeps of changes.
+pub(super) fn changes(
+    root: &Root,
+    found: &mut Collector,
+    budget: &Budget,
+) -> Result<(), PackageError> {
+    let Some((database, path)) = open(root, budget)? else { return Ok(()) };
+    found.gap("rpm keeps when packages came, not which versions they replaced".to_owned());
+    let mut result = Ok(());
+    database
+        .each_row("Packages", |row, blob| {
+            result = budget.spend(0);
+            let package = Header::parse(blob).and_then(|header| header.package(row));
+            if let Some(package) = package
+                && let Some(time) = package.since
+            {
+                found.add(PackageChange {
+                    time,
+                    manager: Manager::Rpm,
+                    new: Some(version(&package)),
+                    package: package.name.into(),
+                    arch: Some(package.arch.into()),
+                    action: Action::Recorded,
+                    old: None,
+                });
+            }
+            result.is_ok()
+        })
+        .map_err(|bad: Bad| PackageError::malformed(&path, bad.0))?;
+    result
 }
 
 fn add(builder: &mut Builder, row: i64, blob: &[u8], budget: &Budget) -> Result<(), PackageError> {

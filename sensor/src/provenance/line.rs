@@ -46,10 +46,11 @@ impl Line {
 }
 
 /// A debugger may be gone in a moment, and with it the root in which its file is found; what it has
-/// mapped itself, dozens of libraries, is asked about just before.
+/// mapped itself, dozens of libraries, is asked about just before. The same is true of a process whose
+/// times have shifted, and its finding waits.
 fn is_urgent(message: &Message) -> bool {
     match message {
-        Message::Ask(seen) => matches!(seen.body, Body::Written(_)),
+        Message::Ask(seen) => matches!(seen.body, Body::Written(_) | Body::Dated(_)),
         Message::Hashed(_) => true,
         Message::End => false,
     }

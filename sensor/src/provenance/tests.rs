@@ -11,7 +11,7 @@ use crate::host::{FoundLibrary, Library, Ownership, Pipeline, Preloaded, Traced,
 use crate::package::{Content, Origin, Owner};
 
 /// An observation of a library as this process would map it.
-fn mapped(path: &Path) -> Observation {
+pub(super) fn mapped(path: &Path) -> Observation {
     let mut world = World::new();
     let config = crate::config::Config::default();
     let fake = world.fake.clone();
@@ -83,6 +83,28 @@ fn packaged() -> Option<PathBuf> {
         println!("not tried: no libc of a dpkg package in this process");
     }
     found
+}
+
+#[test]
+fn what_changed_before_a_shift_is_answered_to_who_asked() {
+    let (station, found) = self::station();
+    let exe = fs::read_link("/proc/self/exe").unwrap();
+    let dated = crate::host::Dated {
+        question: 7,
+        modules: vec![exe.display().to_string()],
+        usual: None,
+        answer: None,
+    };
+    let question = Observation { body: Body::Dated(Box::new(dated)), ..mapped(&exe) };
+    assert!(station.asker().ask(question));
+    let seen = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
+    let Body::Dated(dated) = &seen.body else { panic!("{:?}", seen.body) };
+    assert_eq!(dated.question, 7);
+    let Some(crate::finding::Evidence::Since { usual, .. }) = dated.answer else {
+        panic!("{dated:?}")
+    };
+    assert!(!usual);
+    assert!(!station.asker().ask(seen), "an answer is no question");
 }
 
 #[test]

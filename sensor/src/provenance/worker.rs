@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use super::dates::{self, Question};
 use super::line::Line;
 use super::place::{self, Place};
 use super::variables::{Slot, Variables};
@@ -18,7 +19,7 @@ use crate::event::FileKey;
 use crate::host::{Aside, Body, Library, Observation, Owners, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
-use crate::search::{Explained, FileId, Gatherer, Question, Remains, Unexplained};
+use crate::search::{self, Explained, FileId, Gatherer, Remains, Unexplained};
 use crate::trouble::chain;
 use crate::verify::cache::Lru;
 
@@ -26,6 +27,8 @@ use crate::verify::cache::Lru;
 const REMEMBERED: usize = 4096;
 /// Programs that write into others.
 const WRITERS: usize = 64;
+/// What a look for changes may take.
+const CHANGES_PATIENCE: Duration = Duration::from_millis(1500);
 /// How often the hasher is looked after.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,8 @@ pub(super) struct Worker {
     host: Arc<Root>,
     /// Finds them: a path may lead to a mount that hangs.
     files: Aside<()>,
+    /// Reads what changed below a root, which may lie on one.
+    changes: Aside<()>,
     packages: Packages,
     hasher: Hasher,
     /// By the tag of the job.
@@ -88,6 +93,7 @@ impl Worker {
         let mut worker = Self {
             host: Arc::new(Root::host()?),
             files: Aside::new("traced-files", || ()),
+            changes: Aside::new("changes", || ()).with_patience(CHANGES_PATIENCE),
             packages: Packages::new(Bounds::default()),
             hasher: Hasher::start(Limits::default(), answer)?,
             hashing: HashMap::new(),
@@ -159,8 +165,23 @@ impl Worker {
                 let place = self.files.ask(find).flatten();
                 self.writer(place, file, seen);
             }
+            Body::Dated(_) => self.date(*seen),
             _ => self.done(),
         }
+    }
+
+    /// What changed before a shift in time. No answer on a library: not counted as one.
+    fn date(&mut self, mut seen: Observation) {
+        if let Body::Dated(dated) = &seen.body {
+            let question = Question::new(&seen, dated);
+            let host = Arc::clone(&self.host);
+            let looked = self.changes.ask(move |(): &mut ()| question.look(&host)).flatten();
+            let mut dated = dated.clone();
+            dated.answer = Some(dates::evidence(&mut self.packages, &seen, &dated, looked));
+            seen.body = Body::Dated(dated);
+            (self.found)(seen);
+        }
+        self.done();
     }
 
     /// How the loader found the library; of a process that has ended there are the files.
@@ -168,7 +189,8 @@ impl Worker {
         let id = |file: &FileKey| FileId { ino: file.ino, size: file.size };
         let process = &seen.process;
         let variables = &*process.variables;
-        let question = Question { pid: process.id.tgid, file: id(&library.file), variables };
+        let question =
+            search::Question { pid: process.id.tgid, file: id(&library.file), variables };
         let program = &process.program;
         let remains = Remains {
             program: (Path::new(&program.module.path), id(&program.file)),

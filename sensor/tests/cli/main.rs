@@ -17,4 +17,5 @@ mod logins;
 mod patience;
 mod run;
 mod scan;
+mod upgrades;
 mod usage;

@@ -26,7 +26,7 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
 fn help_tells_commands_exit_codes_and_examples() {
     let ended = run(&mut halfsecond(&["--help"])).expect(0);
     assert_plain(&ended.stdout);
-    let commands = ["run", "scan", "libs", "doctor", "incidents", "explain", "logins"];
+    let commands = ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades"];
     for text in commands.into_iter().chain(["--config", "--json", "Exit codes:"]) {
         assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
     }
@@ -42,7 +42,10 @@ fn every_command_of_the_help_is_there() {
     let commands = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
     let named: Vec<_> =
         commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(named, ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "help"]);
+    assert_eq!(
+        named,
+        ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades", "help"]
+    );
 }
 
 #[test]

@@ -219,6 +219,10 @@ fn databases() -> Seeds {
     let dpkg = b"\x02Package: x\nStatus: install ok installed\nArchitecture: amd64\n\
         Multi-Arch: same\nVersion: 1:2-3\nConffiles:\n /etc/x 0123456789abcdef0123456789abcdef\n\n\
         \0/.\n/usr\n/usr/bin\n/usr/bin/x\n\x000123456789abcdef0123456789abcdef  usr/bin/x\n";
+    let dpkg_log = b"\x062026-11-20 06:10:02 upgrade x:amd64 1:2-3 1:2-4\n\
+        2026-11-20 06:10:03 install y:all <none> 1\n2026-11-20 06:10:04 remove y:all 1 <none>\n";
+    let apk_log = b"\x07Running `apk upgrade` at 2026-11-22 11:30:00\n\
+        (1/2) Upgrading x (1-r0 -> 1-r1)\n(2/2) Purging y@edge (1-r0)\n";
     let header = rpm_header();
     let sqlite = sqlite(&header);
     let size = u16::try_from(sqlite.len()).unwrap_or(u16::MAX).to_le_bytes();
@@ -231,6 +235,8 @@ fn databases() -> Seeds {
         ("rpm".to_owned(), [&[3], &sqlite[..]].concat()),
         ("rpm-log".to_owned(), [&[4], &size[..], &sqlite, &log].concat()),
         ("rpm-header".to_owned(), [&[5], &header[..]].concat()),
+        ("dpkg-log".to_owned(), dpkg_log.to_vec()),
+        ("apk-log".to_owned(), apk_log.to_vec()),
     ]
 }
 

@@ -216,3 +216,69 @@ fn a_slow_machine_makes_no_login_costly() {
     }
     assert_eq!(bench.fired(), Vec::<&str>::new());
 }
+
+/// Answers what is asked: these are the times at which a question says it was last as usual.
+fn answer(bench: &mut Bench, text: &str) -> Vec<Option<Timestamp>> {
+    let mut usual = Vec::new();
+    for mut question in bench.analysis.questions() {
+        if let Body::Dated(dated) = &mut question.body {
+            assert!(dated.modules.iter().any(|module| module == LZMA), "{dated:?}");
+            usual.push(dated.usual);
+            dated.answer = Some(Evidence::Note { text: text.to_owned() });
+        }
+        bench.told.extend(bench.analysis.on_observation(question));
+    }
+    bench.run();
+    usual
+}
+
+/// The evidence right behind the time itself.
+fn behind_the_time(bench: &Bench) -> Option<&Evidence> {
+    let mut findings = bench.incident().findings.iter();
+    let finding = findings.find(|finding| finding.detector == "link_time_shift")?;
+    let is_timing = |one: &Evidence| matches!(one, Evidence::Timing { .. });
+    finding.evidence.get(finding.evidence.iter().position(is_timing)? + 1)
+}
+
+#[test]
+fn a_shift_waits_until_it_is_known_what_changed_since_the_time_was_usual() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    bench.analysis.ask_dates(true);
+    let before = bench.analysis.baseline(&subject()).usual_at[LINK];
+    bench.login(&burnt(300));
+    assert!(!bench.fired().contains(&"link_time_shift"), "{:?}", bench.fired());
+    let usual = answer(&mut bench, "openssh-server was replaced");
+    assert!(usual.contains(&Some(before)), "{before}: {usual:?}");
+    assert!(bench.fired().contains(&"link_time_shift"), "{:?}", bench.fired());
+    let expected = Evidence::Note { text: "openssh-server was replaced".to_owned() };
+    assert_eq!(behind_the_time(&bench), Some(&expected));
+    assert_eq!(bench.analysis.baseline(&subject()).usual_at[LINK], before, "it was not usual");
+    bench.login(&Login::new("publickey"));
+    bench.login(&Login::new("publickey"));
+    assert!(bench.analysis.baseline(&subject()).usual_at[LINK] > before);
+}
+
+#[test]
+fn a_shift_that_nobody_dates_is_told_without_and_a_late_answer_changes_nothing() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    bench.analysis.ask_dates(true);
+    bench.login(&burnt(300));
+    let late = bench.analysis.questions();
+    assert!(!late.is_empty());
+    bench.world.now += 2_100 * MS;
+    bench.run();
+    assert!(bench.fired().contains(&"link_time_shift"), "{:?}", bench.fired());
+    let told = bench.told.len();
+    for question in late {
+        bench.told.extend(bench.analysis.on_observation(question));
+    }
+    assert_eq!(bench.told.len(), told);
+    bench.login(&burnt(300));
+    let count = |bench: &Bench| {
+        let findings = bench.analysis.tally().findings;
+        findings.into_iter().find(|(id, _)| *id == "link_time_shift").unwrap().1
+    };
+    let before = count(&bench);
+    bench.analysis.finish();
+    assert_eq!(count(&bench), before + 1, "what waits is told at the end");
+}

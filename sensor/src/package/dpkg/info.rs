@@ -203,6 +203,14 @@ fn conffile_line(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// When the package's files were last unpacked: then its list of them is written.
+pub(super) fn unpacked(root: &Root, package: &Package) -> Option<Timestamp> {
+    let Package { name, arch, place, .. } = package;
+    let mut found = files(name, arch, place, "list").into_iter();
+    let (seconds, nanoseconds) = found.find_map(|path| root.stamp(&path).ok()?)?.mtime;
+    Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()
+}
+
 /// Where a file of the package may be, likeliest first.
 fn files(name: &str, arch: &str, place: &Place, kind: &str) -> Vec<PathBuf> {
     match place {

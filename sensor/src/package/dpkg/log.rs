@@ -54,47 +54,65 @@ pub(super) fn annotate(
 }
 
 /// The log is written in local time; so is the zone of the root it belongs to.
-fn zone(root: &Root) -> TimeZone {
+pub(super) fn zone(root: &Root) -> TimeZone {
     let bytes = root.read(Path::new("etc/localtime"), MAX_ZONE).ok().flatten();
     bytes.and_then(|bytes| TimeZone::tzif("local", &bytes).ok()).unwrap_or(TimeZone::UTC)
 }
 
 /// `2025-06-24 14:36:25 upgrade libsystemd0:amd64 252.36-1~deb12u1 252.38-1~deb12u1`
 #[derive(Debug, PartialEq, Eq)]
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     time: &'a str,
     /// Name and architecture.
-    package: &'a str,
-    upgrade: bool,
-    old: &'a str,
-    new: &'a str,
+    pub(super) package: &'a str,
+    pub(super) verb: Verb,
+    pub(super) old: &'a str,
+    pub(super) new: &'a str,
+}
+
+/// What dpkg begins to do (`src/main/unpack.c` and `remove.c` of dpkg 1.22); a purge follows a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Upgrade,
+    Install,
+    Remove,
 }
 
 // === impl Entry ===
 
 impl<'a> Entry<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
+    pub(super) fn parse(line: &'a [u8]) -> Option<Self> {
         let line = std::str::from_utf8(line).ok()?;
         let (time, rest) = line.split_at_checked(19)?;
         let mut words = rest.strip_prefix(' ')?.split(' ');
-        let upgrade = match words.next()? {
-            "upgrade" => true,
-            "install" => false,
+        let verb = match words.next()? {
+            "upgrade" => Verb::Upgrade,
+            "install" => Verb::Install,
+            "remove" => Verb::Remove,
             _ => return None,
         };
         let (package, old, new) = (words.next()?, words.next()?, words.next()?);
-        words.next().is_none().then_some(Self { time, package, upgrade, old, new })
+        words.next().is_none().then_some(Self { time, package, verb, old, new })
+    }
+
+    /// When it began; the log has whole seconds.
+    pub(super) fn at(&self, zone: &TimeZone) -> Option<Timestamp> {
+        timestamp(self.time, zone)
     }
 
     /// A version that was installed again is there since it first was.
     fn apply(&self, package: &mut Package, zone: &TimeZone) {
-        if self.new != &*package.version || (self.old == self.new && self.upgrade) {
+        let upgrade = self.verb == Verb::Upgrade;
+        if self.verb == Verb::Remove
+            || self.new != &*package.version
+            || (self.old == self.new && upgrade)
+        {
             return;
         }
-        let Some(time) = timestamp(self.time, zone) else { return };
+        let Some(time) = self.at(zone) else { return };
         package.since = Some(time);
         let old = super::super::index::word(self.old.as_bytes());
-        package.previous = old.filter(|_| self.upgrade).map(Box::from);
+        package.previous = old.filter(|_| upgrade).map(Box::from);
     }
 }
 
