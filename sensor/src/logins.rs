@@ -117,9 +117,9 @@ pub struct Attempt {
 pub enum Verdict {
     /// Yes.
     Accepted,
-    /// No.
+    /// No; of a key also where sshd does not know it.
     Refused,
-    /// None that was seen: a key that sshd does not know, a dialogue that was broken off.
+    /// None that was seen: a key that was not signed with, a dialogue that was broken off.
     Undecided,
 }
 

@@ -10,6 +10,7 @@
 mod arm;
 mod detect;
 mod idle;
+mod logins;
 mod process;
 mod report;
 mod rungs;
@@ -26,7 +27,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{build, repo, setup, sh};
 use arm::{Arm, Auditd, Bpftrace, Halfsecond, Off, Silence};
-use report::Report;
+use report::{Figure, Report};
 use workload::Workload;
 pub(crate) use workload::{CALLER, call};
 
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// Leave out what checks of processes cost.
     #[arg(long)]
     without_verify: bool,
+    /// Leave out the crowd of logins.
+    #[arg(long)]
+    without_logins: bool,
     /// Trials of each way to hook a program, from the hook to its finding; 0 leaves it out.
     #[arg(long, default_value_t = 100)]
     detect: usize,
@@ -79,6 +83,8 @@ enum Part {
     Verify,
     /// From a hook to its finding.
     Detect,
+    /// A hundred logins at once, some broken off.
+    Logins,
 }
 
 /// Measures, prints the table, and keeps every sample in `target/bench/samples.csv`.
@@ -106,6 +112,9 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     if args.has(Part::Detect) && args.detect > 0 && wants(args, arm::Kind::Halfsecond) {
         let rows = detect::measure(&folder()?, args.detect)?;
         within &= rows.iter().all(detect::Row::within_limit);
+    }
+    if args.has(Part::Logins) && !args.without_logins && wants(args, arm::Kind::Halfsecond) {
+        within &= logins::measure(&folder()?, args.rounds)?;
     }
     if args.check && !within {
         bail!("a figure misses its limit");
@@ -179,6 +188,15 @@ impl Args {
     }
 }
 
+/// The order of `count` arms in a round: it moves from round to round, and every other round is
+/// backwards, so that nobody always follows the same neighbour.
+fn order(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |position| {
+        let forward = (position + round) % count;
+        if round.is_multiple_of(2) { forward } else { count - 1 - forward }
+    })
+}
+
 /// One run of everything, the arms in an order that moves with the round.
 fn measure_round(
     round: usize,
@@ -186,11 +204,7 @@ fn measure_round(
     workloads: &mut [Box<dyn Workload>],
     report: &mut Report,
 ) -> Result<()> {
-    let count = arms.len();
-    for position in 0..count {
-        let forward = (position + round) % count;
-        // Every other round backwards, so that nobody always follows the same neighbour.
-        let index = if round.is_multiple_of(2) { forward } else { count - 1 - forward };
+    for index in order(round, arms.len()) {
         let arm = &mut arms[index];
         arm.start().with_context(|| format!("{} does not start", arm.name()))?;
         for workload in &mut *workloads {
@@ -203,7 +217,8 @@ fn measure_round(
             let seconds = workload.run().with_context(|| {
                 format!("{} fails with {} running", workload.name(), arm.name())
             })?;
-            report.add(workload.as_ref(), arm.name(), round, stats::median(&seconds));
+            let figure = Figure { name: workload.name(), limit: workload.limit() };
+            report.add(figure, arm.name(), round, stats::median(&seconds));
         }
         arm.stop().with_context(|| format!("{} does not stop", arm.name()))?;
     }

@@ -1,6 +1,6 @@
 //! `cargo xtask build` and `cargo xtask run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
@@ -40,6 +40,16 @@ pub(crate) fn build(args: &Args) -> Result<()> {
 /// Builds the agent as it ships.
 pub(crate) fn release() -> Result<()> {
     build(&Args { release: true, target: None })
+}
+
+/// The agent that was named, or one built now as it ships, with what its tests need installed.
+pub(crate) fn agent(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return path.canonicalize().with_context(|| format!("no agent at {}", path.display()));
+    }
+    setup::ensure(setup::Scope::Test, false)?;
+    release()?;
+    Ok(repo::target().join("release/halfsecond").canonicalize()?)
 }
 
 /// From a bare machine to a running sensor; returns the sensor's own exit code.

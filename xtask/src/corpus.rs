@@ -21,7 +21,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::Timestamp;
 
-use crate::{build, repo, setup, sh};
+use crate::{build, repo, sh};
 use chamber::{Chamber, Ended, Network};
 use journal::{Journal, Phase, Plan, Run, Step};
 use report::Report;
@@ -68,7 +68,7 @@ pub(crate) fn corpus(args: &Args) -> Result<()> {
         ensure!(sh::is_root()?, "corpus needs root: sudo env \"PATH=$PATH\" cargo xtask corpus");
         let folder = folder()?;
         let _lock = lock(&folder)?;
-        let agent = agent(args.agent.as_deref())?;
+        let agent = build::agent(args.agent.as_deref())?;
         return resident::run(&args.resident, minutes, &args.only, &folder, &agent);
     }
     let workloads = workload::chosen(&args.only)?;
@@ -81,7 +81,7 @@ pub(crate) fn corpus(args: &Args) -> Result<()> {
     ensure!(sh::is_root()?, "corpus needs root: sudo env \"PATH=$PATH\" cargo xtask corpus");
     let folder = folder()?;
     let _lock = lock(&folder)?;
-    let agent = agent(args.agent.as_deref())?;
+    let agent = build::agent(args.agent.as_deref())?;
     if args.fresh {
         forget(&folder)?;
     }
@@ -122,15 +122,6 @@ fn lock(folder: &Path) -> Result<File> {
     let file = File::create(folder.join("lock"))?;
     file.try_lock().with_context(|| format!("another corpus runs in {}", folder.display()))?;
     Ok(file)
-}
-
-fn agent(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = given {
-        return path.canonicalize().with_context(|| format!("no agent at {}", path.display()));
-    }
-    setup::ensure(setup::Scope::Test, false)?;
-    build::release()?;
-    Ok(repo::target().join("release/halfsecond").canonicalize()?)
 }
 
 /// Start of the file's SHA-256.

@@ -1,6 +1,9 @@
-//! Where Debian's archive is for this host.
+//! Where Debian's archive is for this host, and root file systems made from it.
 
+use std::path::Path;
 use std::process::Command;
+
+use anyhow::{Context as _, Result};
 
 use crate::sh;
 
@@ -24,6 +27,19 @@ pub(crate) fn mirrors() -> Mirrors {
     let security = mirror(&targets, |suite| suite.ends_with("-security"));
     let security = security.map_or_else(|| format!("{DEFAULT_MIRROR}-security"), str::to_owned);
     Mirrors { main: main.to_owned(), security }
+}
+
+/// Makes the minimal system of `release`, with `packages`, in the folder `root`, which is not there
+/// yet. In a mount namespace of its own: what debootstrap mounts in it ends with it, however it ends.
+pub(crate) fn bootstrap(release: &str, packages: &[&str], root: &Path) -> Result<()> {
+    let mut debootstrap = Command::new("unshare");
+    debootstrap.args(["--mount", "--propagation", "private", "debootstrap", "--variant=minbase"]);
+    if !packages.is_empty() {
+        debootstrap.arg(format!("--include={}", packages.join(",")));
+    }
+    debootstrap.arg(release).arg(root).arg(mirrors().main);
+    sh::run(&mut debootstrap)
+        .with_context(|| format!("its log is {}/debootstrap/debootstrap.log", root.display()))
 }
 
 /// The host's settings of apt for proxies and the like, as lines of apt.conf.

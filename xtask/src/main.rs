@@ -10,6 +10,7 @@ mod corpus;
 mod debian;
 mod fuzz;
 mod lint;
+mod logins;
 mod random;
 mod repo;
 mod sensor;
@@ -48,6 +49,8 @@ enum Verb {
     BenchGetppid,
     /// Run a corpus of ordinary software under the sensor, which must find nothing in it.
     Corpus(corpus::Args),
+    /// Log in, fail and break off at servers of every OpenSSH, and check what the sensor tells of each.
+    Logins(logins::Args),
     /// Feed the readers of hostile input what they have never seen, under a sanitizer.
     Fuzz(fuzz::Args),
     /// Replay millions of logins through the detector of shifts: its false alarms and its delays.
@@ -88,6 +91,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Bench(args) => bench::bench(&args)?,
         Verb::BenchGetppid => bench::call()?,
         Verb::Corpus(args) => corpus::corpus(&args)?,
+        Verb::Logins(args) => return logins::logins(&args),
         Verb::Fuzz(args) => fuzz::fuzz(&args)?,
         Verb::Arl(args) => return arl::arl(&args),
         Verb::Lint => lint::lint()?,

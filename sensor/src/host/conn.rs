@@ -213,6 +213,7 @@ impl Conn {
         match said {
             Said::User if !by_monitor => self.marks.asked = self.marks.asked.or(now),
             Said::Account(_) if by_monitor => self.marks.account = now,
+            Said::Offered(allowed) if by_monitor => self.marks.key_refused = !allowed,
             _ => {}
         }
     }

@@ -13,8 +13,9 @@ pub(super) enum Said {
     Attempt(Method),
     /// The monitor's answer that ends an attempt.
     Answer(Method, bool),
-    /// The monitor's answer to a key that was offered, not yet used: nothing is proven by it.
-    Offered,
+    /// The monitor's answer to a key that was offered, not yet used: whether it may log in. Nothing is
+    /// proven by it.
+    Offered(bool),
     /// PAM's word on the account, after the method's own answer.
     Account(bool),
     /// The network child hands over its keys: it takes authentication for finished.
@@ -34,7 +35,7 @@ pub(super) fn read(frame_type: u8, verdict: Option<u32>) -> Said {
         12 => Said::Attempt(Method::Password),
         13 => answer(Method::Password, 1),
         22 | 24 => Said::Attempt(Method::Publickey),
-        23 => Said::Offered,
+        23 => verdict.map_or(Said::Other, |value| Said::Offered(value == 1)),
         // mm_answer_keyverify sends ssh_err's scale: 0 is success.
         25 => answer(Method::Publickey, 0),
         26 => Said::KeyExport,
@@ -58,6 +59,12 @@ pub(super) fn read(frame_type: u8, verdict: Option<u32>) -> Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_is_offered_may_log_in_or_not() {
+        assert_eq!([0, 1].map(|value| read(23, Some(value))), [false, true].map(Said::Offered));
+        assert_eq!(read(23, None), Said::Other);
+    }
 
     #[test]
     fn success_is_1_for_a_password_and_0_for_a_signature() {

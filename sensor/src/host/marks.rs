@@ -17,6 +17,8 @@ pub struct Marks {
     pub asked: Option<Mark>,
     /// PAM's word on the account, the last one.
     pub account: Option<Mark>,
+    /// The monitor let the key that was offered last not log in.
+    pub key_refused: bool,
     /// What the connection's first process ended with: status << 8 | signal.
     pub exit_code: Option<u32>,
 }

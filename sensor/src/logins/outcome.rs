@@ -87,14 +87,15 @@ pub(super) fn decide(
     if exit.status == Some(grace) {
         return (TimedOut, Some("sshd gave up waiting (LoginGraceTime)"));
     }
-    if split && exit.status == Some(ATTEMPTED_SPLIT) {
-        return (Refused, None);
-    }
-    if partial {
-        return (Unknown, Some("records about it were lost"));
-    }
-    if !facts.watched {
-        return (Unknown, Some("what sshd's processes tell each other is not seen here"));
+    let unseen = match (partial, facts.watched) {
+        (true, _) => Some("records about it were lost"),
+        (false, false) => Some("what sshd's processes tell each other is not seen here"),
+        (false, true) => None,
+    };
+    if let Some(why) = unseen {
+        // The status is the same where a client goes away before it has signed with its key.
+        let attempted = split && exit.status == Some(ATTEMPTED_SPLIT);
+        return if attempted { (Refused, None) } else { (Unknown, Some(why)) };
     }
     if attempts.iter().any(|attempt| attempt.verdict == Verdict::Refused) {
         return (Refused, None);

@@ -10,7 +10,7 @@ use super::outcome::{self, Exit, Outcome};
 use super::pam::Flows;
 use super::{Attempt, Login, LoginId, Phase, Phases, SSHD, Verdict};
 use crate::host::{Body, Connection, ConnectionId, LinkTiming, Observation, Owners, seconds};
-use crate::host::{Mark, Verdict as Answer};
+use crate::host::{Mark, Method, Verdict as Answer};
 
 /// Connections followed at once, as many as the host station follows.
 const OPEN_MAX: usize = 4096;
@@ -158,9 +158,9 @@ impl Recorder {
         }
         if let Some(peer) = login.peer {
             if !matches!(login.outcome, Outcome::Accepted | Outcome::Unknown) {
-                // Those that were refused are counted already.
-                let left = login.attempts.iter().filter(|one| one.verdict == Verdict::Undecided);
-                self.guesses.failed(peer, open.facts.user.as_deref(), left.count(), now);
+                // Those that had a verdict are counted already.
+                let left = login.attempts.len().saturating_sub(open.attempts.len());
+                self.guesses.failed(peer, open.facts.user.as_deref(), left, now);
             }
             login.guessing = self.guesses.of(peer, now);
         }
@@ -249,14 +249,15 @@ impl Open {
         }
     }
 
-    /// With what was begun and never answered.
+    /// With what was begun and came to no verdict on a proof.
     fn attempts(&self) -> Vec<Attempt> {
         let mut attempts = self.attempts.clone();
         for method in &self.facts.attempted {
             if !self.attempts.iter().any(|attempt| attempt.method == *method) {
+                let refused = *method == Method::Publickey && self.facts.marks.key_refused;
                 attempts.push(Attempt {
                     method: *method,
-                    verdict: Verdict::Undecided,
+                    verdict: if refused { Verdict::Refused } else { Verdict::Undecided },
                     seconds: None,
                     cpu_seconds: None,
                 });

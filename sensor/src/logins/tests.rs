@@ -207,7 +207,8 @@ fn the_exit_status_tells_who_ran_out_of_time_and_who_was_refused() {
     for (tree, status, outcome) in [
         (Tree::V9, 1, Outcome::TimedOut),
         (Tree::V10, 3, Outcome::TimedOut),
-        (Tree::V10, 5, Outcome::Refused),
+        // It tells of an attempt; the frames tell that it was not refused.
+        (Tree::V10, 5, Outcome::Aborted),
         (Tree::V10, 255, Outcome::Aborted),
         // These mean something else to the other program.
         (Tree::V9, 3, Outcome::Aborted),
@@ -219,6 +220,42 @@ fn the_exit_status_tells_who_ran_out_of_time_and_who_was_refused() {
         let events = bench.cut(&made, 25, status);
         assert_eq!(bench.one(events).outcome, outcome, "{tree:?} {status}");
     }
+}
+
+#[test]
+fn a_key_that_sshd_does_not_know_is_refused_by_every_sshd_and_counts_once() {
+    for (tree, status) in [(Tree::V9, 255), (Tree::V10, 5)] {
+        let mut bench = Bench::new(false);
+        bench.login(&Made { tree, ..Made::new("publickey") });
+        let made = Made { tree, succeeds: false, ..Made::new("publickey") };
+        let flags: Vec<_> = (0..10)
+            .map(|_| {
+                let mut events = bench.cut(&made, 25, status);
+                for event in &mut events {
+                    if let EventBody::Frame(frame) = &mut event.body
+                        && frame.frame_type == 23
+                    {
+                        frame.verdict = Some(0);
+                    }
+                }
+                let login = bench.one(events);
+                assert_eq!(attempts(&login), [("publickey", "refused")], "{tree:?}");
+                assert_eq!((login.outcome, login.reason), (Outcome::Refused, None));
+                assert_eq!(login.phases.auth, None, "nothing was verified");
+                login.guessing
+            })
+            .collect();
+        assert_eq!((flags[8], flags[9]), (None, Some(Guessing::BruteForce)));
+    }
+}
+
+#[test]
+fn without_frames_the_exit_status_tells_of_an_attempt() {
+    let mut bench = Bench::new(false);
+    let made = Made { tree: Tree::V10, succeeds: false, ..Made::new("publickey") };
+    let mut events = bench.cut(&made, 8, 5);
+    events.retain(|event| !matches!(event.body, EventBody::Frame(_)));
+    assert_eq!(bench.one(events).outcome, Outcome::Refused);
 }
 
 #[test]

@@ -22,6 +22,37 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// Of the times in /proc, for every program on Linux (`USER_HZ`, proc(5)).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Seconds on a CPU of `pid` and of all its descendants that have ended and been waited for.
+pub(super) fn family_time(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = family_ticks(&stat).with_context(|| format!("process {pid} tells no times"))?;
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
+/// utime, stime, cutime and cstime: fields 14 to 17 of /proc/PID/stat, the name in field 2 being
+/// whatever the process likes (`proc_pid_stat(5)`).
+fn family_ticks(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let times: Vec<u32> =
+        rest.split(' ').skip(11).take(4).map(str::parse).collect::<Result<_, _>>().ok()?;
+    (times.len() == 4).then(|| times.into_iter().map(f64::from).sum())
+}
+
+/// Waits until `pid` has no child left.
+pub(super) fn childless(pid: u32) -> Result<()> {
+    let began = Instant::now();
+    let file = format!("/proc/{pid}/task/{pid}/children");
+    while !fs::read_to_string(&file).context("no list of children")?.trim().is_empty() {
+        ensure!(began.elapsed() < PATIENCE, "children of process {pid} do not end");
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Between two looks at a process that is to come to rest.
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks in a row that find it at rest: work that waits for more of its kind counts as work.
@@ -88,6 +119,14 @@ pub(super) fn contains(path: &Path, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_a_family_are_read_behind_whatever_name_it_has() {
+        let stat = "7 (a) R 1 (b) S 1 7 7 0 -1 4194560 2 3 4 5 100 20 3000 400 20 0 1 0 9";
+        assert_eq!(family_ticks(stat), Some(3520.0));
+        assert_eq!(family_ticks("7 (a) S 1 7"), None);
+        assert!(family_time(std::process::id()).is_ok());
+    }
 
     #[test]
     fn maps_and_programs_are_told_from_other_descriptors() {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::stats::{self, Estimate};
-use super::workload::Workload;
 
 /// The arm all others are compared with, and the same once more.
 const BASE: &str = "off";
@@ -15,6 +14,13 @@ const SENSOR: &str = "halfsecond";
 pub(super) struct Report {
     /// In the order of their first sample.
     series: Vec<Series>,
+}
+
+/// What is measured: its name, and the ratio to the bare machine that the sensor must not exceed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) limit: f64,
 }
 
 struct Series {
@@ -33,12 +39,11 @@ impl Report {
 
     pub(super) fn add(
         &mut self,
-        workload: &dyn Workload,
+        Figure { name, limit }: Figure,
         arm: &'static str,
         round: usize,
         seconds: f64,
     ) {
-        let (name, limit) = (workload.name(), workload.limit());
         let same = |series: &&mut Series| series.workload == name && series.arm == arm;
         if let Some(series) = self.series.iter_mut().find(same) {
             series.by_round.insert(round, seconds);
@@ -141,34 +146,16 @@ fn engineering(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    struct Fake;
-
-    impl Workload for Fake {
-        fn name(&self) -> &'static str {
-            "fake"
-        }
-
-        fn limit(&self) -> f64 {
-            1.05
-        }
-
-        fn run(&mut self) -> anyhow::Result<Vec<f64>> {
-            Ok(Vec::new())
-        }
-
-        fn rehearse(&mut self) -> anyhow::Result<()> {
-            Ok(())
-        }
-    }
+    const FAKE: Figure = Figure { name: "fake", limit: 1.05 };
 
     fn report(sensor: f64) -> Report {
         let mut report = Report::new();
         for round in 0..20 {
             // A machine that slows down over the run: ratios of the same round do not see it.
             let drift = if round < 10 { 1.0 } else { 3.0 };
-            report.add(&Fake, BASE, round, drift * 1e-3);
-            report.add(&Fake, CONTROL, round, drift * 1e-3);
-            report.add(&Fake, SENSOR, round, drift * sensor * 1e-3);
+            report.add(FAKE, BASE, round, drift * 1e-3);
+            report.add(FAKE, CONTROL, round, drift * 1e-3);
+            report.add(FAKE, SENSOR, round, drift * sensor * 1e-3);
         }
         report
     }

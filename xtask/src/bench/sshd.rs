@@ -1,7 +1,7 @@
 //! A private sshd on loopback, for logins to time.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -10,11 +10,14 @@ use anyhow::{Context as _, Result};
 use crate::background::Background;
 use crate::sh;
 
+/// Where a client goes, and what it runs there: the end of its arguments.
+pub(super) const REMOTE: [&str; 2] = ["root@127.0.0.1", "true"];
+
 pub(super) struct Server {
     folder: PathBuf,
     port: u16,
     /// Ends the server when this goes away.
-    _running: Background,
+    running: Background,
 }
 
 impl Server {
@@ -39,27 +42,45 @@ impl Server {
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {shown}/host\nPidFile none\n\
              AuthorizedKeysFile {shown}/client.pub\nPermitRootLogin prohibit-password\n\
-             PasswordAuthentication no\nStrictModes no\nUsePAM yes\nMaxStartups 100\n\
+             PasswordAuthentication no\nStrictModes no\nUsePAM yes\nMaxStartups 300\n\
              SetEnv SHLVL=2\n"
         );
-        fs::write(folder.join("sshd_config"), config)?;
         let sshd = sh::which("sshd").context("sshd is not installed")?;
+        let file = folder.join("sshd_config");
+        // Since 9.8 whoever breaks off is kept out for a while, unless told otherwise.
+        fs::write(&file, format!("{config}PerSourcePenalties no\n"))?;
+        if sh::output(Command::new(&sshd).args(["-t", "-f"]).arg(&file)).is_err() {
+            fs::write(&file, config)?;
+        }
         let mut command = Command::new(sshd);
-        command.args(["-D", "-e", "-f"]).arg(folder.join("sshd_config"));
+        command.args(["-D", "-e", "-f"]).arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(fs::File::create(folder.join("sshd.log"))?);
         let mut running = Background::start(&mut command)?;
         running
             .wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok())
             .with_context(|| format!("sshd's log is {shown}/sshd.log"))?;
-        Ok(Self { folder, port, _running: running })
+        Ok(Self { folder, port, running })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
     /// Logs in, runs `true`, logs out.
     pub(super) fn login(&self) -> Result<()> {
+        sh::output(self.client(self.port).args(REMOTE)).map(drop)
+    }
+
+    /// The client that does so by way of this port, up to [`REMOTE`].
+    pub(super) fn client(&self, port: u16) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-i"]).arg(self.folder.join("client"));
-        ssh.args(["-p", &self.port.to_string()]);
+        ssh.args(["-p", &port.to_string()]);
         for option in [
             "BatchMode=yes",
             "IdentitiesOnly=yes",
@@ -69,7 +90,7 @@ impl Server {
         ] {
             ssh.args(["-o", option]);
         }
-        sh::output(ssh.args(["root@127.0.0.1", "true"]).stdin(Stdio::null()))?;
-        Ok(())
+        ssh.stdin(Stdio::null());
+        ssh
     }
 }

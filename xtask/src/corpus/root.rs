@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::chamber::Chamber;
 use super::workload::{COMMON, Workload};
@@ -63,10 +63,7 @@ fn bootstrap(root: &Path) -> Result<()> {
     if part.exists() {
         fs::remove_dir_all(&part)?;
     }
-    let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", RELEASE]).arg(&part).arg(&main);
-    sh::run(&mut debootstrap)
-        .with_context(|| format!("its log is {}/debootstrap/debootstrap.log", part.display()))?;
+    debian::bootstrap(RELEASE, &[], &part)?;
     let copy = part.with_extension("copy");
     if copy.exists() {
         fs::remove_dir_all(&copy)?;
