@@ -366,7 +366,8 @@ pub struct Caller {
     pub fp: u64,
     /// The second argument where it reads as a status of PAM ([`PAM_STATUS_FLAGS`] taken off, less
     /// than [`PAM_STATUSES`]), which is what `pam_end` has there; else, and where no stack is told,
-    /// [`UNKNOWN`]. No pointer, length or text passes.
+    /// [`UNKNOWN`]. So no pointer, text or large number passes; a small one of another function does,
+    /// and is not looked at.
     pub status: u32,
     /// Explicit, so that the layout has no padding.
     pub reserved: u32,

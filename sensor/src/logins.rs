@@ -168,7 +168,8 @@ impl Login {
     /// Such ones are counted and not kept; they would soon be all there is.
     #[must_use]
     pub fn is_routine(&self) -> bool {
-        self.is_pams() && self.attempts.is_empty() && self.outcome != Outcome::Refused
+        let asked = self.partial || !self.attempts.is_empty();
+        self.is_pams() && !asked && self.outcome != Outcome::Refused
     }
 }
 

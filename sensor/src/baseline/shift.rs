@@ -58,7 +58,7 @@ impl Baseline {
     /// accept is no measure for it: those streams go.
     pub(super) fn adopt(&mut self) {
         self.shifts.retain(|stream, _| !stream.starts_with(SINCE_ACCEPT));
-        self.usual_at.retain(|stream, _| !stream.starts_with(SINCE_ACCEPT));
+        self.usual_at.retain(|stream, _| self.shifts.contains_key(stream));
         // Only a guarded program's starts are all seen, and only of one are shares kept.
         if !self.shares.is_empty() {
             let link = self.link.latest_us().to_vec();

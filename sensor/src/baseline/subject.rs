@@ -67,7 +67,11 @@ pub struct Baseline {
     )]
     pub shifts: BTreeMap<String, Shift>,
     /// When each stream last had a time that was no longer than its reference's median.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "sensor_stats::sound_entries"
+    )]
     pub usual_at: BTreeMap<String, Timestamp>,
 }
 

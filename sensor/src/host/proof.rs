@@ -175,7 +175,9 @@ impl Proof {
         if valued {
             self.open &= !bit;
         }
-        self.dialogue_read |= frame_type == RESPOND && valued;
+        // PAM may refuse without a question, and this is its last word then.
+        let refused = said == Said::Answer(Method::KeyboardInteractive, false);
+        self.dialogue_read |= (frame_type == RESPOND && valued) || refused;
         if let Said::Account(allowed) = said {
             self.account = Some(allowed);
         }
@@ -336,6 +338,13 @@ mod tests {
             let later = [&KEY[..], &question, end].concat();
             assert_eq!(proof(&later).missing(), Some(Missing::Verdict), "{end:?}");
         }
+    }
+
+    #[test]
+    fn a_dialogue_refused_without_a_question_is_read() {
+        let refused = [(8, None), (104, None), (106, None), (107, Some(u32::MAX))];
+        assert!(proof(&refused).dialogue_read());
+        assert!(!proof(&[(8, None), (104, None), (106, None), (107, Some(0))]).dialogue_read());
     }
 
     #[test]

@@ -16,6 +16,9 @@ const OPEN_MAX: usize = 4096;
 /// Starts of programs remembered.
 const LINKED_MAX: usize = 4096;
 
+/// For so long somebody may have been asked before the account was: sudo's `passwd_timeout`.
+const ASKED_NS: u64 = 300_000_000_000;
+
 /// A process, and the thread of it.
 type Key = (ProcessId, u32);
 
@@ -26,6 +29,11 @@ pub(super) struct Flows {
     by_age: BTreeSet<(u64, Key)>,
     /// What linking took of programs that run.
     linked: BTreeMap<ProcessId, Phase>,
+    /// Of these a call was seen whose function is not known, and nothing yet that begins a login.
+    unnamed: BTreeSet<Key>,
+    /// The latest call, and what it was when observations were last missed.
+    latest_ktime_ns: u64,
+    lost_ktime_ns: Option<u64>,
 }
 
 // === impl Flows ===
@@ -50,6 +58,7 @@ impl Flows {
                 self.linked.remove(&process);
                 let of = (process, 0)..=(process, u32::MAX);
                 let gone: Vec<Key> = self.open.range(of).map(|(key, _)| *key).collect();
+                self.unnamed.retain(|key| key.0 != process);
                 let end = Some((seen.time, seen.ktime_ns));
                 gone.into_iter().filter_map(|key| self.over(key, End::Gone, end)).collect()
             }
@@ -61,12 +70,14 @@ impl Flows {
     /// Observations are missing: what is open now may lack some.
     pub(super) fn on_loss(&mut self) {
         self.open.values_mut().for_each(Flow::lost);
+        self.lost_ktime_ns = Some(self.latest_ktime_ns);
     }
 
     fn called(&mut self, seen: &Observation, call: &PamCall) -> Vec<Told> {
         let key = (seen.process.id, call.tid);
         let now = Point { ktime_ns: seen.ktime_ns, usage: call.usage };
         let end = Some((seen.time, seen.ktime_ns));
+        self.latest_ktime_ns = seen.ktime_ns.max(self.latest_ktime_ns);
         let mut told = Vec::new();
         if call.step == PamStep::Authenticate && self.open.get(&key).is_some_and(Flow::is_through) {
             // A service that lets in one after the other.
@@ -74,9 +85,14 @@ impl Flows {
         }
         // Who was let in before the sensor looked only has to leave.
         if matches!(call.step, PamStep::Authenticate | PamStep::Account) {
-            told.extend(self.admit(key, seen, call.end_told));
+            told.extend(self.admit(key, seen, call));
         }
-        let Some(flow) = self.open.get_mut(&key) else { return told };
+        let Some(flow) = self.open.get_mut(&key) else {
+            if call.step == PamStep::Unnamed && self.unnamed.len() < OPEN_MAX {
+                self.unnamed.insert(key);
+            }
+            return told;
+        };
         match call.step {
             PamStep::Authenticate => flow.authenticates(now),
             PamStep::Account => flow.asks_account(now),
@@ -97,7 +113,7 @@ impl Flows {
     }
 
     /// Makes room for one that is new.
-    fn admit(&mut self, key: Key, seen: &Observation, end_told: bool) -> Option<Told> {
+    fn admit(&mut self, key: Key, seen: &Observation, call: &PamCall) -> Option<Told> {
         if self.open.contains_key(&key) {
             return None;
         }
@@ -106,7 +122,14 @@ impl Flows {
         let link = self.linked.get(&key.0).copied();
         self.by_age.insert((seen.ktime_ns, key));
         let process = Arc::clone(&seen.process);
-        self.open.insert(key, Flow::new(process, seen.time, seen.ktime_ns, link, end_told));
+        let mut flow = Flow::new(process, seen.time, seen.ktime_ns, link, call.end_told);
+        // That nobody was asked is only known where nothing was missed.
+        let lost = self.lost_ktime_ns;
+        let lately = lost.is_some_and(|lost| seen.ktime_ns.saturating_sub(lost) < ASKED_NS);
+        if self.unnamed.remove(&key) || (lately && call.step == PamStep::Account) {
+            flow.lost();
+        }
+        self.open.insert(key, flow);
         told
     }
 

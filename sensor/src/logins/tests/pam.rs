@@ -306,6 +306,17 @@ fn what_was_lost_of_a_login_through_libpam_is_not_guessed() {
     }
 }
 
+/// Whoever was asked before something was missed is not taken for one whom nobody asks.
+#[test]
+fn a_login_whose_first_call_was_missed_is_no_routine() {
+    const CALLS: &str = "acct_mgmt setcred open_session end:0";
+    let mut bench = Bench::new(false);
+    assert!(bench.pam(SUDO, CALLS).is_routine());
+    bench.recorder.on_loss();
+    let login = bench.pam(SUDO, CALLS);
+    assert_eq!((login.outcome, login.partial, login.is_routine()), (Outcome::Accepted, true, false));
+}
+
 #[test]
 fn a_flood_of_attempts_and_of_programs_is_bounded_and_accounted_for() {
     let mut bench = Bench::new(false);
