@@ -214,7 +214,7 @@ impl Default for Config {
             },
             limits: Limits {
                 bulk_ring_bytes: 2 * 1024 * 1024,
-                priority_ring_bytes: 512 * 1024,
+                priority_ring_bytes: 4 * 1024 * 1024,
                 queue: 4096,
                 processes: 32_768,
             },

@@ -70,7 +70,7 @@ impl Default for LoaderConfig {
         Self {
             btf: PathBuf::from(BTF_PATH),
             bulk_ring_bytes: 2 << 20,
-            priority_ring_bytes: 512 << 10,
+            priority_ring_bytes: 4 << 20,
             bulk_wakeup_bytes: 512 << 10,
             link_interval: Duration::from_mins(1),
             leave_self_out: true,

@@ -103,6 +103,26 @@ fn sensor_that_can_write_nothing_still_tells_its_incidents() {
 }
 
 #[test]
+fn whoever_keeps_the_processors_busy_does_not_keep_the_sensor_from_them() {
+    let machine = Machine::acquire().unwrap();
+    let state = State::new().unwrap();
+    let sensor = Sensor::start(&machine, state.path(), Settings::default()).unwrap();
+    let threads = format!("/proc/{}/task", sensor.agent().pid().unwrap());
+    let mut urgent = 0;
+    for thread in std::fs::read_dir(threads).unwrap() {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // proc(5): the name is field 2, in brackets; the nice value is field 19.
+        let (name, rest) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+        let nice: i32 = rest.split(' ').nth(16).unwrap().parse().unwrap();
+        // Hashing serves nobody who waits.
+        assert_eq!(nice < 0, name != "digest", "{name}: {nice}");
+        urgent += usize::from(nice < 0);
+    }
+    assert!(urgent > 3, "{urgent} threads");
+    sensor.stop().unwrap();
+}
+
+#[test]
 fn disk_that_fills_up_and_empties_again_loses_no_learning() {
     let machine = Machine::acquire().unwrap();
     let state = State::new().unwrap();

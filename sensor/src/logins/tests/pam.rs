@@ -314,7 +314,10 @@ fn a_login_whose_first_call_was_missed_is_no_routine() {
     assert!(bench.pam(SUDO, CALLS).is_routine());
     bench.recorder.on_loss();
     let login = bench.pam(SUDO, CALLS);
-    assert_eq!((login.outcome, login.partial, login.is_routine()), (Outcome::Accepted, true, false));
+    assert_eq!(
+        (login.outcome, login.partial, login.is_routine()),
+        (Outcome::Accepted, true, false)
+    );
 }
 
 #[test]
