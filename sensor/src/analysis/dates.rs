@@ -9,8 +9,6 @@ use crate::detect::Draft;
 use crate::finding::{Evidence, Severity};
 use crate::host::{Body, Dated, Observation};
 
-/// Held back at most, ns.
-const PATIENCE_NS: u64 = 2_000_000_000;
 /// Held back at once; beyond, they are told without.
 const WAITING_MAX: usize = 64;
 /// Files of a program that are asked about.
@@ -65,7 +63,7 @@ impl Dates {
         };
         self.questions.push(Observation { body: Body::Dated(Box::new(dated)), ..seen.clone() });
         self.waiting.push_back(Waiting {
-            due_ktime_ns: seen.ktime_ns.saturating_add(PATIENCE_NS),
+            due_ktime_ns: seen.ktime_ns.saturating_add(Dated::PATIENCE_NS),
             question: self.last,
             seen: seen.clone(),
             draft,
@@ -78,7 +76,8 @@ impl Dates {
         std::mem::take(&mut self.questions)
     }
 
-    /// The finding that waited for this answer, with it; none where it came too late.
+    /// The finding that waited for this answer, with it, or without where the question came back
+    /// unanswered; none where it came too late.
     pub(super) fn answered(&mut self, dated: Dated) -> Option<(Observation, Draft)> {
         let at = self.waiting.iter().position(|waiting| waiting.question == dated.question)?;
         let Waiting { seen, mut draft, .. } = self.waiting.remove(at)?;

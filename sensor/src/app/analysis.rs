@@ -305,8 +305,11 @@ impl Worker {
 
     fn request(&mut self) {
         for question in self.analysis.questions() {
-            if !self.asker.get().is_some_and(|asker| asker.ask(question)) {
+            if !self.asker.get().is_some_and(|asker| asker.ask(question.clone())) {
                 debug!("what changed before a shift is not asked for");
+                // Nobody will answer: the finding is told without.
+                let updates = self.analysis.on_observation(question);
+                self.publish(&updates);
             }
         }
         for directive in self.analysis.directives() {

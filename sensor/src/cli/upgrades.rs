@@ -70,16 +70,19 @@ pub fn upgrades(
     let limit = args.limit.unwrap_or(if global.json { CHANGES_MAX } else { ROWS });
     let mut history =
         history::read(&root, since, limit, PATIENCE).map_err(|error| unread(&error))?;
-    for reason in &history.gaps {
+    for reason in history.gaps.iter().chain(&history.limits) {
         warn!(reason, "not everything is told");
     }
     // The baselines are those of this host's programs.
     let known = if args.root.is_some() { None } else { known(config) };
     let upgrades = upgrades_of(std::mem::take(&mut history.changes), known, &root);
     let written = if global.json {
+        if history.more {
+            warn!("there are older ones: see --limit and --since");
+        }
         upgrades.iter().try_for_each(|upgrade| line(out, upgrade))
     } else {
-        show::list(out, &upgrades, history.more, Style::stdout())
+        show::list(out, &upgrades, &history, Style::stdout())
     };
     ended(written, Exit::Success)
 }
@@ -95,9 +98,9 @@ fn known(config: &Config) -> Option<Known> {
 }
 
 fn upgrades_of(changes: Vec<PackageChange>, mut known: Option<Known>, root: &Root) -> Vec<Upgrade> {
-    let mut later: HashMap<String, Timestamp> = HashMap::new();
+    let mut later: HashMap<(String, Option<String>), Timestamp> = HashMap::new();
     let each = changes.into_iter().map(|change| {
-        let next = later.insert(change.package.clone(), change.time);
+        let next = later.insert((change.package.clone(), change.arch.clone()), change.time);
         let behaviour = known.as_mut().map(|known| known.behaviour(root, &change, next));
         Upgrade { change, behaviour }
     });

@@ -248,6 +248,13 @@ pub struct Dated {
     pub answer: Option<crate::finding::Evidence>,
 }
 
+// === impl Dated ===
+
+impl Dated {
+    /// How long a finding waits for the answer, ns.
+    pub(crate) const PATIENCE_NS: u64 = 2_000_000_000;
+}
+
 /// One module's part in a start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleShare {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::Manager;
 
 /// Why it cannot be said which package owns a file. That a file is owned by *no* package is an
@@ -80,6 +82,12 @@ pub enum PackageError {
 }
 
 impl PackageError {
+    /// It lies on another mount than the root.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        let elsewhere = Some(Errno::XDEV.raw_os_error());
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == elsewhere)
+    }
+
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }

@@ -63,8 +63,10 @@ pub struct History {
     pub changes: Vec<PackageChange>,
     /// There are older ones in the time asked for.
     pub more: bool,
-    /// What could not be read, or is not recorded, and why.
+    /// What could not be read, and why.
     pub gaps: Vec<String>,
+    /// What a package manager never records. The changes are told all the same.
+    pub limits: Vec<String>,
 }
 
 /// Reads the changes since `since`, the newest `most` of them. May wait for a disk; takes at most
@@ -112,14 +114,15 @@ pub(super) struct Collector {
     kept: Vec<PackageChange>,
     more: bool,
     gaps: Vec<String>,
+    limits: Vec<String>,
 }
 
 // === impl Collector ===
 
 impl Collector {
     pub(super) fn new(since: Timestamp, most: usize) -> Self {
-        let (kept, gaps) = (Vec::new(), Vec::new());
-        Self { since, most, kept, more: false, gaps }
+        let (kept, gaps, limits) = (Vec::new(), Vec::new(), Vec::new());
+        Self { since, most, kept, more: false, gaps, limits }
     }
 
     /// The beginning of the time asked for.
@@ -145,6 +148,11 @@ impl Collector {
         }
     }
 
+    /// Something is never recorded.
+    pub(super) fn limit(&mut self, what: &str) {
+        self.limits.push(what.to_owned());
+    }
+
     /// Older ones than those that were read may be missing.
     pub(super) fn cut(&mut self) {
         self.more = true;
@@ -160,13 +168,22 @@ impl Collector {
     pub(super) fn finish(mut self) -> History {
         self.shrink();
         self.kept.reverse();
-        History { changes: self.kept, more: self.more, gaps: self.gaps }
+        let Self { kept: changes, more, gaps, limits, .. } = self;
+        History { changes, more, gaps, limits }
     }
 }
 
 // === impl PackageChange ===
 
 impl PackageChange {
+    /// Whether it is one of the package with this name and architecture. A package may change from
+    /// one that is for all architectures, or to one.
+    pub(crate) fn is_of(&self, package: &str, arch: &str) -> bool {
+        let all = |arch: &str| matches!(arch, "all" | "noarch");
+        let same = |own: &str| own == arch || all(own) || all(arch);
+        self.package == package && self.arch.as_deref().is_none_or(same)
+    }
+
     /// What happened, as a clause: `openssh-server 1:9.2p1-2+deb12u5 was replaced by
     /// 1:9.2p1-2+deb12u6`. `word` makes a name or version fit for where the clause is to stand.
     #[must_use]

@@ -92,9 +92,7 @@ impl Root {
         if !metadata.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-        let born = born.map_or(0, |born| born.as_nanos());
-        let key = RootKey { dev: metadata.dev(), ino: metadata.ino(), born };
+        let key = RootKey::of(&metadata);
         let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         Ok(Self { dir: OwnedFd::from(dir), resolve, key })
     }
@@ -102,6 +100,13 @@ impl Root {
     /// Which root this is.
     pub fn key(&self) -> RootKey {
         self.key
+    }
+
+    /// Whether another root is the directory that is at `path` below this one. May wait for ever where
+    /// a mount below the root hangs.
+    pub(crate) fn has(&self, path: &Path, other: &Self) -> bool {
+        let found = self.locate(path, OFlags::DIRECTORY).and_then(|place| place.metadata());
+        found.is_ok_and(|metadata| RootKey::of(&metadata) == other.key)
     }
 
     /// Whether the root is an overlay: containers of one image then see the same inodes, each
@@ -268,6 +273,16 @@ fn components(path: &Path) -> impl DoubleEndedIterator<Item = Vec<u8>> {
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+// === impl RootKey ===
+
+impl RootKey {
+    fn of(metadata: &Metadata) -> Self {
+        let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |born| born.as_nanos());
+        Self { dev: metadata.dev(), ino: metadata.ino(), born }
+    }
 }
 
 // === impl Stamp ===

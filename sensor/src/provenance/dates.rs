@@ -1,19 +1,18 @@
 //! What changed below a program's root since its times were last as usual: packages of the files that
 //! it has mapped, and configuration that it reads.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::finding::{Evidence, FileSince, PackageSince};
-use crate::host::{Dated, Observation};
-use crate::package::history::{self, History};
-use crate::package::{Packages, Root};
+use crate::host::{Dated, Observation, Outside, ProcessId, Procfs};
+use crate::package::history::{self, History, PackageChange};
+use crate::package::{Owned, PackageError, Packages, Root};
 use crate::trouble::chain;
 
 /// Where nobody knows when the time was last as usual.
@@ -26,6 +25,8 @@ const SLACK: SignedDuration = SignedDuration::from_secs(2);
 /// Changes of all packages that are looked at, and what reading them may take.
 const CHANGES_MAX: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(900);
+/// What the look-ups of the files' packages may take beyond the last of them: libraries wait behind.
+const OWNERS_PATIENCE: Duration = Duration::from_millis(300);
 /// Changes told, of packages and of files each, and files of one package.
 const TOLD_MAX: usize = 4;
 const FILES_MAX: usize = 3;
@@ -47,7 +48,7 @@ const PAM_FOLDERS: [&str; 1] = ["etc/pam.d"];
 /// What is to be looked at.
 #[derive(Clone, Debug)]
 pub(super) struct Question {
-    tgid: u32,
+    id: ProcessId,
     on_host: bool,
     sshd: bool,
     pam: bool,
@@ -73,7 +74,7 @@ impl Question {
         let program = &seen.process.program;
         let pam = dated.modules.iter().any(|module| module.contains("/libpam.so"));
         Self {
-            tgid: seen.process.id.tgid,
+            id: seen.process.id,
             on_host: seen.process.shown.container.is_none(),
             sshd: program.sshd(),
             pam,
@@ -84,24 +85,42 @@ impl Question {
 
     /// Reads; may wait for ever where the root is on a mount that hangs.
     pub(super) fn look(&self, host: &Arc<Root>) -> Option<Looked> {
-        let own = Root::of_process(self.tgid, host).ok().map(Arc::new);
-        let place = own.as_ref().and_then(|root| {
-            let other = root.key() != host.key();
-            other.then(|| std::fs::read_link(format!("/proc/{}/root", self.tgid)).ok()).flatten()
-        });
-        let root = own.or_else(|| self.on_host.then(|| Arc::clone(host)))?;
+        let Some(own) = self.own_root(host) else {
+            return self.on_host.then(|| self.look_below(Arc::clone(host), None, host));
+        };
+        let link = || std::fs::read_link(format!("/proc/{}/root", self.id.tgid)).ok();
+        let place = (own.key() != host.key()).then(link).flatten();
+        Some(self.look_below(Arc::new(own), place, host))
+    }
+
+    /// `None` if the process has ended; another may have its number.
+    fn own_root(&self, host: &Root) -> Option<Root> {
+        let root = Root::of_process(self.id.tgid, host).ok()?;
+        let now = Procfs.stat(self.id.tgid)?;
+        (now.start_ticks == self.id.start_ticks).then_some(root)
+    }
+
+    fn look_below(
+        &self,
+        mut root: Arc<Root>,
+        mut place: Option<PathBuf>,
+        host: &Arc<Root>,
+    ) -> Looked {
         let since = self.from.saturating_sub(UNPACKING).unwrap_or(Timestamp::MIN);
-        let history = history::read(&root, since, CHANGES_MAX, PATIENCE);
+        let mut history = history::read(&root, since, CHANGES_MAX, PATIENCE);
+        // A process that shut itself up in an empty directory, as sshd's do, has its files from outside.
+        if let (Err(PackageError::NoDatabase), Some(folder)) = (&history, &place)
+            && self.on_host
+            && host.has(folder, &root)
+        {
+            (root, place) = (Arc::clone(host), None);
+            history = history::read(&root, since, CHANGES_MAX, PATIENCE);
+        }
         let (mut files, mut reasons) = (Vec::new(), Vec::new());
         self.configuration(&root, &mut files, &mut reasons);
         files.sort_by(|a, b| b.changed.cmp(&a.changed).then_with(|| a.file.cmp(&b.file)));
-        Some(Looked {
-            root,
-            place,
-            history: history.map_err(|error| chain(&error)),
-            files,
-            reasons,
-        })
+        let history = history.map_err(|error| chain(&error));
+        Looked { root, place, history, files, reasons }
     }
 
     fn configuration(&self, root: &Root, files: &mut Vec<FileSince>, reasons: &mut Vec<String>) {
@@ -121,7 +140,7 @@ impl Question {
                         self.file(root, &folder.join(OsStr::from_bytes(&name)), files, reasons);
                     }
                 }
-                Err(error) => reasons.push(chain(&error)),
+                Err(error) => add(reasons, &error),
             }
             // Nothing in it has changed, but entries came or went.
             if files.len() == before {
@@ -142,8 +161,15 @@ impl Question {
                 files.push(FileSince { file: format!("/{}", path.display()), changed });
             }
             Ok(_) => {}
-            Err(error) => reasons.push(chain(&error)),
+            Err(error) => add(reasons, &error),
         }
+    }
+}
+
+/// Managers of containers mount files of their own over some of these, which are no cause of a shift.
+fn add(reasons: &mut Vec<String>, error: &PackageError) {
+    if !error.is_elsewhere() {
+        reasons.push(chain(error));
     }
 }
 
@@ -172,17 +198,23 @@ pub(super) fn evidence(
         History::default()
     });
     reasons.extend(history.gaps);
+    if history.more {
+        reasons.push("not all changes of packages were looked at".to_owned());
+    }
     let until = seen.time.saturating_add(SLACK).unwrap_or(Timestamp::MAX);
     let changes: Vec<_> = history.changes.into_iter().filter(|one| one.time <= until).collect();
     let owned = if changes.is_empty() {
-        BTreeMap::new()
+        Vec::new()
     } else {
-        owned(packages, &root, place.as_deref(), &dated.modules, &mut reasons)
+        let until = Instant::now() + OWNERS_PATIENCE;
+        owned(packages, &root, place.as_deref(), &dated.modules, until, &mut reasons)
     };
-    let of = |name: &str| owned.get(name).cloned();
+    let of = |change: &PackageChange| {
+        owned.iter().find(|one| change.is_of(&one.package, &one.arch)).map(|one| one.files.clone())
+    };
     let mut told: Vec<PackageSince> = changes
         .into_iter()
-        .filter_map(|change| Some(PackageSince { files: of(&change.package)?, change }))
+        .filter_map(|change| Some(PackageSince { files: of(&change)?, change }))
         .collect();
     let omitted = told.len().saturating_sub(TOLD_MAX) + files.len().saturating_sub(TOLD_MAX);
     told.truncate(TOLD_MAX);
@@ -192,25 +224,40 @@ pub(super) fn evidence(
     Evidence::Since { from, usual, packages: told, files, omitted, not_told: reasons }
 }
 
-/// The packages of the files, and some files of each.
+/// A package, and some files of it that the program has mapped.
+struct Mapped {
+    package: String,
+    arch: String,
+    files: Vec<String>,
+}
+
+/// The packages of the files; of those that were not looked up until then none.
 fn owned(
     packages: &mut Packages,
     root: &Root,
     place: Option<&Path>,
     modules: &[String],
+    until: Instant,
     reasons: &mut Vec<String>,
-) -> BTreeMap<String, Vec<String>> {
-    let mut owned: BTreeMap<String, Vec<String>> = BTreeMap::new();
+) -> Vec<Mapped> {
+    let mut owned: Vec<Mapped> = Vec::new();
     let mut failed = None;
     for module in modules {
+        if Instant::now() >= until {
+            reasons.push("not all files were looked at".to_owned());
+            break;
+        }
         let shown = Path::new(module);
         let inside = place.and_then(|place| shown.strip_prefix(place).ok());
         let path = inside.map_or_else(|| shown.to_owned(), |path| Path::new("/").join(path));
         match packages.owner(root, &path) {
             Ok(Some(found)) => {
-                let files = owned.entry(found.package).or_default();
-                if files.len() < FILES_MAX {
-                    files.push(module.clone());
+                let Owned { package, arch, .. } = found;
+                let same = |one: &&mut Mapped| one.package == package && one.arch == arch;
+                match owned.iter_mut().find(same) {
+                    Some(one) if one.files.len() < FILES_MAX => one.files.push(module.clone()),
+                    Some(_) => {}
+                    None => owned.push(Mapped { package, arch, files: vec![module.clone()] }),
                 }
             }
             Ok(None) => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::event::FileKey;
 use crate::host::testing::{World, clock};
-use crate::host::{FoundLibrary, Library, Ownership, Pipeline, Preloaded, Traced, Variable};
+use crate::host::{Clock, FoundLibrary, Library, Ownership, Pipeline, Preloaded, Traced, Variable};
 use crate::package::{Content, Origin, Owner};
 
 /// An observation of a library as this process would map it.
@@ -95,8 +95,14 @@ fn what_changed_before_a_shift_is_answered_to_who_asked() {
         usual: None,
         answer: None,
     };
-    let question = Observation { body: Body::Dated(Box::new(dated)), ..mapped(&exe) };
-    assert!(station.asker().ask(question));
+    let question = |dated, ktime_ns| {
+        let body = Body::Dated(Box::new(dated));
+        Observation { ktime_ns, body, ..mapped(&exe) }
+    };
+    // The one before waited for so long that whoever asked has gone on.
+    let old = crate::host::Dated { question: 6, ..dated.clone() };
+    assert!(station.asker().ask(question(old, 0)));
+    assert!(station.asker().ask(question(dated, Clock::ktime_ns())));
     let seen = found.recv_timeout(Duration::from_mins(1)).expect("an answer");
     let Body::Dated(dated) = &seen.body else { panic!("{:?}", seen.body) };
     assert_eq!(dated.question, 7);

@@ -10,13 +10,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::dates::{self, Question};
 use super::line::Line;
 use super::place::{self, Place};
 use super::variables::{Slot, Variables};
 use super::{Counts, Found};
 use crate::event::FileKey;
-use crate::host::{Aside, Body, Library, Observation, Owners, Traced};
+use crate::host::{Aside, Body, Clock, Dated, Library, Observation, Owners, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
 use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
 use crate::search::{self, Explained, FileId, Gatherer, Remains, Unexplained};
@@ -172,6 +174,15 @@ impl Worker {
 
     /// What changed before a shift in time. No answer on a library: not counted as one.
     fn date(&mut self, mut seen: Observation) {
+        // Whoever asked longer ago has gone on without an answer.
+        let waited_ns = Clock::ktime_ns().saturating_sub(seen.ktime_ns);
+        if waited_ns > Dated::PATIENCE_NS {
+            debug!(
+                waited_ns,
+                "what changed before a shift is not looked at: it was asked too long ago"
+            );
+            return self.done();
+        }
         if let Body::Dated(dated) = &seen.body {
             let question = Question::new(&seen, dated);
             let host = Arc::clone(&self.host);

@@ -64,6 +64,9 @@ fn since_and_limit_choose() {
     let one = run(&place, &["--limit", "1"]).expect(0);
     assert!(one.stdout.contains("There are older ones"), "{one:#?}");
     assert!(!one.stdout.contains("openssh"), "{one:#?}");
+    let one = run(&place, &["--limit", "1", "--json"]).expect(0);
+    assert!(one.stderr.contains("there are older ones"), "{one:#?}");
+    assert_eq!(one.stdout.lines().count(), 1, "{one:#?}");
     let none = run(&place, &["--since", "2026-11-22T00:00:00Z"]).expect(0);
     assert_eq!(none.stdout, "No changes of packages.\n");
     run(&place, &["--since", "yesterday"]).expect(2);
@@ -81,6 +84,7 @@ fn a_system_without_packages_exits_3_and_what_is_missing_is_said() {
     fs::remove_file(place.path("root/var/log/dpkg.log")).unwrap();
     let ended = run(&place, &[]).expect(0);
     assert!(ended.stderr.contains("there is no dpkg.log"), "{ended:#?}");
+    assert!(ended.stdout.contains("not everything was read"), "{ended:#?}");
     let absent = place.path("absent");
     let absent = place.run(&["upgrades", "--root", absent.to_str().unwrap()]).expect(2);
     assert!(absent.stderr.contains("name a directory"), "{absent:#?}");

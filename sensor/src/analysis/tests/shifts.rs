@@ -259,6 +259,19 @@ fn a_shift_waits_until_it_is_known_what_changed_since_the_time_was_usual() {
 }
 
 #[test]
+fn a_shift_whose_question_comes_back_unanswered_is_told_at_once() {
+    let mut bench = learned(&Config::default(), Store::off(), 15);
+    bench.analysis.ask_dates(true);
+    bench.login(&burnt(300));
+    assert!(!bench.fired().contains(&"link_time_shift"), "{:?}", bench.fired());
+    for question in bench.analysis.questions() {
+        bench.told.extend(bench.analysis.on_observation(question));
+    }
+    bench.run();
+    assert!(bench.fired().contains(&"link_time_shift"), "{:?}", bench.fired());
+}
+
+#[test]
 fn a_shift_that_nobody_dates_is_told_without_and_a_late_answer_changes_nothing() {
     let mut bench = learned(&Config::default(), Store::off(), 15);
     bench.analysis.ask_dates(true);

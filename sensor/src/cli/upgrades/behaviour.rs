@@ -22,8 +22,8 @@ const LEARNED: u64 = 10;
 pub(super) struct Known {
     /// Baselines of every build, by the path of the program.
     programs: BTreeMap<String, Vec<Baseline>>,
-    /// The package that owns a path now.
-    owners: HashMap<String, Option<String>>,
+    /// The package that owns a path now, and its architecture.
+    owners: HashMap<String, Option<(String, String)>>,
     packages: Packages,
 }
 
@@ -107,9 +107,10 @@ impl Known {
             if !owners.contains_key(path) {
                 // Of what cannot be answered nothing is told.
                 let owner = packages.owner(root, Path::new(path)).ok().flatten();
-                owners.insert(path.to_owned(), owner.map(|owned| owned.package));
+                owners.insert(path.to_owned(), owner.map(|owned| (owned.package, owned.arch)));
             }
-            owners.get(path).and_then(Option::as_deref) == Some(change.package.as_str())
+            let owner = owners.get(path).and_then(Option::as_ref);
+            owner.is_some_and(|(package, arch)| change.is_of(package, arch))
         };
         let mut all = Vec::new();
         for (path, builds) in programs {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::Upgrade;
 use super::behaviour::{Behaviour, Times};
 use crate::cli::term::{Style, Tone};
-use crate::package::history::{Action, PackageChange};
+use crate::package::history::{Action, History, PackageChange};
 
 const HEADING: [&str; 6] = ["TIME", "PACKAGE", "ACTION", "BEFORE", "AFTER", "BEHAVIOUR"];
 /// Programs and names told of one change; `--json` has all.
@@ -15,16 +15,18 @@ const NAMES_MAX: usize = 3;
 pub(super) fn list(
     out: &mut impl Write,
     upgrades: &[Upgrade],
-    more: bool,
+    history: &History,
     style: Style,
 ) -> io::Result<()> {
     if upgrades.is_empty() {
-        return writeln!(out, "No changes of packages.");
+        let known =
+            if history.gaps.is_empty() { "" } else { " are known; not everything was read" };
+        return writeln!(out, "No changes of packages{known}.");
     }
     let mut rows = vec![HEADING.map(|text| (Tone::Bold, text.to_owned())).to_vec()];
     rows.extend(upgrades.iter().map(row));
     style.table(out, &rows)?;
-    if more {
+    if history.more {
         writeln!(out, "There are older ones: see --limit and --since.")?;
     }
     Ok(())
@@ -108,7 +110,8 @@ mod tests {
         let mut text = Vec::new();
         let upgrade = |change| Upgrade { change, behaviour: told.map(<[Behaviour]>::to_vec) };
         let upgrades: Vec<Upgrade> = changes.into_iter().map(upgrade).collect();
-        list(&mut text, &upgrades, more, Style::default()).unwrap();
+        let history = History { more, ..History::default() };
+        list(&mut text, &upgrades, &history, Style::default()).unwrap();
         String::from_utf8(text).unwrap()
     }
 
@@ -170,5 +173,14 @@ mod tests {
         assert_eq!(rows[2], [time, name, "removed", "1", "-", "-"]);
         assert!(text.ends_with("There are older ones: see --limit and --since.\n"), "{text}");
         assert_eq!(listed(Vec::new(), None, false), "No changes of packages.\n");
+    }
+
+    #[test]
+    fn that_there_are_no_changes_is_not_said_where_something_is_missing() {
+        let history = History { gaps: vec!["x".to_owned()], ..History::default() };
+        let mut text = Vec::new();
+        list(&mut text, &[], &history, Style::default()).unwrap();
+        let expected = "No changes of packages are known; not everything was read.\n";
+        assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 }

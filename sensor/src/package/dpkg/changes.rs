@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::PackageError;
 use super::super::history::{Action, Collector, PackageChange};
-use super::super::index::word;
+use super::super::index::{Package, word};
 use super::super::lines::{Budget, Lines};
 use super::super::root::Root;
 use super::super::{Manager, describe};
@@ -46,8 +46,9 @@ struct LogFile {
     packed: bool,
 }
 
-/// When packages were last said to change, by name and architecture.
-type Told = HashMap<String, Timestamp>;
+/// When packages that are installed were last said to change, by name and architecture: a log may
+/// name any number of others.
+type Told = HashMap<String, Option<Timestamp>>;
 
 /// Hands over every change the log tells of since then, and packages that came without its knowledge.
 pub(in super::super) fn changes(
@@ -56,21 +57,42 @@ pub(in super::super) fn changes(
     budget: &Budget,
 ) -> Result<(), PackageError> {
     let zone = zone(root);
-    let mut told = Told::new();
-    let logs = logs(root, found)?;
-    if logs.is_empty() {
-        found.gap("there is no dpkg.log: versions before are not known".to_owned());
+    let installed = super::installed(root, budget).unwrap_or_else(|error| {
+        found.gap(describe(&error));
+        Vec::new()
+    });
+    let mut told: Told = installed.iter().map(|package| (key(package), None)).collect();
+    match logs(root, found) {
+        Ok(logs) if logs.is_empty() => {
+            found.gap("there is no dpkg.log: versions before are not known".to_owned());
+        }
+        Ok(logs) => read_logs(logs, &zone, found, &mut told, budget),
+        Err(error) => found.gap(describe(&error)),
     }
+    untold(root, installed, &told, found, budget)
+}
+
+fn read_logs(
+    logs: Vec<LogFile>,
+    zone: &TimeZone,
+    found: &mut Collector,
+    told: &mut Told,
+    budget: &Budget,
+) {
     for log in logs {
         if log.written < found.since() {
             continue;
         }
         let path = log.path.clone();
-        if let Err(error) = log.read(&zone, found, &mut told, budget) {
+        if let Err(error) = log.read(zone, found, told, budget) {
             found.gap(format!("{}: {}", path.display(), describe(&error)));
         }
     }
-    untold(root, &told, found, budget)
+}
+
+/// As the log names it.
+fn key(package: &Package) -> String {
+    format!("{}:{}", package.name, package.arch)
 }
 
 /// The log's files, oldest first.
@@ -96,8 +118,10 @@ fn logs(root: &Root, found: &mut Collector) -> Result<Vec<LogFile>, PackageError
     }
     logs.sort_by_key(|log| log.written);
     if logs.len() > MAX_LOGS {
-        logs.drain(..logs.len() - MAX_LOGS);
-        found.cut();
+        let mut older = logs.drain(..logs.len() - MAX_LOGS);
+        if older.any(|log| log.written >= found.since()) {
+            found.cut();
+        }
     }
     Ok(logs)
 }
@@ -106,15 +130,16 @@ fn logs(root: &Root, found: &mut Collector) -> Result<Vec<LogFile>, PackageError
 /// as in images of containers.
 fn untold(
     root: &Root,
+    installed: Vec<Package>,
     told: &Told,
     found: &mut Collector,
     budget: &Budget,
 ) -> Result<(), PackageError> {
-    for package in super::installed(root, budget)? {
+    for package in installed {
+        budget.spend(0)?;
         let Some(written) = info::unpacked(root, &package) else { continue };
-        let key = format!("{}:{}", package.name, package.arch);
-        let known = told.get(&key).is_some_and(|began| {
-            let after = written.duration_since(*began);
+        let known = told.get(&key(&package)).copied().flatten().is_some_and(|began| {
+            let after = written.duration_since(began);
             after >= -SLACK && after <= UNPACKING
         });
         if known || written < found.since() {
@@ -189,7 +214,9 @@ fn read_lines<R: Read>(
         }
         let Some(entry) = Entry::parse(line) else { continue };
         if let Some(change) = change(&entry, zone) {
-            told.insert(entry.package.to_owned(), change.time);
+            if let Some(last) = told.get_mut(entry.package) {
+                *last = Some(change.time);
+            }
             found.add(change);
         }
     }
@@ -239,4 +266,26 @@ pub(in super::super) fn read_log(bytes: &[u8]) -> usize {
         let _ = read_lines(lines, &TimeZone::UTC, &mut found, &mut told, &budget);
     }
     found.finish().changes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_what_a_log_names_only_installed_packages_are_kept() {
+        let line = |name: u32| format!("2026-11-20 06:10:02 upgrade p{name}:amd64 1 2\n");
+        let log: String = (0..50_000).map(line).collect();
+        let lines = Lines::new(log.as_bytes(), Path::new("dpkg.log"), MAX_LOG, 0).unwrap();
+        let budget = Budget::new(u64::MAX, Duration::from_mins(1));
+        let mut found = Collector::new(Timestamp::MIN, 10);
+        let mut told = Told::from([("p7:amd64".to_owned(), None), ("x:amd64".to_owned(), None)]);
+        read_lines(lines, &TimeZone::UTC, &mut found, &mut told, &budget).unwrap();
+        let at = "2026-11-20T06:10:02Z".parse().unwrap();
+        let expected =
+            Told::from([("p7:amd64".to_owned(), Some(at)), ("x:amd64".to_owned(), None)]);
+        assert_eq!(told, expected);
+    }
 }

@@ -128,6 +128,64 @@ fn a_package_that_came_without_the_logs_knowledge_is_told_by_its_list() {
 }
 
 #[test]
+fn where_logs_cannot_be_listed_the_lists_of_files_tell_and_that_is_said() {
+    let fixture = fixture();
+    fixture.write("var/lib/dpkg/info/openssh-server.list", "/.\n");
+    written(&fixture, "var/lib/dpkg/info/openssh-server.list", "2026-11-20T06:10:03Z");
+    let folder = fixture.folder.path().join("var/log");
+    std::os::unix::fs::symlink("log", &folder).unwrap();
+    let history = all(&fixture);
+    assert_eq!(
+        told(&history),
+        ["2026-11-20T06:10:03Z openssh-server 1:9.2p1-2+deb12u6 was installed"]
+    );
+    assert_eq!(history.gaps.len(), 1, "{history:?}");
+    assert!(history.gaps[0].contains("var/log"), "{history:?}");
+}
+
+#[test]
+fn what_reading_lists_may_take_is_bounded() {
+    let fixture = fixture();
+    fixture.write("var/lib/dpkg/info/openssh-server.list", "/.\n");
+    fixture.write("var/log/dpkg.log", LOG);
+    let history = read(&fixture.root(), Timestamp::MIN, 10, Duration::ZERO).unwrap();
+    assert!(history.changes.is_empty(), "{history:?}");
+    assert!(history.gaps.iter().any(|gap| gap.contains("not read within")), "{history:?}");
+}
+
+#[test]
+fn many_logs_cut_a_history_only_where_they_are_of_the_time_asked_for() {
+    let fixture = fixture();
+    for number in 0..40 {
+        let path = format!("var/log/dpkg.log.{number}");
+        fixture.write(&path, "");
+        written(&fixture, &path, &format!("2026-10-{:02}T00:00:00Z", number % 20 + 1));
+    }
+    assert!(all(&fixture).more);
+    let later = read(&fixture.root(), at("2026-11-01T00:00:00Z"), 10, PATIENCE).unwrap();
+    assert!(!later.more, "{later:?}");
+}
+
+#[test]
+fn a_change_is_of_one_architecture_or_of_all() {
+    let change = |arch: Option<&str>| PackageChange {
+        time: Timestamp::MIN,
+        manager: Manager::Dpkg,
+        package: "liblzma5".to_owned(),
+        arch: arch.map(str::to_owned),
+        action: Action::Recorded,
+        old: None,
+        new: None,
+    };
+    assert!(change(Some("amd64")).is_of("liblzma5", "amd64"));
+    assert!(!change(Some("i386")).is_of("liblzma5", "amd64"));
+    assert!(change(None).is_of("liblzma5", "amd64"));
+    assert!(change(Some("all")).is_of("liblzma5", "amd64"));
+    assert!(change(Some("x86_64")).is_of("liblzma5", "noarch"));
+    assert!(!change(None).is_of("liblzma", "amd64"));
+}
+
+#[test]
 fn what_a_hostile_log_holds_costs_a_gap_or_nothing() {
     let fixture = fixture();
     fixture.write("var/log/dpkg.log", &format!("{}\n{LOG}", "x".repeat(100_000)));

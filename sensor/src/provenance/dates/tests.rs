@@ -48,7 +48,22 @@ impl Fixture {
         format!("{} {what}\n", time.strftime("%F %T"))
     }
 
+    fn root(&self, path: &str) -> Arc<Root> {
+        let folder = File::open(self.folder.path().join(path)).unwrap();
+        Arc::new(Root::from_fd(OwnedFd::from(folder)).unwrap())
+    }
+
     fn ask(&self, minutes: i64, on_host: bool) -> Evidence {
+        self.look(minutes, on_host, Question::look)
+    }
+
+    /// What `look` finds in answer to a question about a process on the host, or in a container.
+    fn look(
+        &self,
+        minutes: i64,
+        on_host: bool,
+        look: impl FnOnce(&Question, &Arc<Root>) -> Option<Looked>,
+    ) -> Evidence {
         let dated = Dated {
             question: 1,
             modules: ["/usr/lib/liblzma.so.5.6.1", "/usr/sbin/sshd", "/usr/lib/libother.so"]
@@ -61,15 +76,14 @@ impl Fixture {
         seen.time = Timestamp::now();
         let question = Question {
             // No process has this number: its root is the host's, or unknown.
-            tgid: u32::MAX,
+            id: ProcessId { tgid: u32::MAX, start_ticks: 0 },
             on_host,
             sshd: true,
             pam: true,
             ..Question::new(&seen, &dated)
         };
-        let folder = File::open(self.folder.path()).unwrap();
-        let root = Arc::new(Root::from_fd(OwnedFd::from(folder)).unwrap());
-        evidence(&mut Packages::default(), &seen, &dated, question.look(&root))
+        let looked = look(&question, &self.root("."));
+        evidence(&mut Packages::default(), &seen, &dated, looked)
     }
 }
 
@@ -145,4 +159,103 @@ fn a_root_that_is_gone_or_has_no_packages_is_said() {
         panic!("no such evidence");
     };
     assert!(not_told[0].contains("no package database"), "{not_told:?}");
+}
+
+#[test]
+fn a_process_in_an_empty_directory_of_the_host_has_the_hosts_packages() {
+    let fixture = Fixture::new();
+    let change = "upgrade liblzma5:amd64 5.4.1-0.2 5.6.1-1";
+    fixture.write("var/log/dpkg.log", &fixture.log(20, change));
+    fs::create_dir_all(fixture.folder.path().join("run/sshd")).unwrap();
+    let told = |place: &'static str, on_host: bool| {
+        let empty = fixture.root("run/sshd");
+        let look = |question: &Question, host: &Arc<Root>| {
+            Some(question.look_below(empty, Some(PathBuf::from(place)), host))
+        };
+        let Evidence::Since { packages, not_told, .. } = fixture.look(30, on_host, look) else {
+            panic!("no such evidence");
+        };
+        (packages.len(), not_told)
+    };
+    assert_eq!(told("/run/sshd", true), (1, Vec::new()));
+    for (place, on_host) in [("/run", true), ("/run/sshd", false)] {
+        let (count, not_told) = told(place, on_host);
+        assert_eq!(count, 0, "{place} is no place of it on the host");
+        assert!(not_told[0].contains("no package database"), "{not_told:?}");
+    }
+}
+
+#[test]
+fn a_process_whose_number_another_has_now_is_not_looked_at() {
+    let tgid = std::process::id();
+    let stat = Procfs.stat(tgid).unwrap();
+    let mut question = Question {
+        id: ProcessId { tgid, start_ticks: stat.start_ticks },
+        on_host: false,
+        sshd: false,
+        pam: false,
+        from: Timestamp::MIN,
+        until: Timestamp::MAX,
+    };
+    let host = Arc::new(Root::host().unwrap());
+    assert!(question.own_root(&host).is_some_and(|root| root.key() == host.key()));
+    question.id.start_ticks += 1;
+    assert!(question.own_root(&host).is_none() && question.look(&host).is_none());
+}
+
+#[test]
+fn configuration_that_is_mounted_there_is_left_out_and_gives_no_reason() {
+    let root = Root::from_fd(OwnedFd::from(File::open("/").unwrap())).unwrap();
+    let path = Path::new("proc/version");
+    assert!(root.changed(path).is_err_and(|error| error.is_elsewhere()));
+    let dated = Dated { question: 1, modules: Vec::new(), usual: None, answer: None };
+    let question = Question::new(&mapped(&std::env::current_exe().unwrap()), &dated);
+    let (mut files, mut reasons) = (Vec::new(), Vec::new());
+    question.file(&root, path, &mut files, &mut reasons);
+    assert!(files.is_empty() && reasons.is_empty(), "{files:?} {reasons:?}");
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+    let root = Root::from_fd(OwnedFd::from(File::open(folder.path()).unwrap())).unwrap();
+    question.file(&root, Path::new("loop"), &mut files, &mut reasons);
+    assert_eq!(reasons.len(), 1, "what cannot be read is said");
+}
+
+#[test]
+fn files_that_are_not_looked_up_in_time_are_said() {
+    let fixture = Fixture::new();
+    let modules = ["/usr/sbin/sshd".to_owned()];
+    let look = |until: Instant| {
+        let (mut packages, mut reasons) = (Packages::default(), Vec::new());
+        let root = fixture.root(".");
+        let owned = owned(&mut packages, &root, None, &modules, until, &mut reasons);
+        (owned.len(), reasons)
+    };
+    assert_eq!(look(Instant::now() + Duration::from_mins(1)), (1, Vec::new()));
+    assert_eq!(look(Instant::now()), (0, vec!["not all files were looked at".to_owned()]));
+}
+
+#[test]
+fn a_history_that_is_cut_short_is_said() {
+    let fixture = Fixture::new();
+    let line = fixture.log(5, "upgrade vim:amd64 8 9");
+    fixture.write("var/log/dpkg.log", &line.repeat(CHANGES_MAX + 1));
+    let Evidence::Since { not_told, .. } = fixture.ask(30, true) else {
+        panic!("no such evidence");
+    };
+    assert_eq!(not_told, ["not all changes of packages were looked at"]);
+}
+
+#[test]
+fn packages_of_one_name_are_told_apart_by_their_architecture() {
+    let fixture = Fixture::new();
+    let log = [
+        fixture.log(20, "upgrade liblzma5:i386 5.4.1-0.2 5.6.1-1"),
+        fixture.log(10, "upgrade liblzma5:amd64 5.4.1-0.2 5.6.1-1"),
+    ];
+    fixture.write("var/log/dpkg.log", &log.concat());
+    let Evidence::Since { packages, .. } = fixture.ask(30, true) else {
+        panic!("no such evidence");
+    };
+    let archs: Vec<_> = packages.iter().map(|one| one.change.arch.as_deref()).collect();
+    assert_eq!(archs, [Some("amd64")]);
 }

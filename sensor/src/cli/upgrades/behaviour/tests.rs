@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use tempfile::TempDir;
 
+use super::super::upgrades_of;
 use super::*;
 use crate::host::{LinkTiming, Method, ModuleId};
 use crate::package::Manager;
@@ -78,8 +79,8 @@ fn build(first: &str, starts: u64, link_ms: u64, libraries: &[(&str, &str)]) -> 
     baseline
 }
 
-fn known(builds: Vec<(&str, Baseline)>) -> Known {
-    Known::of(builds.into_iter().map(|(subject, baseline)| (subject.to_owned(), baseline)))
+fn known(builds: Vec<(impl Into<String>, Baseline)>) -> Known {
+    Known::of(builds.into_iter().map(|(subject, baseline)| (subject.into(), baseline)))
 }
 
 #[test]
@@ -105,6 +106,29 @@ fn two_builds_of_a_program_are_compared() {
     assert_eq!(told.new_callers, Some(vec![format!("RSA_public_decrypt by {LZMA}")]));
     assert_eq!(told.new_libraries, Some(vec![LZMA.to_owned()]), "a version is no new library");
     assert_eq!(told.not_recorded, Vec::<String>::new());
+}
+
+#[test]
+fn another_architecture_is_another_package() {
+    let (folder, root) = root();
+    let status = "Package: openssh-server\nStatus: install ok installed\nArchitecture: amd64\n\
+        Version: 2\n\n";
+    fs::write(folder.path().join("var/lib/dpkg/status"), status).unwrap();
+    let (old, new) = ("2026-11-01T00:00:00Z", "2026-11-20T06:15:00Z");
+    let builds = [("aa", build(old, 50, 3, &[])), ("bb", build(new, 12, 4, &[]))];
+    let known = known(builds.map(|(id, build)| (format!("{SSHD} {id}"), build)).into());
+    let of = |arch: &str, time: &str| PackageChange {
+        time: at(time),
+        arch: Some(arch.to_owned()),
+        ..change("openssh-server")
+    };
+    // The later one of another architecture does not end the stretch of the first.
+    let changes = vec![of("i386", "2026-11-20T06:13:00Z"), of("amd64", UPGRADE)];
+    let told = upgrades_of(changes, Some(known), &root);
+    let [other, own] = told.as_slice() else { panic!("{told:#?}") };
+    assert_eq!(other.behaviour, Some(Vec::new()));
+    let link = &own.behaviour.as_ref().unwrap()[0].times[0];
+    assert_eq!((link.samples_before, link.samples_after), (50, 12));
 }
 
 #[test]
