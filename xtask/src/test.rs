@@ -276,7 +276,7 @@ fn privileged(args: &Args, name: &str) -> Result<Vec<Part>> {
     for test in again {
         println!("\n{test} failed; once more, alone:");
         let again = counted(name, &mut start(Some(&test))?)?;
-        part.tried_again(&test, again);
+        part.tried_again(&test, &again);
     }
     Ok(vec![part])
 }

@@ -94,7 +94,7 @@ impl Part {
     }
 
     /// One of its failures was tried again, alone: what passed then has passed, and is told.
-    pub(super) fn tried_again(&mut self, test: &str, again: Self) {
+    pub(super) fn tried_again(&mut self, test: &str, again: &Self) {
         self.took += again.took;
         let said = if again.ok {
             self.counts.failed = self.counts.failed.saturating_sub(1);
@@ -208,14 +208,14 @@ mod tests {
             Part::counted("e2e", Duration::ZERO, counts, ok)
         };
         let mut part = one("test result: FAILED. 40 passed; 2 failed; 0 ignored", false);
-        part.tried_again("a::b", one("test result: ok. 1 passed; 0 failed; 0 ignored", true));
+        part.tried_again("a::b", &one("test result: ok. 1 passed; 0 failed; 0 ignored", true));
         assert!(!part.ok);
-        part.tried_again("c", one("test result: ok. 1 passed; 0 failed; 0 ignored", true));
+        part.tried_again("c", &one("test result: ok. 1 passed; 0 failed; 0 ignored", true));
         assert!(part.ok);
         assert_eq!(part.counts, Counts { passed: 42, failed: 0, ignored: 0 });
         assert!(part.note.contains("UNSTEADY a::b") && part.note.contains("UNSTEADY c"));
         let mut part = one("test result: FAILED. 40 passed; 1 failed; 0 ignored", false);
-        part.tried_again("c", one("test result: FAILED. 0 passed; 1 failed; 0 ignored", false));
+        part.tried_again("c", &one("test result: FAILED. 0 passed; 1 failed; 0 ignored", false));
         assert!(!part.ok && part.note.contains("failed twice"), "{}", part.note);
     }
 
