@@ -210,7 +210,7 @@ pub enum Command {
     /// Tell why an incident was told, and draw the login times before and after
     #[command(after_help = EXPLAIN_HELP)]
     Explain(explain::ExplainArgs),
-    /// List logins over ssh and through libpam with their phases, or draw how long those over ssh take
+    /// List logins over ssh, sudo, su with their phases, or draw how long they take
     #[command(after_help = LOGINS_HELP)]
     Logins(logins::LoginsArgs),
     /// List the latest changes of packages

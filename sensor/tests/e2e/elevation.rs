@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    lab::{Machine, Running, must, wait_until},
+    lab::{Machine, Running, must},
+    logins::ended,
     running::{PATIENCE, Sensor, Settings, State},
     victim::guarded,
 };
@@ -150,22 +151,6 @@ impl Caller {
 fn next_line(running: &Running, from: usize) -> Result<String> {
     let line = running.stdout().wait_for(from, PATIENCE, |line| Some(line.to_owned()));
     line.with_context(|| running.transcript())
-}
-
-/// What the API tells, oldest first, once there are so many and all have ended.
-fn ended(sensor: &Sensor, wanted: usize) -> Result<Vec<Value>> {
-    let mut told = Vec::new();
-    let all_there = wait_until("logins that have ended", PATIENCE, || {
-        let (status, body) = sensor.agent().get(sensor.port(), "/api/v1/logins?limit=100")?;
-        ensure!(status == 200, "/api/v1/logins answered {status}: {body}");
-        let mut answer: Value = serde_json::from_str(&body)?;
-        told = serde_json::from_value(answer["logins"].take())?;
-        told.reverse();
-        let all = told.len() == wanted && told.iter().all(|login: &Value| login["end"].is_string());
-        Ok(all.then_some(()))
-    });
-    all_there.with_context(|| format!("{wanted} wanted, told: {told:#?}"))?;
-    Ok(told)
 }
 
 fn is_told(login: &Value, story: &Story, program: &str) -> Result<()> {

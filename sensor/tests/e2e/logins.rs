@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What the API tells, oldest first, once there are so many that have ended.
-fn ended(sensor: &Sensor, wanted: usize) -> Result<Vec<Value>> {
+pub(crate) fn ended(sensor: &Sensor, wanted: usize) -> Result<Vec<Value>> {
     let mut told = Vec::new();
     let all_there = wait_until("logins that have ended", PATIENCE, || {
         let (status, body) = sensor.agent().get(sensor.port(), "/api/v1/logins?limit=100")?;
