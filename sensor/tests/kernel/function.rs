@@ -139,6 +139,10 @@ fn of_a_second_argument_only_what_may_be_a_status_of_pam_is_told() {
         .collect();
     // 32 is one more than the last.
     same("second arguments", told, vec![Some(0), Some(10), None]);
+    // Other tests count what is watched.
+    let library = inode_of(&bench.sensor, &path);
+    assert!(bench.sensor.detach_functions(library));
+    bench.sensor.guard_inode(inode, Role::NONE).expect("unguard");
 }
 
 #[test]
