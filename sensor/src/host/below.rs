@@ -309,7 +309,8 @@ impl Pipeline {
         at: At,
         exec: &Exec,
     ) -> Standing {
-        let Some(key) = self.configs_key(connection) else { return self.unsaid(id, connection) };
+        let key = self.configs_key(connection).or_else(|| self.listeners_key(connection));
+        let Some(key) = key else { return self.unsaid(id, connection) };
         let cmdline = self.table.get(id).and_then(|proc| proc.cmdline.clone()).unwrap_or_default();
         let has_left =
             || self.outside.exe(id.tgid).is_none_or(|(_, file)| file.ino != exec.exe.ino);
@@ -338,6 +339,17 @@ impl Pipeline {
         standing.unwrap_or(Standing::Strange)
     }
 
+    /// The same by the listener's arguments, which its title keeps (sshd.c `prepare_proctitle`, 8.2 on):
+    /// the monitor is started with these and `-R`.
+    fn listeners_key(&mut self, connection: ConnectionId) -> Option<Key> {
+        let monitor = self.table.get(connection.0)?;
+        let (root, listener) = (monitor.root, monitor.parent?);
+        self.learn_details(listener);
+        let listener = self.table.get(listener).filter(|proc| proc.sshd())?;
+        let arguments = listening(listener.cmdline.as_ref()?)?;
+        Some((root, arguments.into_iter().chain(["-R".to_owned()]).collect()))
+    }
+
     /// Which configuration is in force for the monitor. Where its arguments are not known, that of the
     /// only server below the same root.
     fn configs_key(&self, connection: ConnectionId) -> Option<Key> {
@@ -349,6 +361,16 @@ impl Pipeline {
             None => self.configs.only_of(monitor.root?),
         }
     }
+}
+
+/// Arguments of a listener, from its own or from its title, which has blanks between them; `None`
+/// where it was cut. Who has put blanks into one is not understood: a word of it that stands alone is
+/// no option.
+fn listening(cmdline: &[String]) -> Option<Vec<String>> {
+    let first = cmdline.first()?;
+    let Some((_, title)) = first.split_once(": ") else { return Some(cmdline.to_vec()) };
+    let (arguments, _) = title.split_once(" [listener]")?;
+    Some(arguments.split(' ').map(str::to_owned).collect())
 }
 
 // === impl Configs ===

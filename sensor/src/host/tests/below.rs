@@ -198,6 +198,30 @@ fn what_may_be_configured_is_not_known_where_nobody_could_read_it() {
     }
 }
 
+/// A monitor sets its title right after its start: whoever looks late sees no arguments.
+#[test]
+fn where_a_monitors_arguments_are_gone_its_listeners_title_has_them() {
+    let title = "sshd: /usr/sbin/sshd -D -f /etc/x [listener] 1 of 10-100 startups";
+    for (title, is_known) in [(title, true), ("sshd: /usr/sbin/sshd -D -f /etc/", false)] {
+        let mut world = World::new();
+        let monitor = world.fresh() + 1;
+        let ino = world.fake.0.lock().unwrap().inode(Path::new(FIND_KEYS));
+        let mut fake = world.fake.0.lock().unwrap();
+        fake.cmdlines.insert(LISTENER, vec![title.to_owned(), String::new()]);
+        fake.cmdlines.insert(monitor, vec!["sshd: [accepted]".to_owned()]);
+        fake.commands = Some(Commands::of(ino, None));
+        drop(fake);
+        let mut station = station(&mut world);
+        let flow = world.connect(Layout::One, false);
+        assert_eq!(flow.monitor, monitor);
+        world.run_below(flow.monitor, FIND_KEYS, 65534);
+        let seen = run(&mut station, world.take());
+        let known: Vec<bool> = below(&seen).iter().map(|(_, one)| one.known.is_some()).collect();
+        assert_eq!(known, [is_known], "{title}");
+        assert_eq!(doubts(&station).is_empty(), is_known, "{title}");
+    }
+}
+
 #[test]
 fn where_arguments_cannot_be_read_the_only_server_of_the_same_root_speaks_for_them() {
     let mut world = World::new();
