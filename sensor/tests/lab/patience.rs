@@ -24,6 +24,11 @@ pub(crate) fn patient(deadline: Duration) -> Duration {
     deadline.saturating_mul(*TIMES)
 }
 
+/// Whether this machine's processors are emulated, as far as deadlines tell.
+pub(crate) fn is_emulated() -> bool {
+    *TIMES > 1
+}
+
 /// As many repetitions as on a real machine, or, where it is to be quick, as many as still show it.
 pub(crate) fn repetitions(all: usize, enough: usize) -> usize {
     if std::env::var_os(QUICK).is_some() { enough } else { all }
