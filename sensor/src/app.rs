@@ -88,7 +88,8 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     host.armed(Clock::ktime_ns());
     kernel.serve_metrics(&metrics, programs.memory(), programs.programs())?;
     let own_probes = programs.own_probes();
-    programs.start().map_err(|error| internal("cannot start the probes' thread", error))?;
+    let probing =
+        programs.start().map_err(|error| internal("cannot start the probes' thread", error))?;
 
     let (requests, wanted) = mpsc::channel(REQUESTS);
     let asker = Arc::new(OnceLock::new());
@@ -129,8 +130,11 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         told,
     };
     let ended = line.run(source, wanted, &mut stop).await;
-    // Dropping the line ends the analysis, which writes what it has learned.
+    // Dropping the line ends the analysis, which writes what it has learned, and the probes' thread.
     drop((line, instruments));
+    if spawn_blocking(move || probing.join()).await.is_ok_and(|joined| joined.is_err()) {
+        status.failed("probes", "their thread has panicked");
+    }
     if spawn_blocking(move || analysis.join()).await.is_ok_and(|joined| joined.is_err()) {
         status.failed("analysis", "its thread has panicked");
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use tracing::{debug, warn};
 
@@ -73,14 +73,17 @@ impl Probes {
         self.sensor.memory()
     }
 
-    /// Goes on with what is wanted, on its own thread, until nobody can want anything any more.
-    pub(in crate::app) fn start(mut self) -> io::Result<()> {
+    /// Goes on with what is wanted, on its own thread, until nobody can want anything any more, and
+    /// detaches everything then. Wait for its end: threads that end with their process have a fatal
+    /// signal pending, at which the kernel gives up taking a breakpoint out ("leaking uprobe",
+    /// `uprobe_unregister_nosync`, kernel/events/uprobes.c).
+    pub(in crate::app) fn start(mut self) -> io::Result<JoinHandle<()>> {
         let run = move || {
             while let Ok(directive) = self.wanted.recv() {
                 self.apply([directive]);
             }
         };
-        thread::Builder::new().name("probes".to_owned()).spawn(run).map(drop)
+        thread::Builder::new().name("probes".to_owned()).spawn(run)
     }
 
     /// A request that fails costs what it was for; it is told.
