@@ -25,10 +25,12 @@ use serde_json::Value;
 
 use crate::sensor::{self, Sensor};
 use crate::{build, repo, sh};
+pub(crate) use cell::USER;
 use cell::{Cell, End, Way};
 use client::{Client, Made};
 use place::Place;
-use root::{Release, Root};
+pub(crate) use root::Release;
+use root::Root;
 use server::{Level, Server, Settings};
 use told::Asked;
 

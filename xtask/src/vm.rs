@@ -8,6 +8,7 @@ mod console;
 mod cpio;
 mod guest;
 mod kernel;
+mod logins;
 mod matrix;
 mod qemu;
 mod strip;
@@ -47,6 +48,18 @@ pub(crate) struct Payload {
     pub(crate) placed: Vec<PathBuf>,
     /// Folders likewise, which are empty there.
     pub(crate) folders: Vec<PathBuf>,
+    /// Whole trees.
+    pub(crate) trees: Vec<Tree>,
+}
+
+/// A folder with all that is in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    pub(crate) from: PathBuf,
+    /// Its name in the guest's root.
+    pub(crate) to: String,
+    /// What stays out, by its path in the tree.
+    pub(crate) without: Vec<&'static str>,
 }
 
 #[derive(clap::Subcommand)]
@@ -59,6 +72,8 @@ pub(crate) enum Verb {
         #[arg(long)]
         refresh: bool,
     },
+    /// Log in with a real OpenSSH under the sensor, on another kernel.
+    Logins(logins::Args),
     /// Boot kernels with only the guest's own tests, or with static programs of yours.
     Boot {
         /// As for `fetch`.
@@ -75,6 +90,7 @@ pub(crate) enum Verb {
 pub(crate) fn dispatch(verb: Verb) -> Result<()> {
     match verb {
         Verb::Fetch { kernels, refresh } => fetch(&kernels, refresh),
+        Verb::Logins(args) => logins::logins(&args),
         Verb::Boot { kernels, program, limit } => boot(&kernels, &program, limit),
     }
 }
@@ -198,6 +214,7 @@ fn initramfs(
         tests: &tests,
         placed: &payload.placed,
         folders: &payload.folders,
+        trees: &payload.trees,
     };
     guest::assemble(&path, &folder, &parts)?;
     Ok(path)

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The user who logs in.
-pub(super) const USER: &str = "hs-lab";
+pub(crate) const USER: &str = "hs-lab";
 
 /// How a user proves who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ const PACKAGE: &str = "openssh-server";
 
 /// A release of Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Release {
+pub(crate) enum Release {
     Bullseye,
     Bookworm,
     Trixie,
@@ -27,16 +27,16 @@ pub(super) enum Release {
 }
 
 /// A release's root file system and its OpenSSH.
-pub(super) struct Root {
-    pub(super) folder: PathBuf,
-    pub(super) version: Version,
+pub(crate) struct Root {
+    pub(crate) folder: PathBuf,
+    pub(crate) version: Version,
 }
 
 /// Of Debian's package: major and minor of OpenSSH, and all of it as Debian writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(crate) struct Version {
     pub(super) number: (u32, u32),
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 // === impl Release ===
@@ -54,7 +54,7 @@ impl Release {
     }
 
     /// Its root, made if need be (some hundred MB, a few minutes); `anew`: made in any case.
-    pub(super) fn root(self, anew: bool) -> Result<Root> {
+    pub(crate) fn root(self, anew: bool) -> Result<Root> {
         let folder = repo::target().join("e2e").join(self.name());
         if anew || !folder.join(MARKER).is_file() {
             self.build(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -89,7 +89,7 @@ fn remove(tree: &Path) -> Result<()> {
 
 impl Root {
     /// Makes the test user with this password, or gives it to the one that is there.
-    pub(super) fn add_user(&self, password: &str) -> Result<()> {
+    pub(crate) fn add_user(&self, password: &str) -> Result<()> {
         let users = fs::read_to_string(self.folder.join("etc/passwd"))?;
         match users.lines().find(|line| line.starts_with(&format!("{USER}:"))) {
             Some(line) if line.contains(USERS_MARK) => {}

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::Program;
 use super::archive::Archive;
 use super::cpio::Cpio;
 use super::kernel::Arch;
 use super::strip;
+use super::{Program, Tree};
 use crate::repo;
 
 /// The release the guest's programs come from, the same for every kernel.
@@ -99,6 +99,7 @@ pub(super) struct Parts<'a> {
     pub(super) placed: &'a [PathBuf],
     /// The same for folders, which are empty there.
     pub(super) folders: &'a [PathBuf],
+    pub(super) trees: &'a [Tree],
 }
 
 /// The folder with the unpacked packages for `arch`, downloaded unless it is here already.
@@ -148,8 +149,36 @@ pub(super) fn assemble(path: &Path, packages: &Path, parts: &Parts<'_>) -> Resul
     for path in parts.folders {
         files.insert(absolute(path)?, Content::Folder);
     }
+    for tree in parts.trees {
+        plant(tree, &mut files)?;
+    }
     let out = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     write(&files, BufWriter::new(out)).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Regular files, folders and links of a tree; it has no need of others.
+fn plant(tree: &Tree, files: &mut BTreeMap<String, Content>) -> Result<()> {
+    let mut folders = vec![tree.from.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            let name = path.strip_prefix(&tree.from)?.to_str().context("a path that is no text")?;
+            let content = if path.is_symlink() {
+                Content::Link(fs::read_link(&path)?.to_string_lossy().into_owned())
+            } else if path.is_dir() {
+                if !tree.without.contains(&name) {
+                    folders.push(path.clone());
+                }
+                Content::Folder
+            } else if path.is_file() {
+                Content::File(path.clone())
+            } else {
+                continue;
+            };
+            files.insert(format!("{}/{name}", tree.to), content);
+        }
+    }
+    Ok(())
 }
 
 /// Its name in the archive.
@@ -296,6 +325,26 @@ mod tests {
         ] {
             assert_eq!(guest_name(path).as_deref(), Some(path));
         }
+    }
+
+    #[test]
+    fn a_tree_keeps_its_links_and_loses_what_is_left_out() {
+        let folder = std::env::temp_dir().join(format!("xtask-tree-{}", std::process::id()));
+        fs::create_dir_all(folder.join("usr/share/doc")).unwrap();
+        fs::write(folder.join("usr/share/doc/readme"), "").unwrap();
+        fs::write(folder.join("usr/program"), "").unwrap();
+        std::os::unix::fs::symlink("usr", folder.join("bin")).unwrap();
+        let mut files = BTreeMap::new();
+        let without = vec!["usr/share/doc"];
+        plant(&Tree { from: folder.clone(), to: "root".to_owned(), without }, &mut files).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        let all =
+            ["root/bin", "root/usr", "root/usr/program", "root/usr/share", "root/usr/share/doc"];
+        assert_eq!(names, all);
+        assert!(matches!(&files["root/bin"], Content::Link(to) if to == "usr"));
+        assert!(matches!(files["root/usr/program"], Content::File(_)));
+        assert!(matches!(files["root/usr/share/doc"], Content::Folder));
     }
 
     #[test]
