@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::Database;
+use serde::{Deserialize, Serialize};
 
 pub(super) use entry::Entry;
 pub(super) use file::Unread;
@@ -51,7 +52,7 @@ pub enum Opened {
 }
 
 /// How much is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// Baselines.
     pub count: u64,
