@@ -16,7 +16,8 @@ mod stored;
 
 pub use detector::{Exceeded, RUN_LENGTHS, Wealth};
 pub use shift::{
-    Levels, REFERENCE_MAX, Rule, Shift, Tolerance, Weighed, Yardstick, gross_limit_us,
+    Crept, Levels, REFERENCE_MAX, Rule, Shift, Tolerance, WINDOW, Weighed, Yardstick,
+    gross_limit_us,
 };
 pub use sketch::{ERROR_PERCENT, Sketch};
 pub use stored::{or_default, sound_entries};

@@ -17,6 +17,12 @@ const EXCESS_MIN_US: u64 = 2_000;
 const DRIFTS: (u64, u64) = (50, 400);
 /// Median distances from the median that one sample may lie above it at least.
 const GROSS_MADS: u64 = 8;
+/// Samples learned after the reference was complete whose median is compared with its own.
+pub const WINDOW: u64 = 100;
+/// From where on a median has crept away, percent of the one before, and microseconds. Of the drift that
+/// was measured some 10 % may be wrong.
+const CREPT_PERCENT: u64 = 125;
+const CREPT_MIN_US: u64 = 300;
 
 /// One stream of times: its reference and how the bets against it stand.
 ///
@@ -27,12 +33,36 @@ const GROSS_MADS: u64 = 8;
 /// A shift that sets in before that leaves the reference as it is, for as long as it lasts: with fewer
 /// samples the levels lie higher, and with fewer than 26 only the large one is bet on. Once it is calm
 /// again, learning goes on.
+///
+/// Whoever goes slowly stays below the levels, which have to let single slow samples pass. So what is
+/// learned once the reference is complete is collected by windows, and the median of each is compared with
+/// the reference's ([`Shift::crept`]). That moves nothing: how far it has been told is remembered, and
+/// told again when it has crept as far once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shift {
     #[serde(default, deserialize_with = "or_default")]
     reference: Sketch,
     #[serde(default, deserialize_with = "or_default")]
     wealth: Wealth,
+    /// Learned since the reference was complete, divided by the drift like it.
+    #[serde(default, skip_serializing_if = "Sketch::is_empty", deserialize_with = "or_default")]
+    latest: Sketch,
+    /// Median that was told to have crept so far, microseconds; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "or_default")]
+    told_us: u64,
+}
+
+/// A median that has moved by little and little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crept {
+    /// Of the reference, microseconds.
+    pub usual_us: u64,
+    /// Of the latest window, microseconds.
+    pub median_us: u64,
+    /// Samples of that.
+    pub count: u64,
+    /// From where on it counts, microseconds.
+    pub limit_us: u64,
 }
 
 /// How far above the usual time the levels lie.
@@ -128,8 +158,37 @@ impl Shift {
     ///
     /// `drift_percent`: how slow the machine was at this sample, 100 as usual; `None` if unknown.
     pub fn learn(&mut self, us: u64, drift_percent: Option<u64>) {
+        let us = us.saturating_mul(100) / drift(drift_percent);
         if self.reference.count() < REFERENCE_MAX {
-            self.reference.add(us.saturating_mul(100) / drift(drift_percent));
+            self.reference.add(us);
+        } else if drift_percent.is_some() {
+            // A machine that was slow when nobody could measure it must not look like a drift.
+            if self.latest.count() >= WINDOW {
+                self.latest = Sketch::default();
+            }
+            self.latest.add(us);
+        }
+    }
+
+    /// Whether the median of the latest window, once that is full, has crept away from the reference's;
+    /// or from where that was last told.
+    #[must_use]
+    pub fn crept(&self) -> Option<Crept> {
+        if self.latest.count() < WINDOW {
+            return None;
+        }
+        let (usual_us, median_us) = (self.reference.median()?, self.latest.median()?);
+        let before = usual_us.max(self.told_us);
+        let limit_us = percent(before, CREPT_PERCENT).max(before.saturating_add(CREPT_MIN_US));
+        let count = self.latest.count();
+        (median_us > limit_us).then_some(Crept { usual_us, median_us, count, limit_us })
+    }
+
+    /// That has been told.
+    pub fn told(&mut self) {
+        if let Some(crept) = self.crept() {
+            self.told_us = crept.median_us;
+            self.latest = Sketch::default();
         }
     }
 
@@ -226,6 +285,11 @@ impl Yardstick {
 #[must_use]
 pub fn gross_limit_us(median_us: u64, mad_us: u64, excess_us: u64) -> u64 {
     median_us.saturating_add(excess_us.max(mad_us.saturating_mul(GROSS_MADS)))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(us: &u64) -> bool {
+    *us == 0
 }
 
 fn drift(percent: Option<u64>) -> u64 {

@@ -303,7 +303,8 @@ impl Analysis {
         if let Some((library, judged)) = judged {
             self.origins.judged(seen.process.id, &library.module.path, judged);
         }
-        self.learner.take(&seen, lessons, &mut self.baselines, &mut self.directives);
+        let Self { learner, origins, baselines, directives, .. } = self;
+        learner.take(&seen, lessons, origins, baselines, directives);
         for (seen, draft) in answered {
             self.tell(&seen, draft, updates);
         }
@@ -314,7 +315,10 @@ impl Analysis {
 
     /// How the evidence for shifts stands, and when a time was last as usual.
     fn note_readings(&mut self, time: Timestamp, readings: &[Reading]) {
-        for Reading { subject, stream, wealth, usual, .. } in readings {
+        for Reading { subject, stream, wealth, usual, crept, .. } in readings {
+            if *crept {
+                self.baselines.learn(subject, Changed::Learned).told_crept(stream);
+            }
             if let Some(wealth) = wealth {
                 self.baselines.learn(subject, Changed::Count).stand(stream, *wealth);
             }

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::baseline::{Opened, Store};
+use crate::baseline::{Bounds, Opened, Store};
 use crate::cli::Failure;
 use crate::cli::run::Surroundings;
 use crate::config::host_name;
@@ -52,8 +52,8 @@ const REQUESTS: usize = 1024;
 pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let Surroundings { config, metrics, incidents, status, mut stop } = around;
     let store = {
-        let dir = config.state_dir.clone();
-        blocking(move || open_store(&dir)).await?
+        let (dir, keep) = (config.state_dir.clone(), config.learning.keep);
+        blocking(move || open_store(&dir, keep)).await?
     };
     let logins = {
         let (config, metrics, status) = (config.clone(), metrics.clone(), Arc::clone(&status));
@@ -256,10 +256,10 @@ fn start_provenance(intake: &Intake) -> Option<Provenance> {
     started.inspect_err(|error| warn!(%error, "packages are not asked about")).ok()
 }
 
-fn open_store(dir: &Path) -> Store {
+fn open_store(dir: &Path, keep: Bounds) -> Store {
     let (store, opened) = Store::open(dir);
     tell_opened(&opened);
-    store
+    store.bounded(keep)
 }
 
 fn tell_opened(opened: &Opened) {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 pub use error::{LoadError, Problem};
 
+use crate::baseline::Bounds;
+
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/halfsecond/halfsecond.toml";
 
@@ -96,6 +98,9 @@ pub struct Learning {
     pub observations: u32,
     /// How often the store is written while there is something new.
     pub flush_every: Duration,
+    /// Baselines kept, and bytes of all of them as they are stored: beyond, those of the programs seen
+    /// least recently go, of guarded ones last.
+    pub keep: Bounds,
 }
 
 /// Detector limits.
@@ -204,7 +209,11 @@ impl Default for Config {
             },
             guarded: default_guarded(),
             functions: default_functions(),
-            learning: Learning { observations: 20, flush_every: Duration::from_secs(2) },
+            learning: Learning {
+                observations: 20,
+                flush_every: Duration::from_secs(2),
+                keep: Bounds::default(),
+            },
             detect: Detect {
                 link_gross_excess: Duration::from_millis(100),
                 auth_gross_excess: Duration::from_millis(150),

@@ -64,6 +64,9 @@ pub(crate) trait Brought: std::fmt::Debug {
     /// The package that has brought the file at `path` as it is now, in words; `None` where none
     /// has, the file is not what it brought, or nobody knows yet.
     fn brought(&self, path: &str) -> Option<String>;
+
+    /// It is known that no package has brought the file at `path` as it is now.
+    fn foreign(&self, path: &str) -> bool;
 }
 
 /// A verdict before it has a time, a host and an id.
@@ -102,6 +105,8 @@ pub(crate) struct Reading {
     pub(crate) calm: bool,
     /// The time was no longer than the usual one.
     pub(crate) usual: bool,
+    /// It is told that the stream's times have crept away from the usual one.
+    pub(crate) crept: bool,
 }
 
 // === impl Reading ===
@@ -116,6 +121,7 @@ impl Reading {
             wealth: None,
             calm: true,
             usual: false,
+            crept: false,
         }
     }
 }

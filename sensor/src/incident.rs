@@ -31,6 +31,7 @@ pub use join::{Counters, Incidents, MAX_OPEN};
 pub(crate) use key::content_id;
 pub use limit::MAX_FINDINGS;
 pub(crate) use since::sentence as since_sentence;
+pub(crate) use store::Overlay;
 pub use store::{IncidentReader, IncidentStore, Listed, Opened, StoreError, StoreLimits};
 
 /// Whether findings can still join.

@@ -120,8 +120,11 @@ define! {
     files_unprobed: IntCounter = "halfsecond_files_unprobed_total";
     /// Questions to files and processes that were given up because no answer came in time.
     reads_given_up: IntCounter = "halfsecond_reads_given_up_total";
-    /// Subjects with a baseline, by its state.
+    /// Baselines in memory, by their state; those of programs not seen lately are on the disk alone.
     baselines: IntGaugeVec = "halfsecond_baselines" ["state"];
+    /// Baselines forgotten, by reason: evicted (there are too many), unwritten (the disk took none for
+    /// long), unreadable (not what was written).
+    baselines_forgotten: IntCounterVec = "halfsecond_baselines_forgotten_total" ["reason"];
     /// Failed attempts to write the state, by store operation.
     store_failures: IntCounterVec = "halfsecond_store_failures_total" ["operation"];
     /// Verdicts of the detectors.

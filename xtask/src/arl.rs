@@ -70,6 +70,8 @@ enum Stretch<'a> {
 struct Row {
     gross: u64,
     shifts: u64,
+    /// Medians of a window that lay above the reference's, which are told as low.
+    crept: u64,
     /// By baseline, then by shift: how many trials were in time.
     in_time: [[u32; SHIFTS.len()]; BASELINES.len()],
 }
@@ -135,6 +137,7 @@ fn row(args: &Args, source: &Source, seed: u64) -> Row {
             Told::Nothing => {}
             Told::Gross => row.gross += 1,
             Told::Shift => row.shifts += 1,
+            Told::Crept => row.crept += 1,
         }
     }
     for (at, starts) in BASELINES.into_iter().enumerate() {
@@ -165,10 +168,11 @@ fn told(args: &Args, source: &Source, seed: u64, starts: usize, shift: (u64, usi
 fn heading() -> String {
     let shifts = SHIFTS.map(|(ms, within)| format!("{:>17}", format!("+{ms} ms within {within}")));
     format!(
-        "{:<22}{:>7}{:>8}{:>14}{:>10}{}",
+        "{:<22}{:>7}{:>8}{:>7}{:>14}{:>10}{}",
         "stream",
         "gross",
         "shifts",
+        "crept",
         "run length",
         "starts",
         shifts.concat()
@@ -179,13 +183,14 @@ fn shown(args: &Args, name: &str, row: &Row) -> String {
     let mut lines = String::new();
     for (at, (starts, in_time)) in BASELINES.iter().zip(row.in_time).enumerate() {
         let first = format!(
-            "{name:<22}{:>7}{:>8}{:>14}",
+            "{name:<22}{:>7}{:>8}{:>7}{:>14}",
             row.gross,
             row.shifts,
+            row.crept,
             run_length(args.logins, row.gross + row.shifts)
         );
         let cells = in_time.map(|in_time| format!("{:>17}", format!("{in_time}/{}", args.trials)));
-        let left = if at == 0 { first } else { " ".repeat(51) };
+        let left = if at == 0 { first } else { " ".repeat(58) };
         lines.extend([left, format!("{starts:>10}"), cells.concat(), "\n".to_owned()]);
     }
     lines

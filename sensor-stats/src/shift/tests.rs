@@ -99,13 +99,15 @@ fn what_is_bet_on_teaches_nothing() {
 fn a_complete_reference_stays_whatever_comes() {
     let mut shift = learned(REFERENCE_MAX);
     let before = shift.clone();
-    // A ramp of one percent a day for thirty days, twenty logins each.
+    // A ramp of one percent a day for thirty days, twenty logins each: told, and not learned.
     for day in 0..30 {
         for _ in 0..20 {
             shift.learn(5_000 + day * 50, Some(100));
         }
     }
-    assert_eq!(shift, before);
+    assert_eq!(shift.reference(), before.reference());
+    assert_eq!(shift.yardstick(), before.yardstick());
+    assert!(shift.crept().is_some());
 }
 
 #[test]
@@ -166,4 +168,48 @@ proptest! {
         prop_assert!(text.len() < 4_000, "{}", text.len());
         prop_assert_eq!(serde_json::from_str::<Shift>(&text).unwrap(), shift);
     }
+}
+
+/// Learns so many more calm samples of this size.
+fn more(shift: &mut Shift, count: u64, us: u64, drift: Option<u64>) {
+    for at in 0..count {
+        shift.learn(us - us / 50 + us / 25 * (at * 37 % 100) / 100, drift);
+    }
+}
+
+#[test]
+fn what_creeps_is_told_once_it_is_a_quarter_above_and_again_as_far_beyond() {
+    let mut shift = learned(REFERENCE_MAX);
+    let reference = shift.reference().clone();
+    for (us, tells) in
+        [(5_000, false), (6_000, false), (6_600, true), (7_500, false), (8_600, true)]
+    {
+        more(&mut shift, WINDOW - 1, us, Some(100));
+        assert_eq!(shift.crept(), None, "{us}: the window is not full");
+        more(&mut shift, 1, us, Some(100));
+        let crept = shift.crept();
+        assert_eq!(crept.is_some(), tells, "{us}: {crept:?}");
+        if let Some(crept) = crept {
+            assert_eq!(crept.usual_us, reference.median().unwrap());
+            assert!(crept.median_us.abs_diff(us) < us / 30, "{crept:?}");
+            shift.told();
+            assert_eq!(shift.crept(), None, "told");
+        } else {
+            // What is not told stays until the next sample begins another window.
+            assert_eq!(shift.crept(), None);
+        }
+    }
+    assert_eq!(*shift.reference(), reference, "nothing of it is what is usual");
+    let text = serde_json::to_string(&shift).unwrap();
+    assert_eq!(serde_json::from_str::<Shift>(&text).unwrap(), shift);
+}
+
+#[test]
+fn neither_a_slow_machine_nor_an_unmeasured_one_creeps() {
+    let mut shift = learned(REFERENCE_MAX);
+    more(&mut shift, WINDOW, 5_000 * 170 / 100, Some(170));
+    assert_eq!(shift.crept(), None);
+    more(&mut shift, 3 * WINDOW, 9_000, None);
+    assert_eq!(shift.crept(), None);
+    assert_eq!(serde_json::to_string(&learned(20)).unwrap().matches("latest").count(), 0);
 }

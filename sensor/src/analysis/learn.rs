@@ -5,6 +5,13 @@
 //! connection only if the login succeeds as well: what strangers make sshd do, and what a redirected
 //! sshd does, teaches nothing. A login has succeeded when its session runs a program, or the connection
 //! is over and nobody has taken the verdict back, as PAM does for an account that is closed.
+//!
+//! An attacker may have been here first. So where something comes from weighs more than how often it was
+//! seen: a guarded program never teaches a library of a place that others decide about, a caller that
+//! is no library of its own or that no package brought, a preload that is told, or a program that sshd
+//! and PAM are not configured to run before a login is proven. It is told once the rest is known.
+
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +20,14 @@ use jiff::Timestamp;
 use crate::baseline::{Baselines, Changed};
 use crate::config::{Detect, Learning};
 use crate::detect::judge::{self, Judged};
-use crate::detect::{Category, CheckReport, Draft, Reading, World};
+use crate::detect::{Brought, Category, CheckReport, Draft, Reading, World};
 use crate::event::FileKey;
-use crate::finding::Severity;
+use crate::finding::{Exposure, Severity};
 use crate::host::{
-    Asked, Below, Body, ConnectionId, Directive, Library, LinkTiming, Method, ModuleId,
-    Observation, Opening, ProcessId, Program, Verdict,
+    Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
+    ProcessId, Program, Verdict,
 };
+use trust::{is_stray, refused};
 
 /// Processes and connections on probation at once; the oldest teaches nothing beyond.
 const UNITS_MAX: usize = 4096;
@@ -56,6 +64,8 @@ struct State {
     session: bool,
     counted: bool,
     check: Check,
+    /// Libraries that were not accepted, by path: nothing that they do is.
+    distrusted: BTreeSet<String>,
     /// Processes that refused to be checked, and were not checked since.
     refused: BTreeSet<ProcessId>,
     /// It serves a connection that is not followed: nobody can tell whether somebody was let in.
@@ -90,6 +100,7 @@ enum What {
     },
     /// Not accepted: ask for it again.
     Refused {
+        path: String,
         exe: FileKey,
         file: FileKey,
     },
@@ -98,6 +109,8 @@ enum What {
         function: String,
         module: ModuleId,
         known: bool,
+        /// The program itself, or the function's own library.
+        own: bool,
     },
     Opening {
         library: String,
@@ -107,7 +120,6 @@ enum What {
     Unasked {
         library: String,
     },
-    Helper(String),
     /// Something that instruments the host.
     Instrument {
         form: String,
@@ -150,27 +162,23 @@ impl Learner {
         // Whose baseline it belongs to is not known: the next one is to tell its libraries again.
         if program.guarded() && program.root_unseen {
             return match &seen.body {
-                Body::Library(Library { file, .. }) => {
-                    own(What::Refused { exe: program.file, file: *file })
-                }
+                Body::Library(library) => own(refused(program, library)),
                 _ => Vec::new(),
             };
         }
         match &seen.body {
             Body::Started => started(seen),
-            // Learned by its path, which counts where only root decides about it.
-            Body::Below(Below { known: None, doubt: None, .. }) if drafts.is_empty() => {
-                let what = What::Helper(program.module.path.clone());
-                let monitor = seen.connection.iter().map(|connection| &connection.program);
-                monitor.map(|monitor| lesson(monitor, seen.time, what.clone())).collect()
-            }
             Body::Library(library) => {
                 let (exe, file) = (program.file, library.file);
                 let module = library.module.clone();
                 match judge::library(seen, library, world) {
                     Judged::Known => Vec::new(),
-                    Judged::Undecided => own(What::Refused { exe, file }),
-                    Judged::Unexpected if program.guarded() => own(What::Refused { exe, file }),
+                    Judged::Undecided => own(refused(program, library)),
+                    Judged::Unexpected if program.guarded() => own(refused(program, library)),
+                    // Nor a file that others can change, however often it is mapped.
+                    _ if program.guarded() && library.placed.exposure != Exposure::Ordinary => {
+                        own(refused(program, library))
+                    }
                     judged => {
                         let late = judged == Judged::Unexpected;
                         own(What::Library { module, exe, file, late })
@@ -180,7 +188,9 @@ impl Learner {
             Body::Environment(variable) => {
                 let known = judge::knows_variable(variable, world);
                 let open = !program.guarded() || !judge::settled(seen, world);
-                if known || !open {
+                // A guarded program's preload is told from the first start on, and no less afterwards.
+                let told = drafts.iter().any(|draft| draft.severity >= Severity::High);
+                if known || !open || (told && program.guarded()) {
                     return Vec::new();
                 }
                 let keys = judge::variable_keys(variable).into_iter();
@@ -193,6 +203,8 @@ impl Learner {
                         function: call.function.clone(),
                         module: from.module.clone(),
                         known: judged == Judged::Known,
+                        own: from.module == program.module
+                            || call.library.as_ref() == Some(&from.module),
                     }),
                 },
                 None => Vec::new(),
@@ -242,6 +254,7 @@ impl Learner {
         &mut self,
         seen: &Observation,
         lessons: Vec<Lesson>,
+        packages: &dyn Brought,
         baselines: &mut Baselines,
         directives: &mut Vec<Directive>,
     ) {
@@ -268,7 +281,7 @@ impl Learner {
             Unit::Connection(_) => matches!(seen.body, Body::Closed),
             Unit::Process(_) => matches!(seen.body, Body::Ended),
         };
-        self.settle(unit, over, seen.time, baselines, directives);
+        self.settle(unit, over, seen.time, packages, baselines, directives);
     }
 
     /// Connections and processes that have not ended.
@@ -292,6 +305,7 @@ impl Learner {
         unit: Unit,
         over: bool,
         time: Timestamp,
+        packages: &dyn Brought,
         baselines: &mut Baselines,
         directives: &mut Vec<Directive>,
     ) {
@@ -303,7 +317,7 @@ impl Learner {
         let unchecked = over && state.check == Check::Pending;
         let clean = state.refused.is_empty() && (state.check == Check::Clean || unchecked);
         let (believed, refused) = match (welcome && clean, over || state.check == Check::Dirty) {
-            (true, _) => (std::mem::take(&mut state.lessons), Vec::new()),
+            (true, _) => (state.vouched_for(packages), Vec::new()),
             (false, true) => (Vec::new(), std::mem::take(&mut state.lessons)),
             (false, false) => return,
         };
@@ -362,7 +376,6 @@ impl Learner {
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),
             What::Opening { library, asker } => baseline.add_opening(&library, &asker),
             What::Unasked { library } => baseline.add_unasked(&library),
-            What::Helper(path) => baseline.add_helper(&path),
             What::Instrument { form, learning } => baseline.add_instrument(&form, learning),
             What::Constructors(cpu_ns) => baseline.add_constructors(cpu_ns),
             What::Auth { method, cpu_ns, check_ns, drift_percent } => {
@@ -431,7 +444,7 @@ impl Lesson {
     /// A library that is not accepted must be told again when it is next mapped.
     fn forget(&self) -> Option<Directive> {
         match self.what {
-            What::Library { exe, file, .. } | What::Refused { exe, file } => {
+            What::Library { exe, file, .. } | What::Refused { exe, file, .. } => {
                 Some(Directive::ForgetMapping { exe, file })
             }
             _ => None,
@@ -451,22 +464,6 @@ fn unit(seen: &Observation) -> Option<Unit> {
         None if seen.process.program.guarded() => Some(Unit::Process(seen.process.id)),
         None => None,
     }
-}
-
-/// A process of sshd that serves a connection, where the host station follows none: there were too
-/// many, or their beginning was not seen. A listener is none.
-fn is_stray(seen: &Observation) -> bool {
-    let program = &seen.process.program;
-    let arguments = &seen.process.shown.cmdline;
-    // A connection of one program (up to 9.7) has written its state over its arguments, as
-    // `sshd: alice [priv]`; the listener has, too (8.2 and later: server_listen_title of sshd.c).
-    let titled = arguments
-        .first()
-        .is_some_and(|title| title.starts_with("sshd:") && !title.contains("[listener]"));
-    let serves = matches!(program.name(), "sshd-session" | "sshd-auth")
-        || titled
-        || arguments.iter().any(|argument| argument == "-R");
-    seen.connection.is_none() && program.sshd() && serves
 }
 
 fn started(seen: &Observation) -> Vec<Lesson> {

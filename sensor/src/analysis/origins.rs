@@ -7,7 +7,7 @@ use crate::detect::Brought;
 use crate::detect::judge::Judged;
 use crate::finding::Evidence;
 use crate::host::{Body, Observation, ProcessId, Traced};
-use crate::package::{Content, Origin};
+use crate::package::{Content, Origin, Owner};
 use crate::search::Explained;
 use crate::verify::cache::Lru;
 
@@ -97,6 +97,12 @@ impl Brought for Origins {
         let origin = self.packages.peek(&path.to_owned())?;
         let owned = origin.package().filter(|_| origin.content == Content::Matches)?;
         Some(format!("package {} {}", owned.package, owned.version))
+    }
+
+    fn foreign(&self, path: &str) -> bool {
+        let differs = |origin: &Origin| matches!(origin.content, Content::Differs { .. });
+        let origin = self.packages.peek(&path.to_owned());
+        origin.is_some_and(|origin| origin.owner == Owner::Nobody || differs(origin))
     }
 }
 

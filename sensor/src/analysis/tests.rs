@@ -10,6 +10,7 @@ mod normal;
 mod openings;
 mod origins;
 mod places;
+mod poisoning;
 mod proof;
 mod refusals;
 mod roots;

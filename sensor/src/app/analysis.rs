@@ -393,6 +393,15 @@ impl Worker {
         }
         let failures = now.store.failures.saturating_sub(self.told.store.failures);
         metrics.store_failures.with_label_values(&["baseline"]).inc_by(failures);
+        let (store, told) = (now.store, self.told.store);
+        for (reason, count, before) in [
+            ("evicted", store.evicted, told.evicted),
+            ("unwritten", now.baselines_lost, self.told.baselines_lost),
+            ("unreadable", store.unreadable, told.unreadable),
+        ] {
+            let more = count.saturating_sub(before);
+            metrics.baselines_forgotten.with_label_values(&[reason]).inc_by(more);
+        }
         self.told = now;
     }
 }

@@ -1,15 +1,26 @@
 //! Baselines in memory, loaded when asked for and flushed when something in them changed.
+//!
+//! Memory holds those used last, up to a number of bytes. What has to leave before it was written
+//! waits packed for the next flush; with a store that keeps nothing (replays) it waits for good.
+
+mod heap;
 
 use std::collections::BTreeMap;
 
-use super::store::{Opened, Store, StoreTally};
+use super::store::{Entry, Opened, Store, StoreError, StoreTally, Unread};
 use super::subject::Baseline;
 use crate::trouble::chain;
 
-/// Baselines held in memory; the least recently used ones are read again when needed.
+/// Baselines held in memory, and their bytes, about; the least recently used ones are read again when
+/// needed.
 const RESIDENT_MAX: usize = 1024;
-/// Baselines held when the store does not take any; beyond, unwritten ones are lost and counted.
-const UNWRITTEN_MAX: usize = 4 * RESIDENT_MAX;
+const RESIDENT_BYTES: usize = 2 * 1024 * 1024;
+/// Held whatever they take: an observation is judged by two.
+const RESIDENT_MIN: usize = 8;
+/// Bytes that wait packed before they are written out of turn.
+const WAITING_FLUSH: usize = 512 * 1024;
+/// Bytes that wait packed while the store takes none; beyond, some are lost and counted.
+const WAITING_MAX: usize = 16 * 1024 * 1024;
 /// Flushes between two writes of baselines in which nothing but a count has changed.
 const LAZY: u32 = 30;
 
@@ -17,27 +28,49 @@ const LAZY: u32 = 30;
 #[derive(Debug)]
 pub struct Baselines {
     resident: BTreeMap<String, Resident>,
+    /// Bytes of the resident ones, about.
+    heap: usize,
+    /// Changed, and no longer resident: not on disk.
+    waiting: BTreeMap<String, Waiting>,
+    /// Bytes of them.
+    waiting_bytes: usize,
     store: Store,
     uses: u64,
     lost: u64,
     skipped: u32,
     /// Why the last attempt to write failed.
     failure: Option<String>,
+    /// Of a flush that nobody had asked for.
+    news: Option<Opened>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Resident {
     baseline: Baseline,
     changed: Changed,
     used: u64,
-    /// Its program is a guarded one, as far as was told since it was loaded.
+    /// Its program is a guarded one, as far as was ever told.
     guarded: bool,
+    /// What the store has of it could not be read, and counts for more.
+    unread: bool,
+    /// As last measured.
+    heap: usize,
+    /// Something was learned since.
+    grown: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    entry: Entry,
+    /// As of [`Resident`].
+    unread: bool,
 }
 
 /// How much it matters to write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Changed {
     /// Not at all.
+    #[default]
     No,
     /// A count went up; another one will soon.
     Count,
@@ -51,8 +84,18 @@ impl Baselines {
     /// On top of a store.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        let resident = BTreeMap::new();
-        Self { resident, store, uses: 0, lost: 0, skipped: 0, failure: None }
+        Self {
+            resident: BTreeMap::new(),
+            heap: 0,
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            store,
+            uses: 0,
+            lost: 0,
+            skipped: 0,
+            failure: None,
+            news: None,
+        }
     }
 
     /// A subject's baseline; an empty one if it was never seen.
@@ -64,6 +107,7 @@ impl Baselines {
     pub(crate) fn learn(&mut self, subject: &str, changed: Changed) -> &mut Baseline {
         let resident = self.load(subject);
         resident.changed = resident.changed.max(changed);
+        resident.grown |= changed == Changed::Learned;
         &mut resident.baseline
     }
 
@@ -77,36 +121,22 @@ impl Baselines {
         self.skipped += 1;
         let all = all || self.skipped >= LAZY;
         let least = if all { Changed::Count } else { Changed::Learned };
-        let mut changes = Vec::new();
-        for (subject, resident) in self.resident.iter().filter(|(_, r)| r.changed >= least) {
-            if let Ok(bytes) = serde_json::to_vec(&resident.baseline) {
-                changes.push((subject.clone(), bytes));
+        let due = |resident: &Resident| resident.changed >= least;
+        if !self.waiting.is_empty() || self.resident.values().any(due) {
+            // After a failure everything stays marked and is tried again.
+            match self.write(least) {
+                Ok(news) => {
+                    self.failure = None;
+                    self.news = news.or(self.news.take());
+                }
+                Err(StoreError::Off) => {}
+                Err(error) => self.failure = Some(chain(&error)),
+            }
+            if all && self.failure.is_none() {
+                self.skipped = 0;
             }
         }
-        if changes.is_empty() {
-            return None;
-        }
-        // After a failure everything stays marked and is tried again.
-        let reopened = match self.store.write(&changes) {
-            Ok(reopened) => reopened,
-            Err(error) => {
-                self.failure = Some(chain(&error));
-                return None;
-            }
-        };
-        self.failure = None;
-        let fresh = matches!(reopened, Some(Opened::SetAside { .. }));
-        for resident in self.resident.values_mut() {
-            if fresh {
-                resident.changed = Changed::Learned;
-            } else if resident.changed >= least {
-                resident.changed = Changed::No;
-            }
-        }
-        if all {
-            self.skipped = 0;
-        }
-        reopened.filter(|opened| *opened != Opened::Ready)
+        self.news.take()
     }
 
     /// Why the last attempt to write failed; `None` if it did not.
@@ -147,57 +177,182 @@ impl Baselines {
         self.lost
     }
 
+    fn write(&mut self, least: Changed) -> Result<Option<Opened>, StoreError> {
+        self.store.ready()?;
+        self.give_way();
+        let mut packed = Vec::new();
+        for (subject, resident) in &mut self.resident {
+            if resident.changed >= least && !resident.unread {
+                match Entry::of(&mut resident.baseline, resident.guarded) {
+                    Some(entry) => packed.push((subject.as_str(), entry)),
+                    // Far larger than its bounds allow: it is kept for as long as there is room.
+                    None => self.store.count_unreadable(),
+                }
+            }
+        }
+        let waiting = self.waiting.iter().filter(|(_, waiting)| !waiting.unread);
+        let changes: Vec<(&str, &Entry)> = waiting
+            .map(|(subject, waiting)| (subject.as_str(), &waiting.entry))
+            .chain(packed.iter().map(|(subject, entry)| (*subject, entry)))
+            .collect();
+        let news = self.store.write(&changes)?;
+        self.waiting.retain(|_, waiting| waiting.unread);
+        self.waiting_bytes = self.waiting.values().map(Waiting::bytes).sum();
+        for resident in self.resident.values_mut().filter(|resident| !resident.unread) {
+            if news.is_some() {
+                // It was in a file that is set aside.
+                resident.changed = Changed::Learned;
+            } else if resident.changed >= least {
+                resident.changed = Changed::No;
+            }
+        }
+        Ok(news)
+    }
+
+    /// What was learned of a program while its baseline could not be read gives way to that baseline.
+    fn give_way(&mut self) {
+        for (subject, resident) in self.resident.iter_mut().filter(|(_, one)| one.unread) {
+            let stored = self.store.read(subject);
+            resident.unread = stored == Err(Unread::ForNow);
+            if let Ok(Some(entry)) = stored
+                && let Some(baseline) = entry.baseline()
+            {
+                let Resident { guarded, used, heap, .. } = *resident;
+                let guarded = entry.guarded || guarded;
+                *resident =
+                    Resident { baseline, guarded, used, heap, grown: true, ..Resident::default() };
+                resident.baseline.adopt();
+            }
+        }
+        let store = &mut self.store;
+        self.waiting.retain(|subject, waiting| {
+            let stored = if waiting.unread { store.read(subject) } else { Ok(None) };
+            waiting.unread = stored == Err(Unread::ForNow);
+            !matches!(stored, Ok(Some(_)))
+        });
+    }
+
     fn load(&mut self, subject: &str) -> &mut Resident {
         self.uses += 1;
         if !self.resident.contains_key(subject) {
             self.make_room();
-            let baseline = self.read(subject);
-            let resident =
-                Resident { baseline, changed: Changed::No, used: self.uses, guarded: false };
+            let resident = self.fetch(subject);
+            self.heap += resident.heap;
             self.resident.insert(subject.to_owned(), resident);
         }
-        let uses = self.uses;
-        let resident = self.resident.entry(subject.to_owned()).or_insert_with(|| Resident {
-            baseline: Baseline::default(),
-            changed: Changed::No,
-            used: uses,
-            guarded: false,
-        });
-        resident.used = uses;
+        let resident = self.resident.entry(subject.to_owned()).or_default();
+        resident.used = self.uses;
         resident
     }
 
-    fn read(&mut self, subject: &str) -> Baseline {
-        let Some(bytes) = self.store.read(subject) else {
-            return Baseline::default();
+    fn fetch(&mut self, subject: &str) -> Resident {
+        let (entry, changed, unread) = match self.waiting.remove(subject) {
+            Some(waiting) => {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes());
+                (Some(waiting.entry), Changed::Learned, waiting.unread)
+            }
+            None => match self.store.read(subject) {
+                Ok(entry) => (entry, Changed::No, false),
+                Err(_) => (None, Changed::No, true),
+            },
         };
-        let mut baseline: Baseline = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            self.store.count_unreadable();
-            Baseline::default()
+        let guarded = entry.as_ref().is_some_and(|entry| entry.guarded);
+        let baseline = entry.map(|entry| {
+            entry.baseline().unwrap_or_else(|| {
+                self.store.count_unreadable();
+                Baseline::default()
+            })
         });
+        let mut baseline = baseline.unwrap_or_default();
         baseline.adopt();
-        baseline
+        let heap = heap::of(&baseline);
+        Resident { baseline, changed, guarded, unread, heap, ..Resident::default() }
     }
 
-    /// Drops the least recently used quarter once there are too many.
+    /// Puts the least recently used ones away once there are too many.
     fn make_room(&mut self) {
-        if self.resident.len() < RESIDENT_MAX {
+        self.measure();
+        if self.resident.len() < RESIDENT_MAX && self.heap < RESIDENT_BYTES {
             return;
         }
-        self.flush(true);
-        let mut by_use: Vec<(u64, String)> = self
-            .resident
-            .iter()
-            .filter(|(_, resident)| resident.changed == Changed::No)
-            .map(|(subject, resident)| (resident.used, subject.clone()))
-            .collect();
-        if by_use.is_empty() && self.resident.len() >= UNWRITTEN_MAX {
-            by_use = self.resident.iter().map(|(s, r)| (r.used, s.clone())).collect();
-            self.lost += (RESIDENT_MAX / 4) as u64;
-        }
+        let mut by_use: Vec<(u64, String)> =
+            self.resident.iter().map(|(subject, one)| (one.used, subject.clone())).collect();
         by_use.sort_unstable();
-        for (_, subject) in by_use.into_iter().take(RESIDENT_MAX / 4) {
-            self.resident.remove(&subject);
+        let surplus = by_use.len().saturating_sub(RESIDENT_MIN);
+        for (_, subject) in by_use.into_iter().take(surplus) {
+            if self.resident.len() <= RESIDENT_MAX / 4 * 3 && self.heap <= RESIDENT_BYTES / 4 * 3 {
+                break;
+            }
+            self.put_away(subject);
+        }
+        if self.waiting_bytes > WAITING_FLUSH && self.failure.is_none() && !self.store.is_off() {
+            let news = self.flush(false);
+            self.news = news;
+        }
+        self.bound_waiting();
+    }
+
+    fn measure(&mut self) {
+        for resident in self.resident.values_mut().filter(|resident| resident.grown) {
+            resident.grown = false;
+            let heap = heap::of(&resident.baseline);
+            self.heap = self.heap.saturating_sub(resident.heap).saturating_add(heap);
+            resident.heap = heap;
+        }
+    }
+
+    fn put_away(&mut self, subject: String) {
+        let Some(mut resident) = self.resident.remove(&subject) else { return };
+        self.heap = self.heap.saturating_sub(resident.heap);
+        let off = self.store.is_off();
+        let stored = resident.changed == Changed::No && !off;
+        if stored || (off && resident.baseline == Baseline::default()) {
+            return;
+        }
+        let Some(entry) = Entry::of(&mut resident.baseline, resident.guarded) else {
+            self.lost += 1;
+            return;
+        };
+        let waiting = Waiting { entry, unread: resident.unread };
+        self.waiting_bytes += waiting.bytes();
+        self.waiting.insert(subject, waiting);
+    }
+
+    /// The least recently seen go first, of guarded programs only once there is no other.
+    fn bound_waiting(&mut self) {
+        let most = if self.store.is_off() {
+            usize::try_from(self.store.bounds().bytes).unwrap_or(usize::MAX)
+        } else {
+            WAITING_MAX
+        };
+        if self.waiting_bytes <= most {
+            return;
+        }
+        let mut order: Vec<(bool, i64, String)> = self
+            .waiting
+            .iter()
+            .map(|(subject, Waiting { entry, .. })| (entry.guarded, entry.seen_s, subject.clone()))
+            .collect();
+        order.sort_unstable();
+        for (_, _, subject) in order {
+            if self.waiting_bytes <= most / 4 * 3 {
+                break;
+            }
+            if let Some(waiting) = self.waiting.remove(&subject) {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(waiting.bytes());
+                self.lost += 1;
+            }
         }
     }
 }
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.entry.body.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,13 @@ impl Baseline {
         }
     }
 
+    /// It was told that the times of this stream have crept away from what is usual.
+    pub(crate) fn told_crept(&mut self, stream: &str) {
+        if let Some(shift) = self.shifts.get_mut(stream) {
+            shift.told();
+        }
+    }
+
     /// A time of this stream was as usual. Where a shift begins is looked for after the latest such
     /// time: half of all times are, and after a shift that is worth telling hardly any.
     pub(crate) fn was_usual(&mut self, stream: &str, time: Timestamp) {

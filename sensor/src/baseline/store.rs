@@ -1,30 +1,35 @@
 //! The embedded store: one file, one durable transaction per flush, never in anyone's way.
 //!
-//! A file that is damaged or of another version is set aside and reported; a disk that is full or
-//! read-only leaves the sensor in memory and is tried again at the next flush. Opened so that other
+//! A file that is damaged is set aside and reported, and so is one of a later version; one of an
+//! earlier version is brought up to date. A disk that is full or read-only leaves the sensor in memory:
+//! what is there can still be read, and writing is tried again at the next flush. Opened so that other
 //! processes may read it while the sensor writes (`redb::ConcurrencyMode::SingleWriter`).
+//!
+//! Bounded in entries and bytes. Where there are too many, the least recently seen programs are
+//! forgotten first, and guarded ones only once no other is left.
 
+mod entry;
+mod file;
+mod place;
+
+use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{
-    Builder, ConcurrencyMode, Database, DatabaseError, ReadableDatabase, ReadableTable,
-    StorageError, TableDefinition,
-};
+use redb::Database;
+use serde::{Deserialize, Serialize};
 
-/// Written into every file; a file with another is set aside.
-const SCHEMA: u64 = 1;
-const SCHEMA_KEY: &str = "schema";
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-/// Baselines by subject.
-const SUBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("subjects");
-/// Page cache, bytes.
-const CACHE: usize = 2 * 1024 * 1024;
+pub(super) use entry::Entry;
+pub(super) use file::Unread;
+use file::{Broken, caught};
+use place::{Directory, Place, Reader};
+
+/// Of the files that this version writes. Earlier ones are brought up to it.
+const SCHEMA: u64 = 2;
 const FILE: &str = "baseline.redb";
-/// Damaged files kept beside the store; beyond, the last is overwritten.
+/// Files kept beside the store for each reason. Beyond, the last damaged one is overwritten; of a file
+/// of a later version none ever is.
 const ASIDE_MAX: u32 = 16;
 
 /// How opening went.
@@ -46,6 +51,15 @@ pub enum Opened {
     },
 }
 
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Baselines.
+    pub count: u64,
+    /// Bytes of all of them as they are stored.
+    pub bytes: u64,
+}
+
 /// What the store counts of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreTally {
@@ -57,6 +71,8 @@ pub struct StoreTally {
     pub set_aside: u64,
     /// Entries that could not be read or understood.
     pub unreadable: u64,
+    /// Entries removed because there were too many.
+    pub evicted: u64,
 }
 
 /// Why the store could not do something.
@@ -80,21 +96,49 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// Written by a later version.
+    #[error(
+        "{path} has schema {found} and this version knows {SCHEMA} at most: use the version that wrote it"
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u64,
+    },
     /// The store is kept in memory on purpose.
     #[error("nothing is stored in this run")]
     Off,
 }
 
-/// One entry of a flush.
-pub(super) type Change = (String, Vec<u8>);
-
 /// The store of one state directory.
-#[derive(Debug)]
 pub struct Store {
     /// `None` in replays: nothing is read or written.
-    dir: Option<PathBuf>,
+    place: Option<Box<dyn Place>>,
     db: Option<Database>,
+    /// To read by while nothing can be written.
+    reader: Option<Reader>,
+    /// It could not be had since the last attempt to write.
+    unreadable_for_now: bool,
+    bounds: Bounds,
+    /// A file was set aside, and nothing was written since.
+    fresh: Option<Opened>,
     tally: StoreTally,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { count: 4096, bytes: 64 * 1024 * 1024 }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, bounds, tally, .. } = self;
+        let store = &mut f.debug_struct("Store");
+        store.field("place", place).field("bounds", bounds).field("tally", tally);
+        store.finish_non_exhaustive()
+    }
 }
 
 // === impl Store ===
@@ -102,21 +146,36 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in a state directory. Never fails: the worst case is memory only.
     pub fn open(dir: &Path) -> (Self, Opened) {
-        let mut store = Self { dir: Some(dir.to_owned()), db: None, tally: StoreTally::default() };
+        Self::at(Box::new(Directory::new(dir)))
+    }
+
+    fn at(place: Box<dyn Place>) -> (Self, Opened) {
+        let mut store = Self { place: Some(place), ..Self::off() };
         let opened = store.reopen();
+        if matches!(opened, Opened::SetAside { .. }) {
+            store.fresh = None;
+        }
         (store, opened)
     }
 
     /// Keeps nothing, for replays.
     #[must_use]
     pub fn off() -> Self {
-        Self { dir: None, db: None, tally: StoreTally::default() }
+        Self {
+            place: None,
+            db: None,
+            reader: None,
+            unreadable_for_now: false,
+            bounds: Bounds::default(),
+            fresh: None,
+            tally: StoreTally::default(),
+        }
     }
 
-    /// The state directory.
+    /// The same with other bounds.
     #[must_use]
-    pub fn dir(&self) -> Option<&Path> {
-        self.dir.as_deref()
+    pub fn bounded(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Counts so far.
@@ -125,13 +184,48 @@ impl Store {
         self.tally
     }
 
-    /// The entry of a subject. What cannot be read counts as not there.
-    pub(super) fn read(&mut self, subject: &str) -> Option<Vec<u8>> {
-        let db = self.db.as_ref()?;
-        read_one(db, subject).unwrap_or_else(|_| {
-            self.tally.unreadable += 1;
-            None
-        })
+    /// Nothing is read or written.
+    pub(super) fn is_off(&self) -> bool {
+        self.place.is_none()
+    }
+
+    /// Bytes that may be kept.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The entry of a subject. One that is damaged counts as not there, and is counted.
+    ///
+    /// While nothing can be written what is there can mostly be read; else `Err`: it must not be
+    /// overwritten by what is learned meanwhile.
+    pub(super) fn read(&mut self, subject: &str) -> Result<Option<Entry>, Unread> {
+        let Some(place) = &self.place else { return Ok(None) };
+        if self.db.is_none() && self.reader.is_none() && !self.unreadable_for_now {
+            self.reader = caught(|| place.open_to_read()).ok();
+            self.unreadable_for_now = self.reader.is_none();
+        }
+        let begun = match (&self.db, &self.reader) {
+            (Some(db), _) => caught(|| redb::ReadableDatabase::begin_read(db)),
+            (None, Some(reader)) => caught(|| reader.begin_read()),
+            (None, None) => return Err(Unread::ForNow),
+        };
+        let found = begun.map_err(Unread::from).and_then(|read| {
+            caught(|| Ok::<_, redb::Error>(file::read_one(&read, subject)))
+                .unwrap_or(Err(Unread::Damaged))
+        });
+        match found {
+            Ok(entry) => Ok(entry),
+            Err(Unread::Damaged) => {
+                self.tally.unreadable += 1;
+                Ok(None)
+            }
+            Err(Unread::ForNow) => {
+                // redb refuses everything after a failure until the file is opened again.
+                self.unreadable_for_now = self.db.is_none();
+                self.close();
+                Err(Unread::ForNow)
+            }
+        }
     }
 
     /// An entry that was read but not understood.
@@ -139,193 +233,144 @@ impl Store {
         self.tally.unreadable += 1;
     }
 
-    /// Writes all changes or none, durably. After a failure the file is opened afresh next time.
-    /// Tells whether that opening lost what was stored before (`Opened::SetAside`).
-    pub(super) fn write(&mut self, changes: &[Change]) -> Result<Option<Opened>, StoreError> {
-        let Some(dir) = &self.dir else { return Ok(None) };
-        let path = dir.join(FILE);
-        let reopened = self.db.is_none().then(|| self.reopen());
-        let written = match (&self.db, &reopened) {
-            (Some(db), _) => commit(db, changes)
-                .map_err(|source| StoreError::Redb { path, source: Box::new(source) }),
-            (None, Some(Opened::InMemory { reason })) => {
-                Err(StoreError::Io { path, source: io::Error::other(reason.clone()) })
-            }
-            (None, _) => Err(StoreError::Off),
-        };
-        if written.is_ok() {
-            self.tally.flushes += 1;
-        } else {
-            // redb refuses everything after a failed write until the file is opened again.
-            self.tally.failures += 1;
-            self.db = None;
+    /// Opens the file again where a failure has closed it.
+    pub(super) fn ready(&mut self) -> Result<(), StoreError> {
+        let Some(place) = &self.place else { return Err(StoreError::Off) };
+        if self.db.is_some() {
+            return Ok(());
         }
-        written.map(|()| reopened)
+        let path = place.path().to_owned();
+        let Opened::InMemory { reason } = self.reopen() else { return Ok(()) };
+        self.tally.failures += 1;
+        Err(StoreError::Io { path, source: io::Error::other(reason) })
+    }
+
+    /// Writes all changes or none, durably. After a failure the file is opened afresh next time.
+    /// Tells whether an opening has lost what was stored before (`Opened::SetAside`).
+    pub(super) fn write(
+        &mut self,
+        changes: &[(&str, &Entry)],
+    ) -> Result<Option<Opened>, StoreError> {
+        if self.is_off() {
+            return Ok(None);
+        }
+        self.ready()?;
+        let (Some(place), Some(db)) = (&self.place, &self.db) else { return Err(StoreError::Off) };
+        match caught(|| file::commit(db, changes, self.bounds)) {
+            Ok(evicted) => {
+                self.tally.flushes += 1;
+                self.tally.evicted += evicted;
+                Ok(self.fresh.take())
+            }
+            Err(source) => {
+                let path = place.path().to_owned();
+                self.tally.failures += 1;
+                self.close();
+                Err(StoreError::Redb { path, source: Box::new(source) })
+            }
+        }
+    }
+
+    /// Lets go of the file: it cannot be opened while it is open.
+    fn close(&mut self) {
+        let open = (self.db.take(), self.reader.take());
+        // What a panic has left behind may panic once more.
+        let _ = caught(|| {
+            drop(open);
+            Ok::<_, redb::Error>(())
+        });
     }
 
     fn reopen(&mut self) -> Opened {
-        let Some(dir) = self.dir.clone() else {
-            return Opened::InMemory { reason: StoreError::Off.to_string() };
-        };
-        if let Err(error) = fs::create_dir_all(&dir) {
-            return Opened::InMemory { reason: format!("{}: {error}", dir.display()) };
-        }
-        let path = dir.join(FILE);
-        match open_checked(&path) {
-            Ok(db) => {
-                self.db = Some(db);
-                Opened::Ready
+        self.close();
+        self.unreadable_for_now = false;
+        match self.open_file() {
+            Ok(()) => Opened::Ready,
+            Err(Broken::InUse(reason) | Broken::ForNow(reason)) => self.in_memory(&reason),
+            Err(Broken::Damaged(reason)) => self.set_aside("corrupt", true, reason),
+            Err(Broken::Newer(found)) => {
+                let reason = format!(
+                    "written by a later version (schema {found}, this one knows {SCHEMA} at most); to \
+                     use it with that version, move it back"
+                );
+                self.set_aside("newer", false, reason)
             }
-            Err(Broken::ForNow(reason)) => {
-                Opened::InMemory { reason: format!("{}: {reason}", path.display()) }
-            }
-            Err(Broken::ForGood(reason)) => self.set_aside(&path, reason),
         }
     }
 
-    fn set_aside(&mut self, path: &Path, reason: String) -> Opened {
-        let free = (1..ASIDE_MAX).map(|n| aside(path, n)).find(|to| !to.exists());
-        let moved_to = free.unwrap_or_else(|| aside(path, ASIDE_MAX));
-        if let Err(error) = fs::rename(path, &moved_to) {
-            let reason = format!("{}: {reason}; not set aside: {error}", path.display());
-            return Opened::InMemory { reason };
+    fn open_file(&mut self) -> Result<(), Broken> {
+        let Some(place) = &self.place else {
+            return Err(Broken::ForNow(StoreError::Off.to_string()));
+        };
+        place.make().map_err(|error| Broken::ForNow(error.to_string()))?;
+        let new = place.is_new();
+        let opened = file::open(|| place.open());
+        if new && matches!(opened, Err(Broken::ForNow(_))) {
+            // It would be taken for damage next time.
+            let _ = place.discard();
+        }
+        let (db, unreadable) = opened?;
+        self.db = Some(db);
+        self.tally.unreadable += unreadable;
+        Ok(())
+    }
+
+    fn set_aside(&mut self, why: &str, overwrite: bool, reason: String) -> Opened {
+        let Some(place) = &self.place else { return self.in_memory(&reason) };
+        let Some(moved_to) = aside(place.as_ref(), why, overwrite) else {
+            let there = format!("{reason}; not set aside: there are {ASIDE_MAX} already");
+            return self.in_memory(&there);
+        };
+        if let Err(error) = place.rename(&moved_to) {
+            return self.in_memory(&format!("{reason}; not set aside: {error}"));
         }
         self.tally.set_aside += 1;
-        match open_checked(path) {
-            Ok(db) => {
-                self.db = Some(db);
-                Opened::SetAside { moved_to, reason }
+        let opened = Opened::SetAside { moved_to, reason };
+        self.fresh = Some(opened.clone());
+        match self.open_file() {
+            Ok(()) => opened,
+            Err(Broken::InUse(again) | Broken::ForNow(again) | Broken::Damaged(again)) => {
+                self.in_memory(&again)
             }
-            Err(Broken::ForNow(again) | Broken::ForGood(again)) => {
-                Opened::InMemory { reason: format!("{}: {again}", path.display()) }
-            }
+            Err(Broken::Newer(found)) => self.in_memory(&format!("schema {found}")),
         }
+    }
+
+    fn in_memory(&self, reason: &str) -> Opened {
+        let path = self.place.as_ref().map_or(Path::new(FILE), |place| place.path());
+        Opened::InMemory { reason: format!("{}: {reason}", path.display()) }
     }
 }
 
-/// Every baseline of a state directory as stored (JSON) by subject, for commands that look on while the sensor runs.
+/// A name beside the file that is free; the last one anyway where it may be overwritten.
+fn aside(place: &dyn Place, why: &str, overwrite: bool) -> Option<PathBuf> {
+    let name = |n: u32| {
+        let mut name = place.path().as_os_str().to_owned();
+        name.push(format!(".{why}-{n}"));
+        PathBuf::from(name)
+    };
+    let free = (1..=ASIDE_MAX).map(name).find(|to| !place.exists(to));
+    free.or_else(|| overwrite.then(|| name(ASIDE_MAX)))
+}
+
+/// Every baseline of a state directory as JSON by subject, for commands that look on while the sensor
+/// runs. Changes nothing.
 ///
 /// # Errors
-/// Where there is no store, or it is no good.
+/// Where there is no store, it is no good, or of a later version.
 pub fn read_subjects(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    let path = dir.join(FILE);
-    let failed =
-        |source: redb::Error| StoreError::Redb { path: path.clone(), source: Box::new(source) };
+    let place = Directory::new(dir);
+    let path = place.path().to_owned();
     if let Err(source) = fs::metadata(&path) {
-        return Err(StoreError::Io { path: path.clone(), source });
+        return Err(StoreError::Io { path, source });
     }
-    match builder().open_read_only(&path) {
-        Ok(db) => read_all(&db).map_err(failed),
-        // Left behind by a kill: only a writer may repair it, and no sensor is running to do so.
-        Err(DatabaseError::RepairAborted) => {
-            let db = builder().open(&path).map_err(|error| failed(error.into()))?;
-            read_all(&db).map_err(failed)
-        }
-        Err(error) => Err(failed(error.into())),
+    let found = caught(|| place.open_to_read())
+        .and_then(|reader| caught(|| file::read_all(&reader.begin_read()?)));
+    match found {
+        Ok(Ok(all)) => Ok(all),
+        Ok(Err(found)) => Err(StoreError::Schema { path, found }),
+        Err(source) => Err(StoreError::Redb { path, source: Box::new(source) }),
     }
-}
-
-enum Broken {
-    /// Trying later may help.
-    ForNow(String),
-    /// The file itself is no good.
-    ForGood(String),
-}
-
-fn builder() -> Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE).set_concurrency_mode(ConcurrencyMode::SingleWriter);
-    builder
-}
-
-/// Opens with a full check of every page: a file altered by others must not be trusted. redb may
-/// panic on a file made to confuse it, which must not take the sensor down.
-fn open_checked(path: &Path) -> Result<Database, Broken> {
-    // For root's eyes: it tells what runs here. redb would make it as the umask says.
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    if let Err(error) = options.open(path) {
-        return Err(Broken::ForNow(error.to_string()));
-    }
-    let opened =
-        catch_unwind(AssertUnwindSafe(|| builder().set_check_integrity_on_open(true).create(path)));
-    let db = match opened {
-        Ok(Ok(db)) => db,
-        Ok(Err(error)) if is_damage(&error) => return Err(Broken::ForGood(error.to_string())),
-        Ok(Err(error)) => return Err(Broken::ForNow(error.to_string())),
-        Err(_) => return Err(Broken::ForGood("the store could not be understood".to_owned())),
-    };
-    match schema(&db) {
-        Ok(SCHEMA) => Ok(db),
-        Ok(other) => Err(Broken::ForGood(format!("written by another version (schema {other})"))),
-        Err(redb::Error::Io(error)) => Err(Broken::ForNow(error.to_string())),
-        Err(error) => Err(Broken::ForGood(error.to_string())),
-    }
-}
-
-fn is_damage(error: &DatabaseError) -> bool {
-    match error {
-        DatabaseError::UpgradeRequired(_)
-        | DatabaseError::RepairAborted
-        | DatabaseError::Storage(StorageError::Corrupted(_)) => true,
-        DatabaseError::Storage(StorageError::Io(error)) => {
-            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-        }
-        _ => false,
-    }
-}
-
-/// The file's version; a new file gets ours.
-fn schema(db: &Database) -> Result<u64, redb::Error> {
-    let write = db.begin_write()?;
-    let found = {
-        let mut meta = write.open_table(META)?;
-        let found = meta.get(SCHEMA_KEY)?.map(|value| value.value());
-        if found.is_none() {
-            meta.insert(SCHEMA_KEY, SCHEMA)?;
-        }
-        write.open_table(SUBJECTS)?;
-        found
-    };
-    if found.is_none() {
-        write.commit()?;
-    } else {
-        write.abort()?;
-    }
-    Ok(found.unwrap_or(SCHEMA))
-}
-
-fn commit(db: &Database, changes: &[Change]) -> Result<(), redb::Error> {
-    let write = db.begin_write()?;
-    {
-        let mut table = write.open_table(SUBJECTS)?;
-        for (subject, value) in changes {
-            table.insert(subject.as_str(), value.as_slice())?;
-        }
-    }
-    write.commit()?;
-    Ok(())
-}
-
-fn read_one(db: &Database, subject: &str) -> Result<Option<Vec<u8>>, redb::Error> {
-    let table = db.begin_read()?.open_table(SUBJECTS)?;
-    Ok(table.get(subject)?.map(|value| value.value().to_vec()))
-}
-
-fn read_all(db: &impl ReadableDatabase) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-    let table = db.begin_read()?.open_table(SUBJECTS)?;
-    let mut all = Vec::new();
-    for entry in table.iter()? {
-        let (key, value) = entry?;
-        all.push((key.value().to_owned(), value.value().to_vec()));
-    }
-    Ok(all)
-}
-
-fn aside(path: &Path, n: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".corrupt-{n}"));
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
     Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Logins, Output,
     Patrol, Probes, Watch,
 };
+use crate::baseline::Bounds;
 
 /// Larger than any configuration that was meant.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -119,6 +120,10 @@ fn learning(mut section: Section<'_, '_>, default: Learning) -> Learning {
             value::integer(2..=1_000_000),
         ),
         flush_every: section.get("flush_every", default.flush_every, value::duration(flush)),
+        keep: Bounds {
+            count: section.get("keep", default.keep.count, value::integer(64..=1_048_576)),
+            bytes: section.get("max_bytes", default.keep.bytes, value::size(1 << 20..=64 << 30)),
+        },
     };
     section.finish();
     learning

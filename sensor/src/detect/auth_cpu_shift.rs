@@ -23,7 +23,9 @@ use std::sync::Arc;
 
 use sensor_stats::Rule;
 
-use super::timing::{drift_percent, gross_us, is_calm, run_length_text, us_seconds, usual, weigh};
+use super::timing::{
+    crept, crept_text, drift_percent, gross_us, is_calm, run_length_text, us_seconds, usual, weigh,
+};
 use super::{Detector, Draft, Reading, World};
 use crate::baseline::{Baseline, Samples, Summary, check_stream};
 use crate::finding::{Evidence, Family, Severity};
@@ -42,6 +44,7 @@ pub(super) struct AuthCpuShift {
 
 /// Why a login alarms.
 struct Alarm {
+    severity: Severity,
     measure: Measure,
     us: u64,
     confidence: f64,
@@ -145,7 +148,21 @@ fn shifted_check(
 ) -> Option<Alarm> {
     let us = verdict.check_ns? / 1000;
     let found = weigh(login, us, &Rule::AUTH, world, reading)?;
+    let crept = crept(login, &reading.stream).filter(|_| !found.weighed.alarm);
+    if let Some(crept) = crept {
+        reading.crept = true;
+        return Some(Alarm {
+            severity: Severity::Low,
+            measure: Measure::Check,
+            us: crept.median_us,
+            confidence: 0.4,
+            limit_us: crept.limit_us,
+            usual: found.usual,
+            run: Some(crept_text(crept, "logins")),
+        });
+    }
     found.weighed.alarm.then(|| Alarm {
+        severity: Severity::Medium,
         measure: Measure::Check,
         us,
         confidence: 0.6,
@@ -165,7 +182,8 @@ fn gross_whole(login: &Baseline, verdict: &Verdict, world: &World<'_>) -> Option
 
 fn gross(measure: Measure, us: u64, usual: Summary, world: &World<'_>) -> Option<Alarm> {
     let limit_us = gross_us(&usual, world.detect.auth_gross_excess);
-    let alarm = Alarm { measure, us, confidence: 0.9, limit_us, usual, run: None };
+    let severity = Severity::Medium;
+    let alarm = Alarm { severity, measure, us, confidence: 0.9, limit_us, usual, run: None };
     (us > limit_us).then_some(alarm)
 }
 
@@ -195,7 +213,7 @@ fn draft(
     verdict: &Verdict,
     alarm: Alarm,
 ) -> Draft {
-    let Alarm { measure, us, confidence, limit_us, usual, run } = alarm;
+    let Alarm { severity, measure, us, confidence, limit_us, usual, run } = alarm;
     let (spent, usually) = (us_seconds(us), us_seconds(usual.median_us));
     let mut evidence = vec![Evidence::Timing {
         metric: measure.metric().to_owned(),
@@ -211,7 +229,7 @@ fn draft(
     Draft {
         detector,
         family: Family::Sshd,
-        severity: Severity::Medium,
+        severity,
         confidence,
         title: format!("{what} by {method} cost {spent} s of CPU, usually {usually} s"),
         evidence,

@@ -83,7 +83,9 @@ fn severity(seen: &Observation, from: &Located, world: &World<'_>, calls: u64) -
     if !seen.process.program.guarded() {
         return (Severity::Medium, 0.5);
     }
-    let stranger = !judge::is_file(&from.module) || !world.own.has_library(&from.module);
+    let stranger = !judge::is_file(&from.module)
+        || !world.own.has_library(&from.module)
+        || world.packages.foreign(&from.module.path);
     match (stranger, calls >= CALLS_SURE) {
         (true, _) => (Severity::Critical, 0.95),
         (false, true) => (Severity::Critical, 0.8),

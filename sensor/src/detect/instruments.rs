@@ -64,6 +64,10 @@ mod tests {
         fn brought(&self, path: &str) -> Option<String> {
             (path == self.0).then(|| "package heaptrack 1.4.0-1".to_owned())
         }
+
+        fn foreign(&self, path: &str) -> bool {
+            path != self.0
+        }
     }
 
     fn module(path: &str) -> ModuleId {

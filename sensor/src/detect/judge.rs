@@ -61,6 +61,12 @@ pub(crate) fn caller(
     if module.is_unread() && may_be_known(seen, call, module, world) {
         return Judged::Undecided;
     }
+    // Where it comes from weighs more than how often it was seen: what no package brought may have been
+    // there before the sensor.
+    let own = *module == seen.process.program.module || call.library.as_ref() == Some(module);
+    if !own && seen.process.program.guarded() && world.packages.foreign(&module.path) {
+        return if settled(seen, world) { Judged::Unexpected } else { Judged::Undecided };
+    }
     // Learned where the frames of the library did not lead out of it.
     let inside = |callers: &crate::baseline::Callers| {
         call.library.as_ref().is_some_and(|library| callers.modules.contains(library))
@@ -69,7 +75,7 @@ pub(crate) fn caller(
         return Judged::Learning;
     }
     // The program itself, and the library that defines the function, need no baseline.
-    if *module == seen.process.program.module || call.library.as_ref() == Some(module) {
+    if own {
         return Judged::Learning;
     }
     if !settled(seen, world) || new_method(seen, world) {

@@ -4,15 +4,17 @@
 //! Blind to constructors of programs that are not guarded and, for programs without a baseline, to
 //! everything.
 
+mod cold;
 mod constructors;
 
 use std::sync::Arc;
 
-use sensor_stats::Rule;
+use sensor_stats::{Crept, Rule};
 
 use super::streak::Streaks;
 use super::timing::{
-    blame, busiest, drift_percent, gross_us, run_length_text, us_milliseconds, us_seconds, weigh,
+    blame, busiest, crept, crept_text, drift_percent, gross_us, run_length_text, us_milliseconds,
+    us_seconds, weigh,
 };
 use super::{Detector, Draft, Reading, World, judge};
 use crate::baseline::{LINK, Summary};
@@ -60,10 +62,10 @@ impl LinkTimeShift {
         world: &World<'_>,
     ) -> Option<Draft> {
         let wanted = u64::from(world.learning.observations);
-        let usual = world.own.link.summary().filter(|usual| usual.count >= wanted)?;
-        if !judge::settled(seen, world) {
-            return None;
-        }
+        let usual = world.own.link.summary().filter(|usual| usual.count >= wanted);
+        let Some(usual) = usual.filter(|_| judge::settled(seen, world)) else {
+            return cold::judge(self.id(), seen, timing, world);
+        };
         let program = &seen.process.program;
         let drift = drift_percent(world.own, timing);
         let gross_us = gross_us(&usual, world.detect.link_gross_excess);
@@ -92,8 +94,14 @@ impl LinkTimeShift {
         }
         let mut reading = Reading::new(&program.subject, LINK.to_owned(), drift);
         let found = weigh(case.world.own, cpu_us, &Rule::LINK, case.world, &mut reading);
+        let found = found.filter(|found| found.weighed.alarm);
+        let crept = crept(case.world.own, LINK).filter(|_| found.is_none());
+        reading.crept = crept.is_some();
         self.readings.push(reading);
-        let found = found.filter(|found| found.weighed.alarm)?;
+        if let Some(crept) = crept {
+            return Some(case.crept(self.id(), crept));
+        }
+        let found = found?;
         let case = Case { usual: found.usual, ..*case };
         let limit_us = found.weighed.levels.small_us;
         let mut told = case.draft(self.id(), Severity::Medium, 0.7, cpu_us, limit_us, false);
@@ -113,6 +121,18 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Slowly enough that no single start stands out.
+    fn crept(&self, detector: &'static str, crept: Crept) -> Draft {
+        let usual = Summary { median_us: crept.usual_us, ..self.usual };
+        let case = Self { usual, ..*self };
+        let (now, limit) = (crept.median_us, crept.limit_us);
+        let mut told = case.draft(detector, Severity::Low, 0.4, now, limit, false);
+        let name = self.seen.process.program.name();
+        told.title = format!("{name} takes longer and longer to link");
+        told.evidence.push(Evidence::Note { text: crept_text(crept, "starts") });
+        told
+    }
+
     fn draft(
         &self,
         detector: &'static str,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sensor_stats::{REFERENCE_MAX, Rule, Shift, Weighed, Yardstick};
+use sensor_stats::{Crept, REFERENCE_MAX, Rule, Shift, Weighed, Yardstick};
 
 use super::{Reading, World};
 pub(crate) use crate::baseline::drift_percent;
@@ -64,6 +64,21 @@ pub(crate) fn weigh(
 pub(crate) fn usual(baseline: &Baseline, stream: &str, world: &World<'_>) -> Option<Summary> {
     let (shift, yardstick) = reference(baseline, stream, world)?;
     summary(shift, &yardstick)
+}
+
+/// The stream's times have crept away from what is usual, and that was not told.
+pub(crate) fn crept(baseline: &Baseline, stream: &str) -> Option<Crept> {
+    baseline.shifts.get(stream)?.crept()
+}
+
+/// The same as a sentence.
+pub(crate) fn crept_text(crept: Crept, what: &str) -> String {
+    let Crept { usual_us, median_us, count, .. } = crept;
+    let (usual, now) = (us_milliseconds(usual_us), us_milliseconds(median_us));
+    format!(
+        "The last {count} {what} took {now} ms in the middle, those that were learned first {usual} ms; \
+         what is usual stays as it was learned"
+    )
 }
 
 /// Hardly anything speaks for a shift of a stream on which nothing is bet now.

@@ -18,6 +18,7 @@ use super::{Entry, Incident, State};
 use database::{ENTRIES, Failure, META, ORDER, guarded};
 
 pub use error::StoreError;
+pub(crate) use overlay::Overlay;
 
 /// Name of the file in the state directory.
 const FILE: &str = "incidents.redb";

@@ -15,6 +15,8 @@ pub(super) enum Told {
     Gross,
     /// For the run that it belongs to.
     Shift,
+    /// For the window before it, as low.
+    Crept,
 }
 
 /// How a stream is judged.
@@ -53,7 +55,11 @@ impl Replay {
         if weighed.alarm {
             return Told::Shift;
         }
-        if weighed.calm && known.count < REFERENCE_MAX {
+        if self.shift.crept().is_some() {
+            self.shift.told();
+            return Told::Crept;
+        }
+        if weighed.calm {
             self.learn((us, drift));
         }
         Told::Nothing
@@ -61,7 +67,10 @@ impl Replay {
 
     fn learn(&mut self, (us, drift): Login) {
         self.shift.learn(us, drift);
-        self.yardstick = self.shift.yardstick();
+        // A complete reference never changes.
+        if self.yardstick.is_none_or(|known| known.count < REFERENCE_MAX) {
+            self.yardstick = self.shift.yardstick();
+        }
     }
 }
 

@@ -82,7 +82,7 @@ fn a_hooked_slot_is_told_before_anything_was_learned() {
     bench.attack(300, false, Tree::V9);
     let incident = bench.incident();
     assert_eq!(incident.severity, Severity::Critical);
-    assert_eq!(detectors(incident), ["got_redirected"]);
+    assert_eq!(detectors(incident), ["got_redirected", "link_time_shift"]);
 }
 
 #[test]

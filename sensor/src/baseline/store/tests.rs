@@ -1,24 +1,67 @@
-//! The store against kills, damage and full disks.
+//! The store against kills, damage, full disks and its own earlier versions.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+mod bounds;
+mod disk;
+mod faults;
+mod flips;
+mod full;
+mod kills;
+mod versions;
+
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+
+use jiff::Timestamp;
 
 use super::*;
+use crate::baseline::Baseline;
+use crate::host::ModuleId;
 
-fn subject(n: u64) -> Change {
-    (format!("subject {n}"), n.to_string().into_bytes())
+/// A baseline that tells its number.
+fn numbered(number: u64) -> Baseline {
+    let mut baseline = Baseline { starts: number, ..Baseline::default() };
+    let seen = Timestamp::from_second(1_700_000_000 + i64::try_from(number).unwrap()).unwrap();
+    let module =
+        ModuleId { path: format!("/usr/lib/lib{number}.so"), build: format!("{number:040x}") };
+    baseline.add_library(&module, seen, false);
+    baseline
 }
 
-fn keys(store: &Store) -> Vec<String> {
-    let all = store.db.as_ref().map(|db| read_all(db).unwrap()).unwrap_or_default();
-    all.into_iter().map(|(key, _)| key).collect()
+fn entry(number: u64) -> Entry {
+    Entry::of(&mut numbered(number), false).unwrap()
 }
 
-fn subjects(store: &Store) -> usize {
-    keys(store).len()
+fn name(number: u64) -> String {
+    format!("/usr/bin/program {number}")
+}
+
+/// Writes these, each under its own name.
+fn write(store: &mut Store, numbers: impl IntoIterator<Item = u64>) -> Result<(), StoreError> {
+    let all: Vec<(String, Entry)> = numbers.into_iter().map(|n| (name(n), entry(n))).collect();
+    let all: Vec<(&str, &Entry)> = all.iter().map(|(name, entry)| (name.as_str(), entry)).collect();
+    store.write(&all).map(drop)
+}
+
+/// What is stored under the name of a number, which must be that number's.
+fn stored(store: &mut Store, number: u64) -> bool {
+    let found = store.read(&name(number)).expect("the store can be read");
+    if let Some(entry) = &found {
+        assert_eq!(entry.baseline(), Some(numbered(number)), "another's, or not as it was written");
+    }
+    found.is_some()
+}
+
+/// Numbers of all that is stored.
+fn numbers(dir: &Path) -> Vec<u64> {
+    let all = read_subjects(dir).unwrap().into_iter();
+    let mut numbers: Vec<u64> = all
+        .map(|(subject, json)| {
+            let read: Baseline = serde_json::from_slice(&json).unwrap();
+            assert_eq!(subject, name(read.starts));
+            read.starts
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers
 }
 
 #[test]
@@ -26,17 +69,48 @@ fn what_was_written_is_there_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, opened) = Store::open(dir.path());
     assert_eq!(opened, Opened::Ready);
-    store.write(&[subject(1), subject(2)]).unwrap();
+    write(&mut store, [1, 2]).unwrap();
     let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "what runs here is nobody's business");
-    store.write(&[("subject 1".to_owned(), b"one".to_vec())]).unwrap();
+    store.write(&[(&name(1), &entry(11))]).unwrap();
     drop(store);
     let (mut store, opened) = Store::open(dir.path());
     assert_eq!(opened, Opened::Ready);
-    assert_eq!(store.read("subject 2").unwrap(), b"2");
-    assert_eq!(store.read("subject 1").unwrap(), b"one");
-    assert_eq!(store.read("subject 3"), None);
+    assert!(stored(&mut store, 2));
+    assert_eq!(store.read(&name(1)).unwrap(), Some(entry(11)));
+    assert_eq!(store.read(&name(3)).unwrap(), None);
     assert_eq!(store.tally(), StoreTally::default());
+}
+
+#[test]
+fn an_entry_of_many_pages_grows_and_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(dir.path());
+    // What does not deflate.
+    let mut word = 88_172_645_463_325_252_u64;
+    let mut noise = |bytes: usize| {
+        let bytes = std::iter::repeat_with(|| {
+            word ^= word << 13;
+            word ^= word >> 7;
+            word ^= word << 17;
+            word.to_le_bytes()[0]
+        })
+        .take(bytes);
+        Entry { guarded: true, seen_s: -1, body: bytes.collect() }
+    };
+    write(&mut store, [1, 3]).unwrap();
+    for bytes in [0, 1, 4_000, 4_096, 100_000, 3_000_000, 9_000, 0] {
+        let (entry, long) = (noise(bytes), noise(bytes));
+        let subject = "x".repeat(5_000);
+        store.write(&[(&name(2), &entry), (&subject, &long)]).unwrap();
+        // What has no bytes is gone.
+        let kept = |entry: Entry| (bytes > 0).then_some(entry);
+        assert_eq!(store.read(&name(2)).unwrap(), kept(entry), "{bytes}");
+        assert_eq!(store.read(&subject).unwrap(), kept(long), "{bytes}");
+        assert!(stored(&mut store, 1) && stored(&mut store, 3));
+    }
+    assert_eq!(numbers(dir.path()), [1, 3]);
+    assert_eq!(store.tally().unreadable, 0);
 }
 
 #[test]
@@ -44,28 +118,30 @@ fn others_can_read_while_it_is_open_for_writing() {
     let dir = tempfile::tempdir().unwrap();
     assert!(read_subjects(dir.path()).is_err());
     let (mut store, _) = Store::open(dir.path());
-    store.write(&[subject(7)]).unwrap();
-    let all = read_subjects(dir.path()).unwrap();
-    assert_eq!(all, [("subject 7".to_owned(), b"7".to_vec())]);
+    write(&mut store, [7]).unwrap();
+    assert_eq!(numbers(dir.path()), [7]);
+    write(&mut store, [8]).unwrap();
+    assert_eq!(numbers(dir.path()), [7, 8]);
 }
 
 #[test]
 fn a_second_sensor_goes_on_in_memory_and_leaves_the_file_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (mut first, _) = Store::open(dir.path());
-    first.write(&[subject(1)]).unwrap();
+    write(&mut first, [1]).unwrap();
     let (mut second, opened) = Store::open(dir.path());
     assert!(matches!(opened, Opened::InMemory { .. }), "{opened:?}");
-    assert!(second.write(&[subject(2)]).is_err());
+    assert!(write(&mut second, [2]).is_err());
     assert_eq!(second.tally().failures, 1);
+    assert!(stored(&mut second, 1), "it can still be read");
     drop(first);
-    second.write(&[subject(2)]).unwrap();
-    assert_eq!(subjects(&second), 2, "tried again once the file is free");
+    write(&mut second, [2]).unwrap();
+    assert_eq!(numbers(dir.path()), [1, 2], "tried again once the file is free");
 }
 
 #[test]
 fn a_damaged_file_is_set_aside_and_reported() {
-    for (name, bytes) in [
+    for (what, bytes) in [
         ("garbage", b"this is not a database".repeat(1000)),
         ("zeros", vec![0; 8192]),
         ("one byte", vec![b'r']),
@@ -73,60 +149,27 @@ fn a_damaged_file_is_set_aside_and_reported() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         fs::write(&path, &bytes).unwrap();
+        assert!(read_subjects(dir.path()).is_err(), "{what}");
         let (mut store, opened) = Store::open(dir.path());
-        let Opened::SetAside { moved_to, reason } = opened else { panic!("{name}: {opened:?}") };
-        assert_eq!(fs::read(&moved_to).unwrap(), bytes, "{name}: kept as it was");
+        let Opened::SetAside { moved_to, reason } = opened else { panic!("{what}: {opened:?}") };
+        assert_eq!(fs::read(&moved_to).unwrap(), bytes, "{what}: kept as it was");
         assert!(!reason.is_empty());
-        store.write(&[subject(1)]).unwrap();
-        assert_eq!(subjects(&store), 1);
+        write(&mut store, [1]).unwrap();
+        assert!(stored(&mut store, 1));
         assert_eq!(store.tally().set_aside, 1);
     }
 }
 
 #[test]
-fn a_file_of_another_version_is_set_aside() {
+fn damaged_files_that_are_kept_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
-    let db = Database::create(dir.path().join(FILE)).unwrap();
-    let write = db.begin_write().unwrap();
-    write.open_table(META).unwrap().insert(SCHEMA_KEY, SCHEMA + 1).unwrap();
-    write.commit().unwrap();
-    drop(db);
-    let (_, opened) = Store::open(dir.path());
-    let Opened::SetAside { reason, .. } = opened else { panic!("{opened:?}") };
-    assert!(reason.contains("schema 2"), "{reason}");
-}
-
-#[test]
-fn flipped_bytes_never_stop_the_sensor_nor_pass_for_content() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(dir.path());
-    let many: Vec<Change> = (0..500).map(subject).collect();
-    store.write(&many).unwrap();
-    drop(store);
-    let path = dir.path().join(FILE);
-    let good = fs::read(&path).unwrap();
-    let mut outcomes = [0; 3];
-    for round in 0..60_usize {
-        let mut bad = good.clone();
-        let at = (round * 7919 + 13) * 4099 % bad.len();
-        bad[at] ^= 1 << (round % 8);
-        fs::write(&path, &bad).unwrap();
-        let (mut store, opened) = Store::open(dir.path());
-        match opened {
-            Opened::Ready => outcomes[0] += 1,
-            Opened::SetAside { .. } => outcomes[1] += 1,
-            Opened::InMemory { reason } => panic!("byte {at}: {reason}"),
-        }
-        for key in keys(&store) {
-            let value = store.read(&key).unwrap();
-            let number = key.strip_prefix("subject ").unwrap();
-            assert_eq!(value, number.as_bytes(), "byte {at}: {key}");
-        }
-        store.write(&[subject(9)]).unwrap();
-        outcomes[2] += 1;
+    for round in 1..=ASIDE_MAX + 2 {
+        fs::write(dir.path().join(FILE), format!("garbage {round}").repeat(900)).unwrap();
+        let (_, opened) = Store::open(dir.path());
+        assert!(matches!(opened, Opened::SetAside { .. }), "{round}: {opened:?}");
     }
-    assert_eq!(outcomes[2], 60);
-    println!("harmless {}, set aside {}", outcomes[0], outcomes[1]);
+    let files = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(files, usize::try_from(ASIDE_MAX).unwrap() + 1);
 }
 
 #[test]
@@ -137,145 +180,20 @@ fn a_directory_that_cannot_be_made_leaves_the_sensor_in_memory() {
     let (mut store, opened) = Store::open(&file.join("state"));
     let Opened::InMemory { reason } = opened else { panic!("{opened:?}") };
     assert!(reason.contains("state"), "{reason}");
-    assert!(store.write(&[subject(1)]).is_err());
+    assert_eq!(store.read(&name(1)), Err(Unread::ForNow));
+    assert!(write(&mut store, [1]).is_err());
     assert_eq!(store.tally().failures, 1);
 }
 
-/// Mounted until dropped.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    /// `None`, with the reason printed, where this user may not mount.
-    fn new(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "halfsecond-test"])
-            .arg(dir.path())
-            .output();
-        match done {
-            Ok(output) if output.status.success() => Some(Self(dir)),
-            Ok(output) => {
-                println!("skipped: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                println!("skipped: mount: {error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 #[test]
-fn a_full_disk_is_counted_and_tried_again() {
-    let Some(disk) = Tmpfs::new("4m") else { return };
-    let dir = disk.0.path();
-    let (mut store, opened) = Store::open(dir);
-    assert_eq!(opened, Opened::Ready);
-    store.write(&[subject(1)]).unwrap();
-    let ballast = dir.join("ballast");
-    let mut filled = 0;
-    while fs::write(dir.join(format!("ballast{filled}")), vec![1; 65_536]).is_ok() {
-        filled += 1;
-    }
-    fs::write(&ballast, b"").ok();
-    let big: Vec<Change> = (0..64).map(|n| (format!("big {n}"), vec![n; 65_536])).collect();
-    assert!(store.write(&big).is_err(), "4 MiB do not fit");
-    assert!(store.write(&big).is_err());
-    assert_eq!(store.tally().failures, 2);
-    for n in 0..=filled {
-        fs::remove_file(dir.join(format!("ballast{n}"))).ok();
-    }
-    store.write(&[subject(2)]).unwrap();
-    assert_eq!(subjects(&store), 2, "the first one survived");
-}
-
-#[test]
-fn a_file_that_may_not_be_written_leaves_the_sensor_in_memory() {
-    let Some(disk) = Tmpfs::new("4m") else { return };
-    let (mut store, _) = Store::open(disk.0.path());
-    store.write(&[subject(1)]).unwrap();
-    drop(store);
-    let remount = |how: &str| {
-        let options = format!("remount,{how}");
-        let done = Command::new("mount").args(["-o", &options]).arg(disk.0.path()).status();
-        assert!(done.unwrap().success(), "{how}");
-    };
-    remount("ro");
-    let (mut store, opened) = Store::open(disk.0.path());
-    assert!(matches!(opened, Opened::InMemory { .. }), "{opened:?}");
-    assert!(store.write(&[subject(2)]).is_err());
-    remount("rw");
-    store.write(&[subject(2)]).unwrap();
-    assert_eq!(subjects(&store), 2);
-}
-
-const CHILD: &str = "HALFSECOND_TEST_STORE";
-
-/// Not a test of its own: the process that the next test kills. It writes batches of ten and says
-/// so once each is on disk.
-#[test]
-fn child_that_writes_until_it_is_killed() {
-    let Ok(dir) = std::env::var(CHILD) else { return };
-    let (mut store, opened) = Store::open(Path::new(&dir));
-    assert!(!matches!(opened, Opened::InMemory { .. }), "{opened:?}");
-    let from = subjects(&store) as u64 / 10;
-    for batch in from..100_000 {
-        let changes: Vec<Change> = (batch * 10..batch * 10 + 10).map(subject).collect();
-        store.write(&changes).unwrap();
-        println!("\nwritten {batch}");
-    }
-}
-
-#[test]
-fn a_kill_at_any_moment_loses_only_what_was_not_yet_flushed() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut told = 0;
-    for round in 0..12_u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "baseline::store::tests::child_that_writes_until_it_is_killed"])
-            .args(["--nocapture", "--test-threads=1"])
-            .env(CHILD, dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut batches = (&mut lines)
-            .map_while(Result::ok)
-            .filter_map(|line| line.strip_prefix("written ")?.parse::<u64>().ok());
-        for _ in 0..=round % 4 {
-            told = batches.next().expect("the child writes") + 1;
-        }
-        // Somewhere within the next transaction.
-        std::thread::sleep(Duration::from_micros(round * 911 % 4000));
-        child.kill().unwrap();
-        told = batches.last().map_or(told, |batch| batch + 1);
-        child.wait().unwrap();
-
-        let (store, opened) = Store::open(dir.path());
-        assert_eq!(opened, Opened::Ready, "round {round}");
-        let kept = subjects(&store) as u64;
-        assert_eq!(kept % 10, 0, "round {round}: a batch is whole or absent");
-        assert!(kept >= told * 10, "round {round}: {told} batches were told, {kept} entries kept");
-        assert!(kept <= told * 10 + 10, "round {round}: at most one more than was told");
-    }
-    assert!(told >= 12);
-}
-
-#[test]
-fn a_store_left_by_a_kill_can_be_read_by_a_command() {
+fn a_store_left_by_a_kill_can_be_read_by_a_command_that_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(dir.path());
-    store.write(&[subject(3)]).unwrap();
+    write(&mut store, [3]).unwrap();
     // What a kill leaves: the file as it is now, without the tidying at close.
     let left = tempfile::tempdir().unwrap();
     fs::copy(dir.path().join(FILE), left.path().join(FILE)).unwrap();
-    assert_eq!(read_subjects(left.path()).unwrap().len(), 1);
+    let before = fs::read(left.path().join(FILE)).unwrap();
+    assert_eq!(numbers(left.path()), [3]);
+    assert_eq!(fs::read(left.path().join(FILE)).unwrap(), before);
 }

@@ -7,7 +7,6 @@ use std::io;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 /// Granularity of what is kept in memory, bytes.
@@ -17,8 +16,8 @@ const BLOCK_U64: u64 = 4096;
 /// The file below, the writes above it. A lock is always taken as a shared one: it keeps a sensor
 /// from writing, and other readers not from reading.
 #[derive(Debug)]
-pub(super) struct Overlay {
-    file: FileBackend,
+pub(crate) struct Overlay {
+    file: Box<dyn StorageBackend>,
     above: RwLock<Above>,
 }
 
@@ -34,7 +33,9 @@ struct Above {
 // === impl Overlay ===
 
 impl Overlay {
-    pub(super) fn new(file: FileBackend) -> Result<Self, io::Error> {
+    /// Over a file that is left as it is.
+    pub(crate) fn new(file: impl StorageBackend) -> Result<Self, io::Error> {
+        let file: Box<dyn StorageBackend> = Box::new(file);
         let len = file.len()?;
         let above = Above { len, file_len: len, blocks: BTreeMap::new() };
         Ok(Self { file, above: RwLock::new(above) })
@@ -181,6 +182,8 @@ fn end(offset: u64, len: usize) -> Result<u64, io::Error> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+
+    use redb::backends::FileBackend;
 
     use proptest::collection::vec;
     use proptest::prelude::{
