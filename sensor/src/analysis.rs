@@ -8,6 +8,7 @@ mod doubts;
 mod family;
 mod hold;
 mod learn;
+mod obey;
 mod origins;
 mod recheck;
 mod refusals;
@@ -16,7 +17,7 @@ mod writers;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::baseline::{Baseline, Baselines, Changed, Opened, Store, StoreTally};
+use crate::baseline::{Baseline, Baselines, Changed, Measure, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
@@ -66,6 +67,7 @@ pub struct Analysis {
     families: Families,
     hold: Hold,
     learner: Learner,
+    measure: Measure,
     origins: Origins,
     rechecks: Rechecks,
     refusals: Refusals,
@@ -106,6 +108,7 @@ impl Analysis {
             families: Families::default(),
             hold: Hold::default(),
             learner: Learner::new(config.learning, config.detect),
+            measure: Measure::new(config),
             origins: Origins::new(),
             rechecks: Rechecks::new(config.detect.settle),
             refusals: Refusals::new(config.patrol.every),

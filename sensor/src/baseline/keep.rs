@@ -5,6 +5,8 @@
 
 mod heap;
 
+pub(super) mod obey;
+
 use std::collections::BTreeMap;
 
 use super::store::{Entry, Opened, Store, StoreError, StoreTally, Unread};
