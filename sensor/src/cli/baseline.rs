@@ -38,7 +38,9 @@ libraries have begun to move: evidence of a shift is worth a hundredth of what a
 libraries came late).
 
 approve, forget and import need root. While a sensor runs it makes the change and the command waits
-until that is on the disk; without one the command writes itself. It says when the change took effect.";
+until that is on the disk; without one the command writes itself. It says when the change took effect.
+What was forgotten is learned from the next start on; link times of programs that are not guarded only
+from the sensor's next start on.";
 
 const APPROVE_HELP: &str = "\
 Examples:
