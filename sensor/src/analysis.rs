@@ -49,6 +49,8 @@ pub struct Tally {
     pub baselines: usize,
     /// Those of them that have learned enough for their detectors to speak.
     pub settled: usize,
+    /// Those in memory whose times or libraries have begun to move.
+    pub drifting: usize,
     /// Baselines lost unwritten.
     pub baselines_lost: u64,
     /// The store's own counts.
@@ -235,6 +237,7 @@ impl Analysis {
         Tally {
             baselines: self.baselines.resident(),
             settled: self.baselines.settled(self.learning.observations),
+            drifting: self.baselines.drifting(self.learning.observations, self.detect.run_length),
             baselines_lost: self.baselines.lost(),
             store: self.baselines.tally(),
             ..self.tally.clone()

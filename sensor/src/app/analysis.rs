@@ -405,6 +405,7 @@ impl Worker {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             metrics.baselines.with_label_values(&[label]).set(count);
         }
+        metrics.drifting_baselines.set(i64::try_from(now.drifting).unwrap_or(i64::MAX));
         let failures = now.store.failures.saturating_sub(self.told.store.failures);
         metrics.store_failures.with_label_values(&["baseline"]).inc_by(failures);
         let (store, told) = (now.store, self.told.store);

@@ -79,17 +79,16 @@ impl Baseline {
     /// new ones: that is drifting, not learning, as its detectors had spoken before.
     #[must_use]
     pub fn standing(&self, criteria: &Criteria) -> Standing {
-        let Criteria { observations, guarded, unit, .. } = *criteria;
-        let wanted = u64::from(observations);
+        let Criteria { observations, unit, .. } = *criteria;
         let mut reasons = self.drifts(criteria);
-        let late = self.late > 0 && self.since_new < wanted;
+        let late = self.is_late(observations);
         if late {
             let (late, ago) = (self.late, self.since_new);
             reasons.push(format!(
                 "{late} libraries came after it had settled, the last {ago} {unit} ago"
             ));
         }
-        if self.starts < wanted || (!self.settled(observations, guarded) && !late) {
+        if !self.speaks(criteria) {
             return Standing { state: State::Learning, reasons: vec![self.lacks(criteria)] };
         }
         if !reasons.is_empty() {
@@ -100,6 +99,24 @@ impl Baseline {
             None => format!("after {} {unit}; since when is not recorded", self.starts),
         };
         Standing { state: State::Settled, reasons: vec![since] }
+    }
+
+    /// [`State::Drifting`], without the reasons.
+    pub(crate) fn is_drifting(&self, criteria: &Criteria) -> bool {
+        let moves = || self.moving(criteria).next().is_some();
+        self.speaks(criteria) && (self.is_late(criteria.observations) || moves())
+    }
+
+    /// Its detectors speak, or did until a library came late.
+    fn speaks(&self, criteria: &Criteria) -> bool {
+        let Criteria { observations, guarded, .. } = *criteria;
+        let enough = self.starts >= observations.into();
+        enough && (self.settled(observations, guarded) || self.is_late(observations))
+    }
+
+    /// A library came after it had settled, not long ago.
+    fn is_late(&self, observations: u32) -> bool {
+        self.late > 0 && self.since_new < observations.into()
     }
 
     /// Notes since when its detectors may speak; call it after each accepted observation.
@@ -125,12 +142,17 @@ impl Baseline {
 
     fn drifts(&self, criteria: &Criteria) -> Vec<String> {
         let (from, alarm) = (criteria.drifts_from(), criteria.run_length);
-        let moving = self.shifts.iter().filter(|(_, shift)| shift.wealth().lasting() >= from);
-        let told = moving.map(|(stream, shift)| {
-            let held = shift.wealth().lasting();
+        let told = self.moving(criteria).map(|(stream, held)| {
             format!("{stream}: evidence of a shift {held}, drifting from {from}, told at {alarm}")
         });
         told.collect()
+    }
+
+    /// Streams with evidence of a shift, and how much.
+    fn moving(&self, criteria: &Criteria) -> impl Iterator<Item = (&str, u64)> {
+        let from = criteria.drifts_from();
+        let held = self.shifts.iter().map(|(name, one)| (name.as_str(), one.wealth().lasting()));
+        held.filter(move |(_, held)| *held >= from)
     }
 }
 
@@ -162,6 +184,7 @@ mod tests {
 
     fn told(baseline: &Baseline, criteria: &Criteria) -> (State, String) {
         let Standing { state, reasons } = baseline.standing(criteria);
+        assert_eq!(baseline.is_drifting(criteria), state == State::Drifting);
         (state, reasons.join("; "))
     }
 
