@@ -133,6 +133,13 @@ impl Wealth {
         units(&self.held)
     }
 
+    /// The same as if no alarm had been told: a shift that lasts still stands here after it was. Never
+    /// less than [`Wealth::total`].
+    #[must_use]
+    pub fn lasting(&self) -> u64 {
+        units(&self.lasting)
+    }
+
     /// It has reached the run length: an alarm.
     #[must_use]
     pub fn stands(&self, run_length: u64) -> bool {

@@ -192,6 +192,12 @@ impl Shift {
         }
     }
 
+    /// The reference alone, for another machine: what speaks for a shift on this one stays here.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self { reference: self.reference.clone(), ..Self::default() }
+    }
+
     /// How the bets stand from now on.
     pub fn stand(&mut self, wealth: Wealth) {
         self.wealth = wealth;

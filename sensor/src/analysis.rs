@@ -8,6 +8,7 @@ mod doubts;
 mod family;
 mod hold;
 mod learn;
+mod obey;
 mod origins;
 mod recheck;
 mod refusals;
@@ -16,7 +17,7 @@ mod writers;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::baseline::{Baseline, Baselines, Changed, Opened, Store, StoreTally};
+use crate::baseline::{Baseline, Baselines, Changed, Measure, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
@@ -48,6 +49,8 @@ pub struct Tally {
     pub baselines: usize,
     /// Those of them that have learned enough for their detectors to speak.
     pub settled: usize,
+    /// Those in memory whose times or libraries have begun to move.
+    pub drifting: usize,
     /// Baselines lost unwritten.
     pub baselines_lost: u64,
     /// The store's own counts.
@@ -66,6 +69,7 @@ pub struct Analysis {
     families: Families,
     hold: Hold,
     learner: Learner,
+    measure: Measure,
     origins: Origins,
     rechecks: Rechecks,
     refusals: Refusals,
@@ -106,6 +110,7 @@ impl Analysis {
             families: Families::default(),
             hold: Hold::default(),
             learner: Learner::new(config.learning, config.detect),
+            measure: Measure::new(config),
             origins: Origins::new(),
             rechecks: Rechecks::new(config.detect.settle),
             refusals: Refusals::new(config.patrol.every),
@@ -232,6 +237,7 @@ impl Analysis {
         Tally {
             baselines: self.baselines.resident(),
             settled: self.baselines.settled(self.learning.observations),
+            drifting: self.baselines.drifting(self.learning.observations, self.detect.run_length),
             baselines_lost: self.baselines.lost(),
             store: self.baselines.tally(),
             ..self.tally.clone()

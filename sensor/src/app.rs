@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use crate::baseline::{Bounds, Opened, Store};
+use crate::baseline::{Bounds, Opened, Orders, Store, WriterLock};
 use crate::cli::Failure;
 use crate::cli::run::Surroundings;
 use crate::config::host_name;
@@ -45,13 +45,15 @@ pub use self::incidents::read_store;
 
 /// How long an ordinary record may wait for the agent: the timer of the bulk ring.
 const BULK_EVERY: Duration = Duration::from_millis(100);
+/// How long a command may be at work on the store when the sensor starts.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests of the analysis to the kernel side that may wait.
 const REQUESTS: usize = 1024;
 
 /// Runs every station until the sensor is told to stop.
 pub async fn stations(around: Surroundings) -> Result<(), Failure> {
     let Surroundings { config, metrics, incidents, status, mut stop } = around;
-    let store = {
+    let (store, orders) = {
         let (dir, keep) = (config.state_dir.clone(), config.learning.keep);
         blocking(move || open_store(&dir, keep)).await?
     };
@@ -97,6 +99,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         config: config.clone(),
         host: host_name(),
         store,
+        orders,
         metrics: metrics.clone(),
         outputs: incidents,
         requests,
@@ -256,10 +259,22 @@ fn start_provenance(intake: &Intake) -> Option<Provenance> {
     started.inspect_err(|error| warn!(%error, "packages are not asked about")).ok()
 }
 
-fn open_store(dir: &Path, keep: Bounds) -> Store {
+/// Not before a command that writes to the store is done: else it would be opened as in use, and what
+/// is stored would count as never learned.
+fn open_store(dir: &Path, keep: Bounds) -> (Store, Option<Orders>) {
+    let lock = std::fs::create_dir_all(dir).and_then(|()| WriterLock::take(dir, COMMAND_PATIENCE));
+    let lock = lock.unwrap_or_else(|error| {
+        warn!(%error, "the lock of the baselines cannot be taken");
+        None
+    });
     let (store, opened) = Store::open(dir);
     tell_opened(&opened);
-    store.bounded(keep)
+    if lock.is_none() {
+        warn!(
+            "another holds the lock of the baselines: `halfsecond baseline` cannot reach this sensor"
+        );
+    }
+    (store.bounded(keep), lock.map(|lock| Orders::new(dir, lock)))
 }
 
 fn tell_opened(opened: &Opened) {

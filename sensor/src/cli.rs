@@ -1,5 +1,6 @@
 //! The command line: its grammar, exit codes and the failures that lead to them.
 
+pub mod baseline;
 pub mod doctor;
 pub mod explain;
 pub mod incidents;
@@ -216,6 +217,8 @@ pub enum Command {
     /// List the latest changes of packages
     #[command(after_help = UPGRADES_HELP)]
     Upgrades(upgrades::UpgradesArgs),
+    /// Show, compare, approve, forget, export or import what is normal for each program
+    Baseline(baseline::BaselineArgs),
 }
 
 /// Levels of the log.
@@ -328,7 +331,8 @@ impl Command {
             | Self::Incidents(_)
             | Self::Explain(_)
             | Self::Logins(_)
-            | Self::Upgrades(_) => Level::WARN,
+            | Self::Upgrades(_)
+            | Self::Baseline(_) => Level::WARN,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::verify::elf::{self, Depth, ElfFile, Machine};
 use crate::verify::link_map::{self, Bounds, Memory};
 use crate::verify::maps::Maps;
 use crate::verify::width::Width;
-use crate::{decode, host, package, watch};
+use crate::{baseline, decode, host, package, watch};
 
 /// Where the synthetic memory of [`link_map`] begins.
 const START: u64 = 0x1000;
@@ -138,6 +138,11 @@ pub fn cache(data: &[u8]) -> usize {
     }
 }
 
+/// An export of baselines from another host.
+pub fn baselines(data: &[u8]) -> usize {
+    baseline::fuzz::read(data)
+}
+
 // === impl Synthetic ===
 
 impl Memory for Synthetic<'_> {
@@ -220,6 +225,7 @@ mod tests {
                 "btf" => btf,
                 "records" => records,
                 "cache" => cache,
+                "baselines" => baselines,
                 other => panic!("no target {other}"),
             };
             for input in std::fs::read_dir(folder).unwrap() {
@@ -232,7 +238,7 @@ mod tests {
 
     #[test]
     fn nothing_at_all_is_understood_as_nothing() {
-        for target in [elf, eh_frame, link_map, maps, btf, records, cache] {
+        for target in [elf, eh_frame, link_map, maps, btf, records, cache, baselines] {
             assert_eq!(target(&[]), 0);
         }
     }

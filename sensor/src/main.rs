@@ -8,7 +8,8 @@ use clap::Parser;
 use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{
-    Cli, Command, Exit, Failure, doctor, explain, incidents, libs, logins, run, scan, upgrades,
+    Cli, Command, Exit, Failure, baseline, doctor, explain, incidents, libs, logins, run, scan,
+    upgrades,
 };
 use sensor::config::Config;
 use sensor::inventory::Databases;
@@ -56,5 +57,8 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Logins(args) => logins::logins(&cli.global, &config?, args, &mut out),
         Command::Upgrades(args) => upgrades::upgrades(&cli.global, &config?, args, &mut out),
+        Command::Baseline(args) => {
+            baseline::baseline(&cli.global, &config?, args, app::read_store, &mut out)
+        }
     }
 }

@@ -122,6 +122,8 @@ define! {
     reads_given_up: IntCounter = "halfsecond_reads_given_up_total";
     /// Baselines in memory, by their state; those of programs not seen lately are on the disk alone.
     baselines: IntGaugeVec = "halfsecond_baselines" ["state"];
+    /// Those of them whose times or libraries have begun to move: `halfsecond baseline show` says which.
+    drifting_baselines: IntGauge = "halfsecond_drifting_baselines";
     /// Baselines forgotten, by reason: evicted (there are too many), unwritten (the disk took none for
     /// long), unreadable (not what was written).
     baselines_forgotten: IntCounterVec = "halfsecond_baselines_forgotten_total" ["reason"];

@@ -174,6 +174,7 @@ fn after_an_alarm_the_bets_start_anew_and_the_calm_does_not() {
     assert!(told.stands(MILLION));
     let mut wealth = told.anew();
     assert!(wealth.total() == 0 && !wealth.is_calm(MILLION));
+    assert_eq!(wealth.lasting(), told.total());
     // What lasts is told for every run of its own, and is never calm.
     for nth in 1..=5 {
         assert!(!wealth.stands(MILLION), "before excess {nth}");

@@ -329,7 +329,9 @@ impl Learner {
         }
         directives.extend(refused.iter().filter_map(Lesson::forget));
         for program in programs {
-            baselines.learn(&program, Changed::Learned).add_start(time, login);
+            let baseline = baselines.learn(&program, Changed::Learned);
+            baseline.add_start(time, login);
+            baseline.note_settled(self.learning.observations, true, time);
         }
         if over && let Some(state) = self.units.remove(&unit) {
             self.ages.remove(&(state.age, unit));
@@ -370,7 +372,10 @@ impl Learner {
         }
         let baseline = baselines.learn(&lesson.subject, changed);
         match lesson.what {
-            What::Start => baseline.add_start(lesson.time, None),
+            What::Start => {
+                baseline.add_start(lesson.time, None);
+                baseline.note_settled(self.learning.observations, lesson.guarded, lesson.time);
+            }
             What::Library { module, late, .. } => baseline.add_library(&module, lesson.time, late),
             What::Variable(name) => baseline.add_variable(&name),
             What::Caller { function, module, .. } => baseline.add_caller(&function, &module),

@@ -8,6 +8,7 @@ mod instrument;
 mod keeping;
 mod normal;
 mod openings;
+mod orders;
 mod origins;
 mod places;
 mod poisoning;
@@ -128,8 +129,10 @@ impl Bench {
         self.told.extend(self.analysis.tick(self.world.now));
         let asked = self.station.directives().into_iter().chain(self.analysis.directives());
         for directive in asked {
-            if let Directive::ForgetMapping { exe, file } = directive {
-                self.world.forget(exe, file);
+            match directive {
+                Directive::ForgetMapping { exe, file } => self.world.forget(exe, file),
+                Directive::ForgetMappings => self.world.forget_all(),
+                _ => {}
             }
         }
         self.findings = self.analysis.tally().findings;

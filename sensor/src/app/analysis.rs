@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::analysis::{Analysis, Tally};
-use crate::baseline::Store;
+use crate::baseline::{Orders, Store};
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::host::{Body, Clock, Directive, Observation, seconds};
@@ -59,6 +59,8 @@ pub(super) struct AnalysisThread {
     pub(super) config: Config,
     pub(super) host: String,
     pub(super) store: Store,
+    /// What commands ask of the baselines; `None` where another sensor answers them.
+    pub(super) orders: Option<Orders>,
     pub(super) metrics: Metrics,
     pub(super) outputs: Incidents,
     pub(super) requests: mpsc::Sender<Directive>,
@@ -72,6 +74,7 @@ pub(super) struct AnalysisThread {
 
 struct Worker {
     analysis: Analysis,
+    orders: Option<Orders>,
     incidents: Option<Arc<IncidentStore>>,
     config: Config,
     metrics: Metrics,
@@ -155,6 +158,7 @@ impl AnalysisThread {
             config,
             host,
             store,
+            orders,
             metrics,
             outputs,
             requests,
@@ -169,6 +173,7 @@ impl AnalysisThread {
         let told = analysis.tally();
         let mut worker = Worker {
             analysis,
+            orders,
             incidents: None,
             config,
             metrics,
@@ -181,6 +186,7 @@ impl AnalysisThread {
             troubles: Troubles::default(),
         };
         worker.open_incidents();
+        worker.obey();
         let thread = thread::Builder::new()
             .name("analysis".to_owned())
             .spawn(move || worker.run(&todo))
@@ -262,12 +268,20 @@ impl Worker {
     fn keep_house(&mut self, now_ktime_ns: u64) {
         let updates = self.analysis.tick(now_ktime_ns);
         self.publish(&updates);
+        self.obey();
         for note in self.analysis.store_notes() {
             super::tell_opened(&note);
         }
         self.save_incidents();
         self.tell_baselines();
         self.tell_tally();
+    }
+
+    fn obey(&mut self) {
+        let Some(orders) = &self.orders else { return };
+        for told in self.analysis.obey(orders, Timestamp::now()) {
+            info!(order = told, "the baselines were changed by hand");
+        }
     }
 
     fn observe(&self, seen: &Observation) {
@@ -391,6 +405,7 @@ impl Worker {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             metrics.baselines.with_label_values(&[label]).set(count);
         }
+        metrics.drifting_baselines.set(i64::try_from(now.drifting).unwrap_or(i64::MAX));
         let failures = now.store.failures.saturating_sub(self.told.store.failures);
         metrics.store_failures.with_label_values(&["baseline"]).inc_by(failures);
         let (store, told) = (now.store, self.told.store);

@@ -127,6 +127,7 @@ fn tell(tables: &Tables, directive: &Directive) -> Result<(), MapWriteError> {
         Directive::Guard { inode, role } => tables.guard_inode(*inode, *role),
         Directive::SetRole { tgid, role } => tables.set_process_role(*tgid, *role),
         Directive::ForgetMapping { exe, file } => tables.forget_mapping(*exe, *file),
+        Directive::ForgetMappings => tables.forget_mappings(),
         Directive::LinkLimit { exe, limit_ns } => {
             let inode = InodeKey { ino: exe.ino, dev: exe.dev, reserved: 0 };
             tables.set_link_limit(inode, Some(*limit_ns))

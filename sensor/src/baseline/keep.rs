@@ -5,8 +5,11 @@
 
 mod heap;
 
+pub(super) mod obey;
+
 use std::collections::BTreeMap;
 
+use super::state::Criteria;
 use super::store::{Entry, Opened, Store, StoreError, StoreTally, Unread};
 use super::subject::Baseline;
 use crate::trouble::chain;
@@ -162,6 +165,17 @@ impl Baselines {
         let settled =
             |resident: &&Resident| resident.baseline.settled(observations, resident.guarded);
         self.resident.values().filter(settled).count()
+    }
+
+    /// Baselines in memory whose times or libraries have begun to move.
+    #[must_use]
+    pub fn drifting(&self, observations: u32, run_length: u64) -> usize {
+        let drifts = |resident: &&Resident| {
+            let guarded = resident.guarded;
+            let criteria = Criteria { observations, run_length, guarded, unit: "starts" };
+            resident.baseline.is_drifting(&criteria)
+        };
+        self.resident.values().filter(drifts).count()
     }
 
     /// The subject's program is a guarded one.

@@ -98,6 +98,11 @@ impl Samples {
         &self.latest_us
     }
 
+    /// Samples held; of those not yet believed, what is more than there may be.
+    pub(super) fn held(&self) -> usize {
+        self.latest_us.len().saturating_add(self.doubted_us.len().saturating_sub(BELIEVED))
+    }
+
     /// `None` without samples.
     #[must_use]
     pub fn summary(&self) -> Option<Summary> {

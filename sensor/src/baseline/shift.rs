@@ -12,7 +12,7 @@ pub(crate) const LINK: &str = "link";
 /// CPU time of all constructors.
 pub(crate) const CONSTRUCTOR: &str = "constructors";
 /// Streams of one subject: the two above, and logins by each method.
-const STREAMS_MAX: usize = 16;
+pub(super) const STREAMS_MAX: usize = 16;
 /// Modules with less than this median share say nothing about drift, microseconds.
 const SHARE_MIN_US: u64 = 20;
 /// Modules needed to tell drift.

@@ -6,23 +6,25 @@ use jiff::Timestamp;
 use sensor_stats::Shift;
 use serde::{Deserialize, Serialize};
 
+use super::approval::Approval;
+use super::merge::Import;
 use super::samples::Samples;
 use super::shift::{CONSTRUCTOR, LINK, check, drift_percent};
 use crate::event::FileKey;
 use crate::host::{LinkTiming, Method, ModuleId};
 
 /// Libraries remembered of one program. A program with more opens files of its own making.
-const LIBRARIES_MAX: usize = 512;
+pub(super) const LIBRARIES_MAX: usize = 512;
 /// Names remembered of one kind (functions, variables, helpers), and callers of one function.
-const NAMES_MAX: usize = 128;
+pub(super) const NAMES_MAX: usize = 128;
 /// Forms of instrumentation remembered; a host with more keeps being told of the rest.
-const INSTRUMENTS_MAX: usize = 1024;
+pub(super) const INSTRUMENTS_MAX: usize = 1024;
 /// Modules that ask for one library.
-const ASKERS_MAX: usize = 16;
+pub(super) const ASKERS_MAX: usize = 16;
 /// Samples of a guarded program, and of any other.
-const SAMPLES: (usize, usize) = (200, 40);
+pub(super) const SAMPLES: (usize, usize) = (200, 40);
 /// Samples of one module's share.
-const SHARE_SAMPLES: usize = 40;
+pub(super) const SHARE_SAMPLES: usize = 40;
 
 /// What is normal for one subject. Everything here was accepted; nothing here is a suspicion.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +75,16 @@ pub struct Baseline {
         deserialize_with = "sensor_stats::sound_entries"
     )]
     pub usual_at: BTreeMap<String, Timestamp>,
+    /// Since when its detectors may speak; `None` while they may not, and where an earlier version has
+    /// not recorded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled_at: Option<Timestamp>,
+    /// What persons made part of it: who, why and when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approval>,
+    /// What of it other hosts have learned, and by whose word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<Import>,
 }
 
 /// When something was first and last seen.

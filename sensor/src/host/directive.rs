@@ -28,6 +28,8 @@ pub enum Directive {
         /// The mapped file.
         file: FileKey,
     },
+    /// Report every pair again: a baseline was forgotten.
+    ForgetMappings,
     /// Leave out link summaries of this unguarded program up to this CPU time.
     LinkLimit {
         /// The program.

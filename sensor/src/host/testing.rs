@@ -322,6 +322,10 @@ impl World {
         self.mapped.retain(|pair| *pair != (inode(&exe), inode(&file)));
     }
 
+    pub(crate) fn forget_all(&mut self) {
+        self.mapped.clear();
+    }
+
     pub(crate) fn env(&mut self, tgid: u32, role: Role, text: &str) {
         let env = Env { variable: 1, text: text.to_owned(), truncated: false };
         self.push(tgid, role, EventBody::Env(env));

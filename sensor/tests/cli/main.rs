@@ -7,6 +7,7 @@
     reason = "a test panics with what it found, and says what it skips"
 )]
 
+mod baseline;
 mod config;
 mod doctor;
 mod harness;

@@ -26,7 +26,8 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
 fn help_tells_commands_exit_codes_and_examples() {
     let ended = run(&mut halfsecond(&["--help"])).expect(0);
     assert_plain(&ended.stdout);
-    let commands = ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades"];
+    let commands =
+        ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades", "baseline"];
     for text in commands.into_iter().chain(["--config", "--json", "Exit codes:"]) {
         assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
     }
@@ -44,7 +45,18 @@ fn every_command_of_the_help_is_there() {
         commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(
         named,
-        ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades", "help"]
+        [
+            "run",
+            "scan",
+            "libs",
+            "doctor",
+            "incidents",
+            "explain",
+            "logins",
+            "upgrades",
+            "baseline",
+            "help"
+        ]
     );
 }
 

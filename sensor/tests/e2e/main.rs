@@ -3,6 +3,7 @@
 #[path = "../lab/lab.rs"]
 mod lab;
 
+mod baseline;
 mod blame;
 mod clean;
 mod comings;

@@ -42,6 +42,7 @@ pub(super) fn write(target: &str, folder: &Path) -> io::Result<()> {
         "maps" => texts(),
         "btf" => vec![("types".to_owned(), btf())],
         "records" => records(),
+        "baselines" => exports(),
         _ => databases(),
     };
     for (name, bytes) in seeds.into_iter().chain(regressions(target)?) {
@@ -240,6 +241,25 @@ fn databases() -> Seeds {
     ]
 }
 
+/// An export of one program.
+fn exports() -> Seeds {
+    let export = concat!(
+        "{\"format\":\"halfsecond-baselines\",\"version\":1,\"host\":\"h\",\"sensor\":\"1\",",
+        "\"exported\":\"2026-11-21T10:00:00Z\",\"observations\":20,\"subjects\":1}\n",
+        "{\"subject\":\"/x ab\",\"baseline\":{\"starts\":9,\"since_new\":9,\"late\":1,",
+        "\"methods\":{\"publickey\":9},\"first_seen\":null,\"last_seen\":null,",
+        "\"libraries\":[[{\"path\":\"/a.so\",\"build\":\"01\"},",
+        "{\"first\":\"2026-11-20T10:00:00Z\",\"last\":\"2026-11-20T10:00:00Z\"}]],",
+        "\"callers\":{\"f\":{\"calls\":1,\"modules\":[{\"path\":\"/a.so\",\"build\":\"01\"}]}},",
+        "\"environment\":[\"LD_PRELOAD=/a.so\"],\"helpers\":[\"/b\"],",
+        "\"link\":{\"total\":1,\"latest_us\":[5]},\"shares\":{},",
+        "\"auth\":{\"publickey\":{\"total\":1,\"latest_us\":[5]}},",
+        "\"shifts\":{\"link\":{\"reference\":[[60,40]],\"wealth\":[9,0,0,9,0,0]}}}}\n",
+        "{\"signature\":null}\n",
+    );
+    vec![("export".to_owned(), export.as_bytes().to_vec())]
+}
+
 /// `struct cache_file_new` with one entry.
 fn ld_cache() -> Vec<u8> {
     let words = [1_u32, 24, 2, 0, 0, 0, 0, 0x303, 72, 81, 0, 0, 0];
@@ -301,7 +321,9 @@ mod tests {
     #[test]
     fn every_target_has_seeds_and_keeps_those_that_are_there() {
         let folder = std::env::temp_dir().join(format!("halfsecond-seeds-{}", std::process::id()));
-        for target in ["elf", "eh_frame", "link_map", "maps", "btf", "records", "cache"] {
+        for target in
+            ["elf", "eh_frame", "link_map", "maps", "btf", "records", "cache", "baselines"]
+        {
             let folder = folder.join(target);
             write(target, &folder).unwrap();
             let first = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
