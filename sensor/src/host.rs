@@ -13,6 +13,7 @@ mod conn;
 mod constructors;
 pub(crate) mod container;
 mod coverage;
+mod crosscheck;
 mod describe;
 mod directive;
 mod environ;
@@ -56,7 +57,8 @@ pub use commands::Commands;
 pub(crate) use commands::configured;
 pub(crate) use container::Container;
 pub use coverage::Uncovered;
-pub use directive::{Directive, Watch};
+pub use crosscheck::{Compared, Disagreement};
+pub use directive::{Attached, Directive, Watch};
 pub use marks::{Mark, Marks};
 pub use module::{ModuleId, inode_text};
 pub use observe::{

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{ConnectionId, Method, ProcessId};
 
+pub(crate) use flow::name as pam_status;
 pub use guess::Guessing;
 pub use kept::{Kept, Page, Query};
 pub use outcome::Outcome;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::below::Starter;
+use super::crosscheck::Heard;
 use super::frames::Said;
 use super::marks::{Mark, Marks};
 use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
@@ -44,6 +45,7 @@ pub(super) struct Conn {
     pub(super) answers: u32,
     pub(super) proof: Proof,
     pub(super) tries: Tries,
+    pub(super) heard: Heard,
     /// Told already, and given up: its processes are a session's, whoever let them in.
     pub(super) released: bool,
     /// Programs told that were executed before the end of the proof.
@@ -83,6 +85,7 @@ impl Conn {
             answers: 0,
             proof: Proof::default(),
             tries: Tries::default(),
+            heard: Heard::default(),
             released: false,
             executed: 0,
             unsaid: false,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::below::Below;
 use super::coverage::Uncovered;
+use super::crosscheck::Disagreement;
 use super::marks::Marks;
 use super::module::ModuleId;
 use super::opened::Opening;
@@ -188,6 +189,8 @@ pub enum Body {
     Session,
     /// A session's process has appeared below a connection without a complete proof.
     Unproven(Unproven),
+    /// sshd's monitor has said yes, and its libpam was not asked or said no.
+    Disagreed(Disagreement),
     /// A program was executed below a connection before its authentication was proven; follows its
     /// [`Body::Started`].
     Below(Below),

@@ -232,6 +232,11 @@ impl Proof {
         self.spoke
     }
 
+    /// The network child was told to use PAM, which it is with `UsePAM` only.
+    pub(super) fn uses_pam(&self) -> bool {
+        self.pam
+    }
+
     pub(super) fn dialogue_read(&self) -> bool {
         self.dialogue_read
     }

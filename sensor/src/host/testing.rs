@@ -14,7 +14,7 @@ pub(crate) use self::fake::{Fake, build};
 pub(crate) use self::flow::{Flow, Layout, Way};
 #[cfg(test)]
 pub(crate) use self::hanging::Hanging;
-pub(crate) use self::pam::CALL_CPU_NS;
+pub(crate) use self::pam::{CALL_CPU_NS, LIBPAM, PAM_FUNCTIONS};
 use super::outside::Stat;
 use super::watched::inode;
 use super::{Clock, Commands};
@@ -44,6 +44,8 @@ pub(crate) struct World {
     /// Pairs that the kernel side has reported.
     mapped: Vec<(InodeKey, InodeKey)>,
     random: u64,
+    /// Whether sshd's processes call libpam where they have to.
+    pub(crate) calls_libpam: bool,
 }
 
 /// One login to make.
@@ -143,6 +145,7 @@ impl World {
             next_tgid: 1000,
             mapped: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
+            calls_libpam: false,
         };
         world.fake.with(|shared| {
             for path in [SSHD_PATH, SESSION_PATH, AUTH_PATH, LZMA, CRYPTO, "/usr/bin/bash"] {

@@ -33,6 +33,8 @@ pub(super) struct Tracker {
     read: BTreeSet<String>,
     /// Records that matter were lost up to here (`CLOCK_MONOTONIC`, ns).
     lost_until: u64,
+    /// Calls were missed up to here (the same clock).
+    missed_until: u64,
     /// Not everything was attached before (the same clock).
     armed_at: u64,
 }
@@ -306,6 +308,13 @@ impl Tracker {
         }
     }
 
+    /// A call may not have been told before `now_ns`, or was of a process that nobody knows: it may
+    /// have been any connection's.
+    pub(super) fn misses_call(&mut self, now_ns: u64) {
+        self.missed_until = now_ns;
+        self.connections.values_mut().for_each(|conn| conn.heard.misses());
+    }
+
     /// Every probe is attached now.
     pub(super) fn armed(&mut self, now_ns: u64) {
         self.armed_at = now_ns;
@@ -384,6 +393,9 @@ impl Tracker {
             conn.proof.doubt(Doubt::BegunBefore);
         } else if accepted_ktime_ns <= self.lost_until {
             conn.proof.doubt(Doubt::RecordsLost);
+        }
+        if accepted_ktime_ns <= self.missed_until {
+            conn.heard.misses();
         }
         self.connections.insert(id, conn);
         self.join(table, id, process);

@@ -322,6 +322,7 @@ impl Flow {
     }
 }
 
-fn name(status: u8) -> Option<&'static str> {
+/// A status as `_pam_types.h` names it.
+pub(crate) fn name(status: u8) -> Option<&'static str> {
     STATUSES.get(usize::from(status)).copied()
 }

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -290,5 +290,57 @@ fn ordinary_sessions_of_every_kind_give_nothing() {
                 .unwrap();
             println!("{version:?} PAM {use_pam} command {command}: {done} sessions");
         }
+    }
+}
+
+/// Logins until calls of the server's libpam are told.
+const WARM_UPS: usize = 5;
+
+/// Positive answers that were compared, with this result or, without one, with any other than agreement.
+fn compared(scrape: &Scrape, result: Option<&str>) -> f64 {
+    let of = |labels: &[(&str, &str)]| scrape.sum("halfsecond_verdicts_compared_total", labels);
+    match result {
+        Some(result) => of(&[("result", result)]),
+        None => of(&[]) - of(&[("result", "agreed")]),
+    }
+}
+
+/// The first login maps libpam, where the listener has none; then the probes come.
+fn warmed_up(sensor: &Sensor, lab: &SshdLab) -> Result<Scrape> {
+    for _ in 0..WARM_UPS {
+        learned::login(lab, Method::Ed25519)?;
+        let scrape = sensor.caught_up(lab)?;
+        if compared(&scrape, Some("agreed")) > 0.5 {
+            return Ok(scrape);
+        }
+    }
+    bail!("calls of libpam are not told after {WARM_UPS} logins")
+}
+
+#[test]
+fn what_sshd_says_agrees_with_what_its_own_libpam_was_asked() {
+    let machine = Machine::acquire().unwrap();
+    for version in [Version::V9_2, Version::V10] {
+        let state = learned::state(&machine).unwrap();
+        let lab = SshdLab::builder(&machine).version(version).every_kind(false).start().unwrap();
+        let sensor = Sensor::start(&machine, state.path(), Settings::default()).unwrap();
+        let before = warmed_up(&sensor, &lab).unwrap();
+        // A method and the account of each of the first two, the account of the third.
+        for method in [Method::Password, Method::Dialogue, Method::Ed25519] {
+            learned::login(&lab, method).unwrap();
+        }
+        for method in [Method::WrongPassword, Method::WrongDialogue] {
+            assert_ne!(lab.login(method).unwrap().code, Some(0), "{version:?} {method:?}");
+        }
+        sensor.caught_up(&lab).unwrap();
+        let agreed =
+            |scrape: &Scrape| compared(scrape, Some("agreed")) - compared(&before, Some("agreed"));
+        let after = sensor.scrape_until("five agreements", |scrape| agreed(scrape) > 4.5).unwrap();
+        let shown = after.show("halfsecond_verdicts_compared_total");
+        assert!(agreed(&after) < 5.5, "{version:?}: {shown:?}");
+        let others = compared(&after, None) - compared(&before, None);
+        assert!(others < 0.5, "{version:?}: {shown:?}");
+        assert!(compared(&after, Some("disagreed")) < 0.5, "{version:?}: {shown:?}");
+        nothing_told(sensor).with_context(|| format!("{version:?}")).unwrap();
     }
 }
