@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::below::Starter;
 use super::frames::{self, Said};
-use super::observe::{Body, ConnectionId, Method, Observation, ProcessId};
+use super::method::Method;
+use super::observe::{Body, ConnectionId, Observation, ProcessId};
 use super::pam::PamStep;
 use super::pipeline::{At, Pipeline};
 use super::proof::Sign;

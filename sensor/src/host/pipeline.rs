@@ -226,7 +226,7 @@ impl Pipeline {
     fn on_fork(&mut self, at: At, fork: &Fork, out: &mut impl FnMut(Observation)) {
         let Some(parent) = self.find(at) else { return };
         let connection = self.table.get(parent).and_then(|proc| proc.connection);
-        self.tracker.used(connection, parent, fork.usage.sum_exec_ns);
+        self.tracker.used(connection, parent, &fork.usage);
         if let Some(proc) = self.table.get_mut(parent) {
             proc.linking = false;
         }
@@ -324,7 +324,7 @@ impl Pipeline {
         let Some(id) = self.table.current(at.tgid) else { return };
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let connection = proc.connection;
-        self.tracker.used(connection, id, exit.usage.sum_exec_ns);
+        self.tracker.used(connection, id, &exit.usage);
         self.tracker.exited(connection, id, exit.exit_code);
         self.finish(id, at.ktime_ns, out);
     }
@@ -448,7 +448,7 @@ impl Pipeline {
             return self.call_missed(at.ktime_ns);
         };
         let connection = self.table.get(id).and_then(|proc| proc.connection);
-        self.tracker.used(connection, id, caller.usage.sum_exec_ns);
+        self.tracker.used(connection, id, &caller.usage);
         let mut found =
             self.locate.locate(at.tgid, &[caller.ip, caller.return_address]).into_iter();
         let (function, returns) = (found.next().flatten(), found.next().flatten());

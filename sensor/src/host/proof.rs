@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frames::Said;
-use super::observe::Method;
+use super::method::Method;
 
 /// `MONITOR_REQ_PAM_START`: the network child is told to use PAM, and the account is asked about.
 const PAM_START: u8 = 100;

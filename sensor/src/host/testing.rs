@@ -338,8 +338,23 @@ impl World {
             verdict,
             euid: 0,
             user: (kind == 8).then(|| "alice".to_owned()),
+            key_type: None,
         };
         self.push(tgid, BELOW, EventBody::Frame(frame));
+    }
+
+    /// A key of this type is looked up; `host`: a host's.
+    pub(crate) fn look_up(&mut self, network: u32, key_type: &str, host: bool) {
+        let frame = Frame {
+            usage: Self::usage(0),
+            frame_type: 22,
+            frame_len: 100,
+            verdict: Some(if host { 1 } else { 2 }),
+            euid: 0,
+            user: None,
+            key_type: Some(key_type.to_owned()),
+        };
+        self.push(network, BELOW, EventBody::Frame(frame));
     }
 
     /// A write into another process's memory; `None` where the kernel does not say whose.
