@@ -282,9 +282,15 @@ impl Pipeline {
         // First, so that whoever maps it from now on is told.
         let forget = |exe: &FileKey| Directive::ForgetMapping { exe: *exe, file: kept.file };
         self.directives.extend(kept.programs.values().map(forget));
-        // Its probes may have been theirs.
+        // Its probes may have been theirs: who maps one of those next is told, so that they are asked
+        // for again.
         for other in self.watched.files.values_mut().filter(|other| kept.may_be(other)) {
-            (other.told, other.heard) = (BTreeMap::new(), false);
+            other.heard = false;
+            if !std::mem::take(&mut other.told).is_empty() {
+                let (exes, file) = (other.programs.values(), other.file);
+                self.directives
+                    .extend(exes.map(|exe| Directive::ForgetMapping { exe: *exe, file }));
+            }
         }
         let others = self.watched.files.values().filter(|other| kept.may_be(other));
         let heirs = others
