@@ -22,10 +22,13 @@ pub const PATH_MAX: usize = 512;
 pub const NAME_MAX: usize = 128;
 /// Seals one link summary holds.
 pub const SEALS_MAX: usize = 40;
-/// Longest user name carried from a PWNAM frame, bytes.
+/// Longest user name or type of a key carried from a frame, bytes.
 pub const USER_MAX: usize = 64;
 /// Longest `NAME=value` carried from the environment, bytes.
 pub const ENV_MAX: usize = 256;
+/// [`Frame::frame_type`] of the request that looks a key up: `MONITOR_REQ_KEYALLOWED` (OpenSSH
+/// monitor.h).
+pub const FRAME_KEY_ALLOWED: u8 = 22;
 /// [`Frame::verdict`] of a frame that carries none. PAM's answers say -1 as well: see
 /// [`Frame::has_verdict`].
 pub const NO_VERDICT: u32 = u32::MAX;
@@ -312,8 +315,8 @@ pub struct Map {
 }
 
 /// One frame between sshd's monitor and its unprivileged child: five header bytes, and for the
-/// whitelisted types the verdict or the user name. Never the payload of a type that can carry a
-/// password.
+/// whitelisted types the verdict, the user name, or the type of a key and whose it is. Never the payload
+/// of a type that can carry a password.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Frame {
@@ -323,18 +326,20 @@ pub struct Frame {
     pub usage: Usage,
     /// Length field of the frame (type byte included), bytes.
     pub frame_len: u32,
-    /// First u32 of an answer's payload, host order, or [`NO_VERDICT`].
+    /// First u32 of an answer's payload, or of a KEYALLOWED request's (1 a host's key, 2 a user's),
+    /// host order, or [`NO_VERDICT`].
     pub verdict: u32,
     /// Sender's effective user id: the monitor is root.
     pub euid: u32,
     /// Frame type (OpenSSH monitor.h, `enum monitor_reqtype`).
     pub frame_type: u8,
-    /// Bytes used of `user`.
-    pub user_len: u8,
+    /// Bytes used of `text`.
+    pub text_len: u8,
     /// 1 where `verdict` was read, whatever it is. Earlier versions always wrote 0.
     pub has_verdict: u16,
-    /// User name of a PWNAM request; zero after `user_len`.
-    pub user: [u8; USER_MAX],
+    /// User name of a PWNAM request, or name of a key's type of a KEYALLOWED request; zero after
+    /// `text_len`.
+    pub text: [u8; USER_MAX],
 }
 
 /// Flags that a program may add to the status it hands to `pam_end`: `PAM_DATA_SILENT` and
@@ -429,6 +434,7 @@ const _: () = {
     assert!(size_of::<Link>() == 32 + 32 + 16 + SEALS_MAX * 32);
     assert!(size_of::<Seal>() == 80);
     assert!(size_of::<Frame>() == 32 + 32 + 16 + USER_MAX);
+    assert!(core::mem::offset_of!(Frame, text) == 80);
     assert!(size_of::<Caller>() == 104 + CALL_WORDS * 8);
     assert!(size_of::<Sample>() == 40);
     assert!(size_of::<Write>() == 64);

@@ -28,7 +28,9 @@ use crate::cli::Failure;
 use crate::cli::run::Surroundings;
 use crate::config::host_name;
 use crate::event::Event;
-use crate::host::{Clock, Directive, Observation, Patient, PatientLocate, Pipeline, Procfs};
+use crate::host::{
+    Attached, Clock, Directive, Observation, Patient, PatientLocate, Pipeline, Procfs,
+};
 use crate::metrics::Metrics;
 use crate::provenance::Provenance;
 use crate::source::{Source, SourceStats};
@@ -49,6 +51,8 @@ const BULK_EVERY: Duration = Duration::from_millis(100);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// Requests of the analysis to the kernel side that may wait.
 const REQUESTS: usize = 1024;
+/// Files whose probes are there that the host station may still have to be told of.
+const ATTACHED: usize = 4096;
 
 /// Runs every station until the sensor is told to stop.
 pub async fn stations(around: Surroundings) -> Result<(), Failure> {
@@ -61,9 +65,10 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         let (config, metrics, status) = (config.clone(), metrics.clone(), Arc::clone(&status));
         blocking(move || Logins::start(&config, &metrics, &status)).await?
     };
+    let (done, attached) = mpsc::channel(ATTACHED);
     let (kernel, mut programs, rings) = {
         let (config, metrics) = (config.clone(), metrics.clone());
-        blocking(move || Kernel::load(&config, &metrics)).await??
+        blocking(move || Kernel::load(&config, &metrics, done)).await??
     };
     let places = Box::new(PatientLocate::new(Places::default));
     let outside = Box::new(Patient::new(Procfs));
@@ -130,6 +135,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         files,
         status: Arc::clone(&status),
         metrics,
+        attached,
         told,
     };
     let ended = line.run(source, wanted, &mut stop).await;
@@ -154,6 +160,8 @@ struct Line {
     files: LoaderFiles,
     status: Arc<Status>,
     metrics: Metrics,
+    /// What probes are there.
+    attached: mpsc::Receiver<Attached>,
     /// What the metrics have been told of the source.
     told: SourceStats,
 }
@@ -181,6 +189,7 @@ impl Line {
                 () = tokio::time::sleep(due) => {}
                 Some(directive) = wanted.recv() => self.kernel.apply([directive]),
                 told = self.files.next() => self.on_files(told),
+                Some(attached) = self.attached.recv() => self.host.attached(&attached),
                 stopped = stop.wait_for(|stop| *stop) => {
                     // An error means that the signal task is gone: end as well.
                     drop(stopped);
@@ -223,6 +232,9 @@ impl Line {
         let lost = self.kernel.lost_since_last_look();
         if lost.priority {
             self.host.on_proof_loss(Clock::ktime_ns());
+        }
+        if lost.state {
+            self.host.call_missed(Clock::ktime_ns());
         }
         lost.any
     }

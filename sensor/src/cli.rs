@@ -105,19 +105,24 @@ Examples:
   halfsecond logins --svg logins.svg
 
 LINK, KEYS (key exchange), AUTH and PAM are CPU time: waiting for the client and the network is not
-in it. VERDICT is the time from accept to sshd's last answer, LASTED the whole connection. --json
-has wall and CPU time of each phase, and the page faults of linking. `-` was not reached, or not
-measured.
+in it. FAULTS are minor page faults up to the last answer, of all the connection's processes. VERDICT
+is the time from accept to sshd's last answer, LASTED the whole connection. --json has wall and CPU
+time and page faults of each phase. `-` was not reached, or not measured.
+
+METHOD has the type of the key that was used or looked up last (@openssh.com left out); each attempt's
+is in --json (key_type). hostbased is the key of the client's host.
 
 PROGRAM is sshd, or the guarded program (sudo, su, login and others) that somebody authenticated to
-through libpam; FROM is then who started it, and USER is not known. AUTH is from the first
+through libpam; FROM is then who started it, and USER is not known, so --user leaves these out: the
+name is a text that an argument of pam_start points to, and what arguments of watched functions point
+to (passwords, among others) is never read. AUTH is from the first
 pam_authenticate to the call after the last, VERDICT the last attempt, typing included. NOTE has what
 pam_end was told. Of sudo, accepted is PAM's word; what sudoers says is not seen. Where nobody had to
 authenticate (cron's jobs, NOPASSWD) it is counted (halfsecond_pam_logins_total) and not listed.
 
 OUTCOME is accepted, refused, aborted, timed_out (LoginGraceTime), or unknown with the reason. User
 names of logins that were not accepted are not kept, unless `logins.failed_users` is true: people
-type passwords there. Host-based logins are told as publickey; types of keys are not told.
+type passwords there.
 
 A peer guesses if ten attempts of it were refused or broken off within ten minutes (brute_force), or
 it tried six names (user_enumeration); a peer is an IPv4 address, or an IPv6 network of 64 bits.

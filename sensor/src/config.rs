@@ -305,7 +305,7 @@ fn default_guarded() -> Vec<GuardedProgram> {
 ///   `openvpn-plugin-auth-pam.so` and strongSwan's `xauth-pam` authenticate; cron only asks for
 ///   `pam_acct_mgmt`, `pam_setcred` and `pam_open_session`. `pam_get_authtok` is how modules
 ///   (`pam_unix.so`, `pam_pwhistory.so`) come by a password. `pam_end` is told how it went: for
-///   `halfsecond logins` only, nobody's call of it is judged.
+///   `halfsecond logins` and to compare it with sshd's verdict, nobody's call of it is judged.
 /// * libcrypt's: sshd and dropbear `crypt`, `pam_unix.so` and `unix_chkpwd` `crypt_r`. Dropbear's
 ///   signatures are checked by code of its own.
 /// * `polkit_authorization_result_new`: polkitd's answer to who may.

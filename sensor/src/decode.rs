@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-use sensor_common::record::{self, Header, Kind, NO_VERDICT, Peer};
+use sensor_common::record::{self, FRAME_KEY_ALLOWED, Header, Kind, NO_VERDICT, Peer};
 use sensor_common::{Ring, Role};
 use thiserror::Error;
 use zerocopy::FromBytes;
@@ -205,10 +205,13 @@ fn modules(wire: &record::Modules) -> Result<Modules, DecodeError> {
 }
 
 fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
-    let user = wire
-        .user
-        .get(..usize::from(wire.user_len))
-        .ok_or(DecodeError::Field { kind: Kind::Frame, field: "user_len" })?;
+    let text = wire
+        .text
+        .get(..usize::from(wire.text_len))
+        .ok_or(DecodeError::Field { kind: Kind::Frame, field: "text_len" })?;
+    let text = (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned());
+    let (user, key_type) =
+        if wire.frame_type == FRAME_KEY_ALLOWED { (None, text) } else { (text, None) };
     // Recordings of earlier versions do not say whether it was read.
     let has_verdict = wire.has_verdict != 0 || wire.verdict != NO_VERDICT;
     Ok(Frame {
@@ -217,7 +220,8 @@ fn frame(wire: &record::Frame) -> Result<Frame, DecodeError> {
         frame_len: wire.frame_len,
         verdict: has_verdict.then_some(wire.verdict),
         euid: wire.euid,
-        user: (!user.is_empty()).then(|| String::from_utf8_lossy(user).into_owned()),
+        user,
+        key_type,
     })
 }
 

@@ -276,12 +276,14 @@ pub struct Frame {
     pub frame_type: u8,
     /// Length field, bytes.
     pub frame_len: u32,
-    /// First word of an answer.
+    /// First word of an answer, or of the request that looks a key up.
     pub verdict: Option<u32>,
     /// Sender's effective user.
     pub euid: u32,
     /// User name of a PWNAM request.
     pub user: Option<String>,
+    /// Name of the key's type of a KEYALLOWED request.
+    pub key_type: Option<String>,
 }
 
 /// See [`sensor_common::record::Caller`].

@@ -13,6 +13,7 @@ mod conn;
 mod constructors;
 pub(crate) mod container;
 mod coverage;
+mod crosscheck;
 mod describe;
 mod directive;
 mod environ;
@@ -22,6 +23,7 @@ mod home;
 mod link;
 mod loader_files;
 mod marks;
+mod method;
 mod module;
 mod mounts;
 mod observe;
@@ -56,13 +58,15 @@ pub use commands::Commands;
 pub(crate) use commands::configured;
 pub(crate) use container::Container;
 pub use coverage::Uncovered;
-pub use directive::{Directive, Watch};
+pub use crosscheck::{Compared, Disagreement};
+pub use directive::{Attached, Directive, Watch};
 pub use marks::{Mark, Marks};
+pub use method::{KeyType, Method};
 pub use module::{ModuleId, inode_text};
 pub use observe::{
     Body, Called, CheckReason, Connection, ConnectionId, Constructed, Dated, Library, Lineage,
-    LinkTiming, Located, Method, ModuleShare, Observation, Process, ProcessId, Program, Reopened,
-    Traced, Verdict, Written, seconds,
+    LinkTiming, Located, ModuleShare, Observation, Process, ProcessId, Program, Reopened, Traced,
+    Verdict, Written, seconds,
 };
 pub use opened::{Asked, Opening};
 pub use outside::{BuildId, Locate, Nowhere, Outside, RootView, Stat, Unseen};

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{ConnectionId, Method, ProcessId};
 
+pub(crate) use flow::name as pam_status;
 pub use guess::Guessing;
 pub use kept::{Kept, Page, Query};
 pub use outcome::Outcome;
@@ -101,6 +102,9 @@ pub struct Login {
 pub struct Attempt {
     /// How.
     pub method: Method,
+    /// Type of the key, as OpenSSH names it (`ssh-ed25519`, `ssh-rsa-cert-v01@openssh.com`), or `other`.
+    #[serde(default)]
+    pub key_type: Option<Box<str>>,
     /// sshd's answer, or PAM's.
     pub verdict: Verdict,
     /// From accept to the answer, seconds; with the client's and the network's share. Of libpam:
@@ -147,7 +151,7 @@ pub struct Phase {
     pub wall_seconds: f64,
     /// CPU time, seconds: of the monitor while it links, else of all the connection's processes.
     pub cpu_seconds: Option<f64>,
-    /// Minor page faults; measured while linking only.
+    /// Minor page faults, of whom `cpu_seconds` is.
     pub page_faults: Option<u32>,
 }
 

@@ -155,6 +155,9 @@ define! {
     /// is older than the sensor, records were lost, no frame or no answer of it was seen, or it has
     /// too many processes.
     sessions_not_known: IntCounterVec = "halfsecond_sessions_not_known_total" ["reason"];
+    /// Positive answers of sshd compared with what its own libpam was asked, by result: `agreed`,
+    /// `disagreed`, or why nobody can say.
+    verdicts_compared: IntCounterVec = "halfsecond_verdicts_compared_total" ["result"];
     /// Rounds of checks over everything that were begun because checks had been dropped.
     verify_sweeps: IntCounter = "halfsecond_verify_sweeps_total";
     /// CPU seconds from exec to the end of linking, by class of program (guarded or other).
@@ -267,6 +270,9 @@ impl Metrics {
         for (doubt, count) in host::Doubt::ALL.into_iter().zip(now.not_known) {
             raise(&self.sessions_not_known.with_label_values(&[doubt.name()]), count);
         }
+        for (result, count) in host::Compared::ALL.into_iter().zip(now.comparisons) {
+            raise(&self.verdicts_compared.with_label_values(&[result.name()]), count);
+        }
     }
 
     /// Takes over how many probes there are.
@@ -342,6 +348,9 @@ impl Metrics {
         }
         for doubt in host::Doubt::ALL {
             self.sessions_not_known.with_label_values(&[doubt.name()]);
+        }
+        for result in host::Compared::ALL {
+            self.verdicts_compared.with_label_values(&[result.name()]);
         }
         for outcome in ["matched", "noise", "unknown", "overflow", "malformed"] {
             self.watch_events.with_label_values(&[outcome]);

@@ -40,6 +40,7 @@ const PATIENT: u32 = 60;
 const IMPATIENT: u32 = 3;
 /// A connection's start is computed from its first record: it may be told this much earlier.
 const CLOCKS: Duration = Duration::from_millis(100);
+const COMPARED: &str = "halfsecond_verdicts_compared_total";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -98,11 +99,15 @@ pub(crate) fn logins(args: &Args) -> Result<ExitCode> {
                 .with_context(|| format!("{name}, {settings}; see {}", folder.display()))?;
         }
     }
-    let lost = lost(&sensor.get("/metrics")?);
+    let page = sensor.get("/metrics")?;
+    let lost = sum(&page, "halfsecond_records_lost_total");
+    let compared = |result| sum(&page, &format!("{COMPARED}{{result=\"{result}\"}}"));
+    let (agreed, disagreed) = (compared("agreed"), compared("disagreed"));
     sensor.stop()?;
     let Tally { right, wrong, skipped } = tally;
     println!("\n{right} cells right, {wrong} wrong, {skipped} skipped; {lost} records lost");
-    let passed = wrong == 0 && right > 0;
+    println!("sshd's verdicts and its libpam: {agreed} agreed, {disagreed} did not");
+    let passed = wrong == 0 && right > 0 && agreed > 0.5 && disagreed < 0.5;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -221,9 +226,9 @@ fn is_quick(cell: Cell) -> bool {
     !matches!(cell.way, Way::Rsa | Way::Ecdsa)
 }
 
-/// Records that never reached the sensor, by its page of metrics.
-fn lost(page: &str) -> f64 {
-    let lines = page.lines().filter(|line| line.starts_with("halfsecond_records_lost_total"));
+/// Of the series of a page of metrics that begin so.
+fn sum(page: &str, series: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.starts_with(series));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
@@ -272,6 +277,7 @@ mod tests {
             halfsecond_records_lost_total{ring=\"events\"} 3\n\
             halfsecond_records_lost_total{ring=\"priority\"} 4\n\
             halfsecond_records_failed_total 9\n";
-        assert!((lost(page) - 7.0).abs() < 1e-9);
+        assert!((sum(page, "halfsecond_records_lost_total") - 7.0).abs() < 1e-9);
+        assert!((sum(page, "halfsecond_records_lost_total{ring=\"p") - 4.0).abs() < 1e-9);
     }
 }

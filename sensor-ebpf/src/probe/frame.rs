@@ -3,11 +3,11 @@
 //! A frame is two `write` calls on a Unix stream socket: five header bytes (u32 length of what
 //! follows, u8 type; OpenSSH monitor_wrap.c `mm_request_send`), then the payload. Payloads carry
 //! plaintext passwords in some types, so the rule is: of a payload nothing is read unless its type
-//! is on the whitelist, and of those only the first word or the user name.
+//! is on the whitelist, and of those only the first word, the user name, or the name of a key's type.
 
 use aya_ebpf::macros::{fentry, kprobe, raw_tracepoint, tracepoint};
 use aya_ebpf::programs::{FEntryContext, ProbeContext, RawTracePointContext, TracePointContext};
-use sensor_common::record::{Frame, NO_VERDICT, USER_MAX};
+use sensor_common::record::{FRAME_KEY_ALLOWED, Frame, NO_VERDICT, USER_MAX};
 use sensor_common::{Counter, Role};
 
 use super::{current_tgid, finish, role_of};
@@ -28,6 +28,10 @@ const FRAME_MAX: u32 = 256 * 1024;
 
 /// MONITOR_REQ_PWNAM: the user name. (monitor.h `enum monitor_reqtype`, 9.2 to 10.2.)
 const PWNAM: u32 = 8;
+/// MONITOR_REQ_KEYALLOWED: whose key is looked up, and its type.
+const KEY_ALLOWED: u32 = FRAME_KEY_ALLOWED as u32;
+/// `enum mm_keytype` (monitor_wrap.h): MM_HOSTKEY, MM_USERKEY.
+const KEYS: [u32; 2] = [1, 2];
 /// Answers, whose first word is the verdict: AUTHPASSWORD, KEYALLOWED, KEYVERIFY, GSSUSEROK,
 /// PAM_ACCOUNT, PAM_QUERY, PAM_RESPOND. (Of the last that is all there is; the request before it, 108,
 /// holds what the user typed. What follows the word of PAM_QUERY, PAM's own texts, is not read.)
@@ -152,7 +156,7 @@ fn payload(key: FrameKey, state: &mut FrameState, buffer: UserPtr, size: u32) ->
 
 #[inline(always)]
 fn is_whitelisted(frame_type: u32) -> bool {
-    frame_type == PWNAM || ANSWERS.contains(&frame_type)
+    frame_type == PWNAM || frame_type == KEY_ALLOWED || ANSWERS.contains(&frame_type)
 }
 
 /// `payload`: where and how long, of a whitelisted type.
@@ -170,12 +174,20 @@ fn tell(frame_len: u32, frame_type: u32, payload: Option<(UserPtr, u32)>) -> Opt
         && size >= 4
     {
         // A word that could not be read is no zero, which some answers accept with.
-        let word: Option<u32> = buffer.read();
-        if frame_type == PWNAM {
-            let len = u32::from_be(word.unwrap_or(0));
-            record.user_len = user(&mut record.user, buffer.offset(4), len.min(size - 4));
-        } else if let Some(word) = word {
-            record.verdict = u32::from_be(word);
+        let word = buffer.read().map(u32::from_be);
+        let is_key = frame_type == KEY_ALLOWED && word.is_some_and(|word| KEYS.contains(&word));
+        let text = match word {
+            Some(len) if frame_type == PWNAM => Some((buffer.offset(4), len.min(size - 4))),
+            _ if is_key => key_type(buffer, size),
+            _ => None,
+        };
+        if let Some((from, len)) = text {
+            record.text_len = copy(&mut record.text, from, len);
+        }
+        if let Some(word) = word
+            && (is_key || (frame_type != PWNAM && frame_type != KEY_ALLOWED))
+        {
+            record.verdict = word;
             record.has_verdict = 1;
         }
     }
@@ -183,9 +195,33 @@ fn tell(frame_len: u32, frame_type: u32, payload: Option<(UserPtr, u32)>) -> Opt
     Some(())
 }
 
-/// Copies at most the user name, and returns the bytes copied.
+/// Where a look-up has the name of its key's type, and how long that is. `mm_key_allowed`
+/// (monitor_wrap.c, 8.4 to 10.2) writes u32 `mm_keytype`, strings user and host, and the key as a
+/// string, which begins with that name as a string (sshkey.c `to_blob_buf`). None where it would lie
+/// beyond what was written.
 #[inline(always)]
-fn user(into: &mut [u8; USER_MAX], from: UserPtr, len: u32) -> u8 {
+fn key_type(payload: UserPtr, size: u32) -> Option<(UserPtr, u32)> {
+    let size = u64::from(size);
+    let user = 4;
+    let host = user + 4 + length(payload, user, size)?;
+    let key = host + 4 + length(payload, host, size)?;
+    let name = key + 4;
+    let len = length(payload, name, size)?;
+    (name + 4 + len <= size).then_some((payload.offset(name + 4), len as u32))
+}
+
+/// Of the string that lies `at` bytes into a payload of `size`.
+#[inline(always)]
+fn length(payload: UserPtr, at: u64, size: u64) -> Option<u64> {
+    if at + 4 > size {
+        return None;
+    }
+    payload.offset(at).read().map(|len| u64::from(u32::from_be(len)))
+}
+
+/// Copies at most what there is room for, and returns the bytes copied.
+#[inline(always)]
+fn copy(into: &mut [u8; USER_MAX], from: UserPtr, len: u32) -> u8 {
     let len = crate::user::at_most::<USER_MAX>(u64::from(len));
     let copied = into.get_mut(..len).and_then(|room| from.read_bytes(room));
     if copied.is_some() { len as u8 } else { 0 }

@@ -6,14 +6,15 @@ mod probes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use sensor_common::Ring;
+use sensor_common::{Counter, Ring};
+use tokio::sync::mpsc::Sender;
 use tracing::warn;
 
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::decode::DecodeError;
 use crate::event::InodeKey;
-use crate::host::Directive;
+use crate::host::{Attached, Directive};
 use crate::loader::{BpfMemory, LoadError, Loader, MapWriteError, ProgramHandles, Tables};
 use crate::metrics::{KernelReading, Metrics};
 use crate::probe::loader_config;
@@ -33,15 +34,16 @@ pub(super) struct Kernel {
     tables: Tables,
     probes: SyncSender<Directive>,
     metrics: Metrics,
-    /// Records lost when last looked at, by ring: bulk, priority.
-    lost: [AtomicU64; 2],
+    /// When last looked at: records lost, by ring (bulk, priority), and entries that found no room.
+    lost: [AtomicU64; 3],
 }
 
-/// In which rings records were lost.
+/// In which rings records were lost, and whether a process or what it does found no room in a map.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lost {
     pub(super) any: bool,
     pub(super) priority: bool,
+    pub(super) state: bool,
 }
 
 // === impl Kernel ===
@@ -51,6 +53,7 @@ impl Kernel {
     pub(super) fn load(
         config: &Config,
         metrics: &Metrics,
+        done: Sender<Attached>,
     ) -> Result<(Self, Probes, Rings), Failure> {
         let mut sensor = Loader::load(&loader_config(config)).map_err(load_failure)?;
         let Some(rings) = sensor.take_rings() else {
@@ -59,7 +62,7 @@ impl Kernel {
         let (probes, wanted) = sync_channel(WAITING_MAX);
         let tables = sensor.tables().clone();
         let kernel = Self { tables, probes, metrics: metrics.clone(), lost: Default::default() };
-        Ok((kernel, Probes::new(sensor, wanted, metrics), rings))
+        Ok((kernel, Probes::new(sensor, (wanted, done), metrics), rings))
     }
 
     /// Carries out what the stations ask for, or hands it to the probes' thread: never waits for a
@@ -92,10 +95,12 @@ impl Kernel {
     pub(super) fn lost_since_last_look(&self) -> Lost {
         let Ok(counters) = self.tables.counters() else { return Lost::default() };
         let [bulk, priority] = [Ring::Bulk, Ring::Priority].map(|ring| counters.lost(ring));
-        let [was_bulk, was_priority] = &self.lost;
-        let bulk = was_bulk.swap(bulk, Ordering::Relaxed) != bulk;
-        let priority = was_priority.swap(priority, Ordering::Relaxed) != priority;
-        Lost { any: bulk || priority, priority }
+        let now = [bulk, priority, counters.get(Counter::StateFull)];
+        let mut raised = now.iter().zip(&self.lost);
+        let mut next =
+            || raised.next().is_some_and(|(now, was)| was.swap(*now, Ordering::Relaxed) != *now);
+        let [bulk, priority, state] = [next(), next(), next()];
+        Lost { any: bulk || priority, priority, state }
     }
 
     /// Has the kernel's own counters read at every scrape.

@@ -37,8 +37,10 @@ pub const LIMITS: [Limit; 6] = [
     Limit {
         limit: "forged_verdicts",
         unseen: "a session whose verdict the monitor itself was made to forge (auth_without_method): its \
-                 answers are believed, so such a hook is seen as a redirected slot or patched code \
-                 only; sessions of which nobody can say whether they had a verdict are counted by \
+                 answers are believed for public keys and without PAM, and with PAM where libpam was \
+                 asked, whatever it said, so such a hook is seen as a redirected slot or patched code \
+                 only; verdicts that nobody can compare with libpam \
+                 (halfsecond_verdicts_compared_total) and sessions of which nobody can say whether they had a verdict are counted by \
                  their reason (halfsecond_sessions_not_known_total), not told",
     },
     Limit {

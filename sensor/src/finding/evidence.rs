@@ -325,6 +325,15 @@ pub enum Evidence {
         /// Real user id of the process; root's where it has not changed it yet.
         uid: u32,
     },
+    /// A positive answer of sshd's monitor that its own libpam does not bear out.
+    Libpam {
+        /// What the monitor said, as a clause.
+        verdict: String,
+        /// What libpam was asked or has said, as a clause that follows "although".
+        libpam: String,
+        /// User name, as the client asked for it.
+        user: Option<String>,
+    },
     /// The sshd connection it happened on.
     Connection {
         /// Peer address and port.

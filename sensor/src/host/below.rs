@@ -93,7 +93,7 @@ enum Standing {
 #[derive(Debug, Default)]
 pub(super) struct Configs(Vec<(Key, u64, Arc<Commands>)>);
 
-type Key = (Option<InodeKey>, Arc<[String]>);
+pub(super) type Key = (Option<InodeKey>, Arc<[String]>);
 
 /// How often a session's proof was not known, by the reason.
 pub(super) type NotKnown = [u64; Doubt::ALL.len()];
@@ -190,6 +190,7 @@ impl Pipeline {
         out: &mut impl FnMut(Observation),
     ) {
         let Some(conn) = self.tracker.conn_mut(connection) else { return };
+        conn.heard.serves(sign);
         let Some(unproven) = conn.proof.unproven(sign) else { return };
         conn.signs += 1;
         if !conn.confirmed || conn.released || conn.signs > SIGNS_MAX {
@@ -341,7 +342,7 @@ impl Pipeline {
 
     /// The same by the listener's arguments, which its title keeps (sshd.c `prepare_proctitle`, 8.2 on):
     /// the monitor is started with these and `-R`.
-    fn listeners_key(&mut self, connection: ConnectionId) -> Option<Key> {
+    pub(super) fn listeners_key(&mut self, connection: ConnectionId) -> Option<Key> {
         let monitor = self.table.get(connection.0)?;
         let (root, listener) = (monitor.root, monitor.parent?);
         self.learn_details(listener);
@@ -352,7 +353,7 @@ impl Pipeline {
 
     /// Which configuration is in force for the monitor. Where its arguments are not known, that of the
     /// only server below the same root.
-    fn configs_key(&self, connection: ConnectionId) -> Option<Key> {
+    pub(super) fn configs_key(&self, connection: ConnectionId) -> Option<Key> {
         let monitor = self.table.get(connection.0)?;
         // A title (`sshd: user [priv]`) that was set before anybody looked says nothing of them.
         let is_title = |all: &[String]| all.first().is_none_or(|first| first.contains(": "));
@@ -376,7 +377,7 @@ fn listening(cmdline: &[String]) -> Option<Vec<String>> {
 // === impl Configs ===
 
 impl Configs {
-    fn get(&self, key: &Key) -> Option<(u64, &Commands)> {
+    pub(super) fn get(&self, key: &Key) -> Option<(u64, &Commands)> {
         let (_, read_ns, commands) = self.0.iter().find(|(known, ..)| known == key)?;
         Some((*read_ns, commands))
     }
@@ -389,7 +390,7 @@ impl Configs {
     }
 
     /// With what it said before: a server goes on with what it has read until it is told to reload.
-    fn keep(&mut self, key: Key, now_ns: u64, mut commands: Commands) {
+    pub(super) fn keep(&mut self, key: Key, now_ns: u64, mut commands: Commands) {
         if let Some((_, before)) = self.get(&key) {
             commands.add(before);
         }

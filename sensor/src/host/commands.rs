@@ -30,7 +30,10 @@ pub(super) trait Files {
 
 /// What a server may run before a verdict, with the files that it would run now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Commands(Vec<Command>);
+pub struct Commands {
+    all: Vec<Command>,
+    kerberos: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Command {
@@ -81,28 +84,35 @@ impl Commands {
     /// cannot be read as a whole.
     pub(super) fn read(tgid: u32, arguments: &[String]) -> Option<Self> {
         let root = Root::of(tgid)?;
-        let named = named(&root, arguments)?;
-        Some(Self(named.iter().filter_map(|named| Command::find(&root, named)).collect()))
+        let (named, kerberos) = named(&root, arguments)?;
+        let all = named.iter().filter_map(|named| Command::find(&root, named)).collect();
+        Some(Self { all, kerberos })
     }
 
-    /// Those of an earlier reading, as far as there is room.
+    /// What an earlier reading said, as far as there is room.
     pub(super) fn add(&mut self, earlier: &Self) {
-        for command in &earlier.0 {
-            if self.0.len() < 2 * COMMANDS_MAX && !self.0.contains(command) {
-                self.0.push(command.clone());
+        self.kerberos |= earlier.kerberos;
+        for command in &earlier.all {
+            if self.all.len() < 2 * COMMANDS_MAX && !self.all.contains(command) {
+                self.all.push(command.clone());
             }
         }
     }
 
+    /// Passwords may be checked by sshd's own Kerberos, before PAM is asked.
+    pub(super) fn ask_kerberos(&self) -> bool {
+        self.kerberos
+    }
+
     /// Why this program belongs there.
     pub(super) fn has(&self, runs: &Runs<'_>) -> Option<&'static str> {
-        self.0.iter().find(|command| command.is(runs)).map(|command| command.why)
+        self.all.iter().find(|command| command.is(runs)).map(|command| command.why)
     }
 
     /// Why this program may belong there: it is the interpreter of a script, and nobody can say any more
     /// of which.
     pub(super) fn may_have(&self, runs: &Runs<'_>) -> Option<&'static str> {
-        self.0.iter().find(|command| command.may_be(runs)).map(|command| command.why)
+        self.all.iter().find(|command| command.may_be(runs)).map(|command| command.why)
     }
 
     /// For tests: a command with this inode.
@@ -116,7 +126,13 @@ impl Commands {
             let head = head.iter().map(|word| (*word).to_owned()).collect();
             Script { interpreter: file(ino), head }
         });
-        Self(vec![Command { why: server::KEYS, file: file(ino), script }])
+        Self { all: vec![Command { why: server::KEYS, file: file(ino), script }], kerberos: false }
+    }
+
+    /// For tests: nothing but Kerberos.
+    #[cfg(test)]
+    pub(crate) fn of_kerberos() -> Self {
+        Self { all: Vec::new(), kerberos: true }
     }
 }
 
@@ -167,15 +183,17 @@ fn interpreter(head: &[u8]) -> Option<Vec<String>> {
     Some(words.map(str::to_owned).collect())
 }
 
-/// Every command that is named; `None` where not everything could be followed.
-fn named(files: &dyn Files, arguments: &[String]) -> Option<Vec<Named>> {
+/// Every command that is named, and whether Kerberos is asked about passwords; `None` where not
+/// everything could be followed.
+fn named(files: &dyn Files, arguments: &[String]) -> Option<(Vec<Named>, bool)> {
     let mut reader = Reader { files, left: FILES_MAX, partial: false };
     let settings = server::settings(&mut reader, arguments)?;
     let mut found = settings.commands;
     found.extend(pam::programs(&mut reader, &settings.services));
     found.sort_unstable();
     found.dedup();
-    (!reader.partial && found.len() <= COMMANDS_MAX).then_some(found)
+    let known = !reader.partial && found.len() <= COMMANDS_MAX;
+    known.then_some((found, settings.kerberos))
 }
 
 /// For the fuzzer: how many commands these bytes name, as a configuration and as a service.
@@ -191,7 +209,7 @@ pub(crate) fn configured(bytes: &[u8]) -> usize {
         }
     }
     let _ = interpreter(bytes);
-    named(&Same(bytes), &[]).map_or(0, |named| named.len())
+    named(&Same(bytes), &[]).map_or(0, |(named, _)| named.len())
 }
 
 // === impl Reader ===

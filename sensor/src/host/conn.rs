@@ -4,13 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sensor_common::record::FRAME_KEY_ALLOWED;
+
 use super::below::Starter;
+use super::crosscheck::Heard;
 use super::frames::Said;
 use super::marks::{Mark, Marks};
-use super::observe::{Connection, ConnectionId, Lineage, Method, ProcessId, Program, Verdict};
+use super::method::{KeyType, Method};
+use super::observe::{Connection, ConnectionId, Lineage, ProcessId, Program, Verdict};
 use super::proof::Proof;
 use super::tries::Tries;
-use crate::event::Frame;
+use crate::event::{Frame, Usage};
 
 /// Places remembered of processes that may have ended.
 const STARTERS_MAX: usize = 1024;
@@ -31,19 +35,23 @@ pub(super) struct Conn {
     pub(super) attempted: Vec<Method>,
     pub(super) last_attempt: Option<Method>,
     pub(super) method: Option<Method>,
+    /// The key that was looked up last, and whether it is a host's.
+    pub(super) key: Option<KeyType>,
+    pub(super) of_host: bool,
     pub(super) authenticated: bool,
     pub(super) finished_unseen: bool,
     pub(super) session: bool,
     pub(super) accepted_ktime_ns: u64,
     pub(super) partial: bool,
-    /// Latest CPU time of every living process, ns.
-    pub(super) usage: BTreeMap<ProcessId, u64>,
+    /// Of every living process.
+    pub(super) usage: BTreeMap<ProcessId, Used>,
     /// Of all that have ended or left.
-    pub(super) usage_of_gone: u64,
+    pub(super) usage_of_gone: Used,
     pub(super) living: BTreeSet<ProcessId>,
     pub(super) answers: u32,
     pub(super) proof: Proof,
     pub(super) tries: Tries,
+    pub(super) heard: Heard,
     /// Told already, and given up: its processes are a session's, whoever let them in.
     pub(super) released: bool,
     /// Programs told that were executed before the end of the proof.
@@ -59,6 +67,30 @@ pub(super) struct Conn {
     pub(super) shown: Option<Arc<Connection>>,
 }
 
+/// What a process has used, as it was last told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    cpu_ns: u64,
+    minor_faults: u64,
+}
+
+// === impl Used ===
+
+impl Used {
+    /// Records of one process may be read out of their order.
+    pub(super) fn raise(&mut self, usage: &Usage) {
+        self.cpu_ns = self.cpu_ns.max(usage.sum_exec_ns);
+        self.minor_faults = self.minor_faults.max(usage.minor_faults);
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns.saturating_add(other.cpu_ns),
+            minor_faults: self.minor_faults.saturating_add(other.minor_faults),
+        }
+    }
+}
+
 // === impl Conn ===
 
 impl Conn {
@@ -72,17 +104,20 @@ impl Conn {
             attempted: Vec::new(),
             last_attempt: None,
             method: None,
+            key: None,
+            of_host: false,
             authenticated: false,
             finished_unseen: false,
             session: false,
             accepted_ktime_ns,
             partial: false,
             usage: BTreeMap::new(),
-            usage_of_gone: 0,
+            usage_of_gone: Used::default(),
             living: BTreeSet::new(),
             answers: 0,
             proof: Proof::default(),
             tries: Tries::default(),
+            heard: Heard::default(),
             released: false,
             executed: 0,
             unsaid: false,
@@ -110,8 +145,25 @@ impl Conn {
         }
     }
 
+    /// What a frame says of keys, for the key that is looked up: requests with a signature and their
+    /// answers do not tell whose it is.
+    pub(super) fn of_key(&self, said: Said) -> Said {
+        match said {
+            Said::Attempt(Method::Publickey) if self.of_host => Said::Attempt(Method::Hostbased),
+            Said::Answer(Method::Publickey, accepted) if self.of_host => {
+                Said::Answer(Method::Hostbased, accepted)
+            }
+            said => said,
+        }
+    }
+
     pub(super) fn requested(&mut self, said: Said, frame: &Frame) -> Option<(Method, bool)> {
         self.tries.asked(frame.frame_type);
+        if frame.frame_type == FRAME_KEY_ALLOWED {
+            self.key = frame.key_type.as_deref().map(KeyType::of);
+            self.of_host = said == Said::Attempt(Method::Hostbased);
+        }
+        let said = self.of_key(said);
         match said {
             Said::User => self.user = frame.user.clone().or(self.user.take()),
             Said::Attempt(method) => {
@@ -131,14 +183,15 @@ impl Conn {
     }
 
     pub(super) fn verdict(&mut self, method: Method, accepted: bool) -> Verdict {
-        let cpu_ns = self.cpu_ns();
+        let Used { cpu_ns, minor_faults } = self.used();
         let asked = self.marks.asked.filter(|_| self.tries.is_one(method));
         let check_ns = asked.map(|asked| cpu_ns.saturating_sub(asked.cpu_ns));
         let earlier = self.answers;
         self.answers = self.answers.saturating_add(1);
         self.authenticated = accepted;
         self.method = accepted.then_some(method);
-        Verdict { method, accepted, cpu_ns, check_ns, earlier }
+        let key = self.key.filter(|_| method.is_by_key());
+        Verdict { method, key, accepted, cpu_ns, minor_faults, check_ns, earlier }
     }
 
     /// What runs below it now runs in a session.
@@ -193,8 +246,8 @@ impl Conn {
     /// A process has ended or left.
     pub(super) fn gone(&mut self, process: ProcessId) {
         self.living.remove(&process);
-        let ns = self.usage.remove(&process).unwrap_or(0);
-        self.usage_of_gone = self.usage_of_gone.saturating_add(ns);
+        let used = self.usage.remove(&process).unwrap_or_default();
+        self.usage_of_gone = self.usage_of_gone.and(used);
         // A child may be told after the end of its parent: places are kept while there is room.
         if self.starters.len() > STARTERS_MAX {
             let living = &self.living;
@@ -203,13 +256,14 @@ impl Conn {
     }
 
     /// Of all its processes since accept.
-    fn cpu_ns(&self) -> u64 {
-        self.usage.values().fold(self.usage_of_gone, |sum, ns| sum.saturating_add(*ns))
+    fn used(&self) -> Used {
+        self.usage.values().fold(self.usage_of_gone, |sum, used| sum.and(*used))
     }
 
     /// Notes the moment where a phase ends with the frame.
     pub(super) fn mark(&mut self, said: Said, by_monitor: bool, ktime_ns: u64) {
-        let now = Some(Mark { ktime_ns, cpu_ns: self.cpu_ns() });
+        let Used { cpu_ns, minor_faults } = self.used();
+        let now = Some(Mark { ktime_ns, cpu_ns, minor_faults });
         match said {
             Said::User if !by_monitor => self.marks.asked = self.marks.asked.or(now),
             Said::Account(_) if by_monitor => self.marks.account = now,
@@ -226,6 +280,7 @@ impl Conn {
             user: self.user.clone(),
             attempted: self.attempted.clone(),
             method: self.method,
+            key: self.key,
             authenticated: self.authenticated,
             session: self.session,
             accepted_ktime_ns: self.accepted_ktime_ns,

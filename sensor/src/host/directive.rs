@@ -79,6 +79,17 @@ pub enum Watch {
     Functions(Vec<String>),
 }
 
+/// What became of a [`Directive::Attach`]: entries of these functions are told from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The file.
+    pub file: InodeKey,
+    /// Functions, of those asked for.
+    pub functions: Vec<String>,
+    /// `CLOCK_MONOTONIC` after it was done, ns.
+    pub ktime_ns: u64,
+}
+
 // === impl Directive ===
 
 impl Directive {

@@ -2,7 +2,12 @@
 //!
 //! Types are `enum monitor_reqtype` of OpenSSH's monitor.h, the same from 8.4 to 10.x.
 
-use super::observe::Method;
+use sensor_common::record::FRAME_KEY_ALLOWED;
+
+use super::method::Method;
+
+/// Its first word for a host's (`monitor_wrap.h`, `MM_HOSTKEY`).
+const HOST_KEY: u32 = 1;
 
 /// A frame's meaning for the life of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +39,8 @@ pub(super) fn read(frame_type: u8, verdict: Option<u32>) -> Said {
         8 => Said::User,
         12 => Said::Attempt(Method::Password),
         13 => answer(Method::Password, 1),
-        22 | 24 => Said::Attempt(Method::Publickey),
+        FRAME_KEY_ALLOWED if verdict == Some(HOST_KEY) => Said::Attempt(Method::Hostbased),
+        FRAME_KEY_ALLOWED | 24 => Said::Attempt(Method::Publickey),
         23 => verdict.map_or(Said::Other, |value| Said::Offered(value == 1)),
         // mm_answer_keyverify sends ssh_err's scale: 0 is success.
         25 => answer(Method::Publickey, 0),
@@ -80,6 +86,16 @@ mod tests {
         assert_eq!(read(103, Some(1)), Said::Account(true));
         assert_eq!(read(47, Some(1)), Said::Answer(Method::GssapiWithMic, true));
         assert_eq!(read(47, Some(0)), Said::Answer(Method::GssapiWithMic, false));
+    }
+
+    #[test]
+    fn a_key_that_is_looked_up_is_a_users_or_a_hosts() {
+        let of = |word| read(FRAME_KEY_ALLOWED, word);
+        assert_eq!(of(Some(1)), Said::Attempt(Method::Hostbased));
+        // Where nobody could read it, the usual one.
+        for word in [Some(2), None] {
+            assert_eq!(of(word), Said::Attempt(Method::Publickey), "{word:?}");
+        }
     }
 
     #[test]

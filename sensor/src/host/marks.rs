@@ -7,6 +7,8 @@ pub struct Mark {
     pub ktime_ns: u64,
     /// CPU time of all the connection's processes since accept, ns.
     pub cpu_ns: u64,
+    /// Minor page faults of all of them since then.
+    pub minor_faults: u64,
 }
 
 /// What has been reached so far.

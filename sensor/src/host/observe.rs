@@ -1,6 +1,5 @@
 //! Observations: events together with what the host station knows of who did them.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::below::Below;
 use super::coverage::Uncovered;
+use super::crosscheck::Disagreement;
 use super::marks::Marks;
+use super::method::{KeyType, Method};
 use super::module::ModuleId;
 use super::opened::Opening;
 use super::pam::PamCall;
@@ -80,22 +81,6 @@ pub struct Process {
     pub variables: Arc<[String]>,
 }
 
-/// How somebody authenticates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// Password, asked by sshd itself.
-    Password,
-    /// Public key.
-    Publickey,
-    /// A dialogue, mostly with PAM.
-    KeyboardInteractive,
-    /// Kerberos.
-    GssapiWithMic,
-    /// Whatever libpam's modules ask for; never sshd's.
-    Pam,
-}
-
 /// What is known of a connection at the moment of an observation.
 #[expect(
     clippy::struct_excessive_bools,
@@ -115,6 +100,8 @@ pub struct Connection {
     pub attempted: Vec<Method>,
     /// The method that succeeded.
     pub method: Option<Method>,
+    /// Type of the key that was looked up last.
+    pub key: Option<KeyType>,
     /// Authentication has succeeded.
     pub authenticated: bool,
     /// A session has begun below it.
@@ -188,6 +175,8 @@ pub enum Body {
     Session,
     /// A session's process has appeared below a connection without a complete proof.
     Unproven(Unproven),
+    /// sshd's monitor has said yes, and its libpam was not asked or said no.
+    Disagreed(Disagreement),
     /// A program was executed below a connection before its authentication was proven; follows its
     /// [`Body::Started`].
     Below(Below),
@@ -391,11 +380,15 @@ pub struct Called {
 pub struct Verdict {
     /// Of which method.
     pub method: Method,
+    /// Type of the key that was used.
+    pub key: Option<KeyType>,
     /// The answer.
     pub accepted: bool,
     /// CPU time of all the connection's processes since accept, ns.
     pub cpu_ns: u64,
-    /// Of it, since the network child asked for the user ([`Marks::asked`]), ns: what checking the
+    /// Minor page faults of all of them.
+    pub minor_faults: u64,
+    /// Of `cpu_ns`, since the network child asked for the user ([`Marks::asked`]), ns: what checking the
     /// proof cost, without start-up and key exchange, but for what the kernel had not yet accounted for
     /// then, up to a tick of each process that ran. `None` where that moment was not seen, or the
     /// client has had more checked than this one proof (`tries.rs`), so that it is no measure.
@@ -443,28 +436,6 @@ impl Program {
     #[must_use]
     pub fn sshd(&self) -> bool {
         self.role.contains(Role::SSHD)
-    }
-}
-
-// === impl Method ===
-
-impl Method {
-    /// The name RFC 4252 and its kin give it; `pam` beyond ssh.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Password => "password",
-            Self::Publickey => "publickey",
-            Self::KeyboardInteractive => "keyboard-interactive",
-            Self::GssapiWithMic => "gssapi-with-mic",
-            Self::Pam => "pam",
-        }
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

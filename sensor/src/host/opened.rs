@@ -7,8 +7,9 @@ use std::ops::Range;
 use super::module::ModuleId;
 use super::observe::{Body, Located, Observation, ProcessId};
 use super::outside::Unseen;
+use super::pam::is_libpam;
 use super::pipeline::{At, Pipeline};
-use crate::event::{FileKey, Modules, Opened, Placement, Seal, Stack};
+use crate::event::{FileKey, InodeKey, Modules, Opened, Placement, Seal, Stack};
 
 /// Longest wait for what completes an opening: its file's name, and the seal of its data, ns.
 const WAIT_NS: u64 = 500_000_000;
@@ -242,9 +243,16 @@ impl Pipeline {
     pub(super) fn on_modules(&mut self, at: At, modules: &Modules) {
         let Some(id) = self.find(at) else { return };
         let placed = modules.placed.iter().filter_map(|one| self.placed(one)).collect();
+        let libpams = modules.placed.iter().filter_map(|one| self.libpam(one)).collect();
         if let Some(proc) = self.table.get_mut(id) {
-            proc.placed = placed;
+            (proc.placed, proc.libpams) = (placed, libpams);
         }
+    }
+
+    /// Its file, if it is libpam's, wherever that lies.
+    fn libpam(&self, one: &Placement) -> Option<InodeKey> {
+        let (module, _) = self.programs.by_inode((one.ino, one.dev, one.generation))?;
+        is_libpam(&module).then_some(InodeKey { ino: one.ino, dev: one.dev, reserved: 0 })
     }
 
     fn placed(&self, one: &Placement) -> Option<Placed> {

@@ -14,6 +14,8 @@ use crate::event::{Caller, Usage};
 
 /// The library, up to its version.
 const LIBRARY: &str = "libpam.so";
+/// How its modules come by a password.
+const GET_AUTHTOK: &str = "pam_get_authtok";
 /// Beyond this it is no address in it.
 const LIBRARY_MAX: u64 = 4 << 20;
 /// Files remembered, places in one of them, and processes.
@@ -149,6 +151,11 @@ impl PamPlaces {
         self.by_offset.recall(module, offset)
     }
 
+    /// It is known where its libpam lies.
+    fn knows(&self, id: ProcessId) -> bool {
+        self.loaded.contains_key(&id)
+    }
+
     /// Its memory is another one from now on.
     pub(super) fn forget(&mut self, id: ProcessId) {
         if let Some(loaded) = self.loaded.remove(&id) {
@@ -174,12 +181,18 @@ impl Pipeline {
             return false;
         }
         let step = PamStep::of(name);
-        if self.tells_pam(id) {
-            let placed = self.table.get(id).map(|proc| &*proc.placed).unwrap_or_default();
-            let linked = opened::code_at(placed, caller.ip);
+        if let Some(proc) = self.table.get(id).filter(|proc| proc.guarded()) {
+            let sshd = proc.sshd();
+            let linked = opened::code_at(&proc.placed, caller.ip);
             self.pam_places.learn(id, caller.ip, (function, step), linked);
-            if let Some(step) = step {
-                self.tell_pam(id, at, caller, step, out);
+            match step {
+                _ if sshd && name == GET_AUTHTOK => self.hear_password(id),
+                None if sshd && function.symbol.is_none() => {
+                    self.hear(id, at, caller, Some(PamStep::Unnamed), out);
+                }
+                step if sshd => self.hear(id, at, caller, step, out),
+                Some(step) => self.tell_pam(id, at, caller, step, out),
+                None => {}
             }
         }
         step == Some(PamStep::End)
@@ -193,19 +206,21 @@ impl Pipeline {
         caller: &Caller,
         out: &mut impl FnMut(Observation),
     ) -> bool {
-        if !self.tells_pam(id) {
-            return false;
+        let Some(proc) = self.table.get(id).filter(|proc| proc.guarded()) else { return false };
+        let sshd = proc.sshd();
+        let linked = opened::code_at(&proc.placed, caller.ip);
+        let step = self.pam_places.recall(id, caller.ip, linked);
+        // What lies nowhere that is known may be in libpam.
+        let nowhere = linked.is_none() && !self.pam_places.knows(id);
+        let step = step.or((sshd && nowhere).then_some(PamStep::Unnamed));
+        let Some(step) = step else { return false };
+        // Of sshd its own processes tell more.
+        if sshd {
+            self.hear(id, at, caller, Some(step), out);
+        } else {
+            self.tell_pam(id, at, caller, step, out);
         }
-        let placed = self.table.get(id).map(|proc| &*proc.placed).unwrap_or_default();
-        let linked = opened::code_at(placed, caller.ip);
-        let Some(step) = self.pam_places.recall(id, caller.ip, linked) else { return false };
-        self.tell_pam(id, at, caller, step, out);
         step != PamStep::Unnamed
-    }
-
-    /// Of sshd its own processes tell more.
-    fn tells_pam(&self, id: ProcessId) -> bool {
-        self.table.get(id).is_some_and(|proc| proc.guarded() && !proc.sshd())
     }
 
     fn tell_pam(
@@ -224,7 +239,7 @@ impl Pipeline {
     }
 }
 
-fn is_libpam(module: &ModuleId) -> bool {
+pub(super) fn is_libpam(module: &ModuleId) -> bool {
     module.name().starts_with(LIBRARY)
 }
 

@@ -3,6 +3,7 @@
 use super::below::{Configs, NotKnown};
 use super::clock::Clock;
 use super::constructors::Constructors;
+use super::crosscheck::Comparisons;
 use super::directive::Directive;
 use super::environ::Reads;
 use super::guard::Guards;
@@ -54,6 +55,9 @@ pub struct Tally {
     /// Connections of which nobody can say whether what ran had a verdict, in the order of
     /// [`super::Doubt::ALL`].
     pub not_known: NotKnown,
+    /// Verdicts of sshd compared with what its libpam was asked, in the order of
+    /// [`super::Compared::ALL`].
+    pub comparisons: Comparisons,
 }
 
 /// The host station.
@@ -79,6 +83,7 @@ pub struct Pipeline {
     pub(super) reads: Reads,
     pub(super) configs: Configs,
     pub(super) not_known: NotKnown,
+    pub(super) comparisons: Comparisons,
 }
 
 // === impl Pipeline ===
@@ -114,6 +119,7 @@ impl Pipeline {
             reads: Reads::default(),
             configs: Configs::default(),
             not_known: NotKnown::default(),
+            comparisons: Comparisons::default(),
         }
     }
 
@@ -187,6 +193,12 @@ impl Pipeline {
         self.tracker.lost_proof(now_ktime_ns);
     }
 
+    /// A call of a guarded function may not have been told before `now_ktime_ns`, as its process had
+    /// no room in the kernel side's maps. To be told before the records that came after.
+    pub fn call_missed(&mut self, now_ktime_ns: u64) {
+        self.tracker.misses_call(now_ktime_ns);
+    }
+
     /// What the kernel side is asked for since the last call.
     pub fn directives(&mut self) -> Vec<Directive> {
         std::mem::take(&mut self.directives)
@@ -207,13 +219,14 @@ impl Pipeline {
             unwatched: self.watched.refused(),
             given_up: self.outside.given_up(),
             not_known: self.not_known,
+            comparisons: self.comparisons,
         }
     }
 
     fn on_fork(&mut self, at: At, fork: &Fork, out: &mut impl FnMut(Observation)) {
         let Some(parent) = self.find(at) else { return };
         let connection = self.table.get(parent).and_then(|proc| proc.connection);
-        self.tracker.used(connection, parent, fork.usage.sum_exec_ns);
+        self.tracker.used(connection, parent, &fork.usage);
         if let Some(proc) = self.table.get_mut(parent) {
             proc.linking = false;
         }
@@ -256,7 +269,7 @@ impl Pipeline {
         (proc.program, proc.home, proc.root) = (Some(program), home, exec.root);
         (proc.uid, proc.euid, proc.secure) = (exec.uid, exec.euid, exec.secure);
         (proc.linking, proc.cmdline, proc.shown) = (true, None, None);
-        proc.placed = std::sync::Arc::default();
+        (proc.placed, proc.libpams) = Default::default();
         proc.sealed.clear();
         proc.inherited = std::mem::take(&mut proc.variables);
         if !role.is_none() || proc.connection.is_some() || !at.role.is_none() {
@@ -311,7 +324,7 @@ impl Pipeline {
         let Some(id) = self.table.current(at.tgid) else { return };
         let Some(proc) = self.table.get(id).filter(|proc| !proc.ended) else { return };
         let connection = proc.connection;
-        self.tracker.used(connection, id, exit.usage.sum_exec_ns);
+        self.tracker.used(connection, id, &exit.usage);
         self.tracker.exited(connection, id, exit.exit_code);
         self.finish(id, at.ktime_ns, out);
     }
@@ -424,15 +437,18 @@ impl Pipeline {
         if let Some(verdict) = verdict {
             self.emit(id, at.ktime_ns, Body::Verdict(verdict), out);
         }
+        self.cross_check(id, at, frame, out);
         if let Some((connection, sign)) = self.tracker.sign_of(&self.table, id, frame) {
             self.tell_unproven(id, connection, at, sign, out);
         }
     }
 
     fn on_caller(&mut self, at: At, caller: &Caller, out: &mut impl FnMut(Observation)) {
-        let Some(id) = self.find(at) else { return };
+        let Some(id) = self.find(at) else {
+            return self.call_missed(at.ktime_ns);
+        };
         let connection = self.table.get(id).and_then(|proc| proc.connection);
-        self.tracker.used(connection, id, caller.usage.sum_exec_ns);
+        self.tracker.used(connection, id, &caller.usage);
         let mut found =
             self.locate.locate(at.tgid, &[caller.ip, caller.return_address]).into_iter();
         let (function, returns) = (found.next().flatten(), found.next().flatten());

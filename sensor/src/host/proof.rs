@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frames::Said;
-use super::observe::Method;
+use super::method::Method;
 
 /// `MONITOR_REQ_PAM_START`: the network child is told to use PAM, and the account is asked about.
 const PAM_START: u8 = 100;
@@ -230,6 +230,11 @@ impl Proof {
     /// The network child's frames are read.
     pub(super) fn has_spoken(&self) -> bool {
         self.spoke
+    }
+
+    /// The network child was told to use PAM, which it is with `UsePAM` only.
+    pub(super) fn uses_pam(&self) -> bool {
+        self.pam
     }
 
     pub(super) fn dialogue_read(&self) -> bool {

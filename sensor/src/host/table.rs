@@ -48,6 +48,8 @@ pub(super) struct Proc {
     pub(super) start: Option<Box<Start>>,
     /// Where a guarded program has its code.
     pub(super) placed: Arc<[Placed]>,
+    /// The files of libpam that it was linked with.
+    pub(super) libpams: Arc<[InodeKey]>,
     pub(super) ended: bool,
     /// What observations share; dropped when something in it changes.
     pub(super) shown: Option<Arc<Process>>,
@@ -105,6 +107,7 @@ impl Proc {
             sealed: Vec::new(),
             start: None,
             placed: Arc::default(),
+            libpams: Arc::default(),
             ended: false,
             shown: None,
         }

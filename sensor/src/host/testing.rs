@@ -14,7 +14,7 @@ pub(crate) use self::fake::{Fake, build};
 pub(crate) use self::flow::{Flow, Layout, Way};
 #[cfg(test)]
 pub(crate) use self::hanging::Hanging;
-pub(crate) use self::pam::CALL_CPU_NS;
+pub(crate) use self::pam::{CALL_CPU_NS, LIBPAM, PAM_FUNCTIONS};
 use super::outside::Stat;
 use super::watched::inode;
 use super::{Clock, Commands};
@@ -44,6 +44,8 @@ pub(crate) struct World {
     /// Pairs that the kernel side has reported.
     mapped: Vec<(InodeKey, InodeKey)>,
     random: u64,
+    /// Whether sshd's processes call libpam where they have to.
+    pub(crate) calls_libpam: bool,
 }
 
 /// One login to make.
@@ -143,6 +145,7 @@ impl World {
             next_tgid: 1000,
             mapped: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
+            calls_libpam: false,
         };
         world.fake.with(|shared| {
             for path in [SSHD_PATH, SESSION_PATH, AUTH_PATH, LZMA, CRYPTO, "/usr/bin/bash"] {
@@ -339,8 +342,23 @@ impl World {
             verdict,
             euid: 0,
             user: (kind == 8).then(|| "alice".to_owned()),
+            key_type: None,
         };
         self.push(tgid, BELOW, EventBody::Frame(frame));
+    }
+
+    /// A key of this type is looked up; `host`: a host's.
+    pub(crate) fn look_up(&mut self, network: u32, key_type: &str, host: bool) {
+        let frame = Frame {
+            usage: Self::usage(0),
+            frame_type: 22,
+            frame_len: 100,
+            verdict: Some(if host { 1 } else { 2 }),
+            euid: 0,
+            user: None,
+            key_type: Some(key_type.to_owned()),
+        };
+        self.push(network, BELOW, EventBody::Frame(frame));
     }
 
     /// A write into another process's memory; `None` where the kernel does not say whose.

@@ -1,6 +1,7 @@
 //! The station as a whole, driven by events.
 
 mod below;
+mod crosscheck;
 mod openings;
 mod proof;
 

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::conn::Conn;
+use super::conn::{Conn, Used};
 use super::frames;
 use super::observe::{Connection, ConnectionId, Lineage, ProcessId, Program, Verdict};
 use super::proof::{Doubt, Proof, Sign};
 use super::table::{Proc, Table};
-use crate::event::{Exec, Frame};
+use crate::event::{Exec, Frame, Usage};
 
 /// Connections followed at once; the oldest is given up beyond.
 const CONNECTIONS_MAX: usize = 4096;
@@ -33,6 +33,8 @@ pub(super) struct Tracker {
     read: BTreeSet<String>,
     /// Records that matter were lost up to here (`CLOCK_MONOTONIC`, ns).
     lost_until: u64,
+    /// Calls were missed up to here (the same clock).
+    missed_until: u64,
     /// Not everything was attached before (the same clock).
     armed_at: u64,
 }
@@ -97,7 +99,7 @@ impl Tracker {
     ) -> Executed {
         let Some(proc) = table.get(process) else { return Executed::default() };
         let (sshd, connection) = (proc.sshd(), proc.connection);
-        self.used(connection, process, exec.usage.sum_exec_ns);
+        self.used(connection, process, &exec.usage);
         match connection.and_then(|id| Some((id, self.connections.get(&id)?.confirmed))) {
             Some((id, confirmed)) if sshd => {
                 self.sshd_executed(table, process, id, confirmed, exec, serves);
@@ -110,7 +112,7 @@ impl Tracker {
                     let lineage = Self::lineage_of_parent(table, proc);
                     let id = self.open(table, process, lineage, born);
                     self.confirm(table, id, exec.peer);
-                    self.used(Some(id), process, exec.usage.sum_exec_ns);
+                    self.used(Some(id), process, &exec.usage);
                 }
                 Executed::default()
             }
@@ -141,7 +143,7 @@ impl Tracker {
             self.dissolve(table, id);
             let opened = self.open(table, process, Lineage::Sshd(id.0), born);
             self.confirm(table, opened, exec.peer);
-            self.used(Some(opened), process, exec.usage.sum_exec_ns);
+            self.used(Some(opened), process, &exec.usage);
         }
     }
 
@@ -180,7 +182,7 @@ impl Tracker {
     ) -> Option<Verdict> {
         self.frames_seen = true;
         let id = table.get(process)?.connection?;
-        self.used(Some(id), process, frame.usage.sum_exec_ns);
+        self.used(Some(id), process, &frame.usage);
         if !self.connections.get(&id)?.confirmed {
             self.confirm(table, id, None);
         }
@@ -198,7 +200,7 @@ impl Tracker {
         let answer = if process == id.0 {
             conn.proof.answered(frame.frame_type, said, frame.verdict.is_some());
             conn.tries.answered(frame.frame_type, frame.verdict);
-            let answer = conn.answered(said);
+            let answer = conn.answered(conn.of_key(said));
             if let Some((method, accepted)) = answer {
                 conn.proof.judged(method, accepted);
             }
@@ -238,16 +240,16 @@ impl Tracker {
         self.connections.get_mut(&id)
     }
 
-    /// The latest CPU time of a member.
+    /// What a member has used by now.
     pub(super) fn used(
         &mut self,
         connection: Option<ConnectionId>,
         process: ProcessId,
-        sum_exec_ns: u64,
+        usage: &Usage,
     ) {
         let conn = connection.and_then(|id| self.connections.get_mut(&id));
         if let Some(latest) = conn.and_then(|conn| conn.usage.get_mut(&process)) {
-            *latest = sum_exec_ns.max(*latest);
+            latest.raise(usage);
         }
     }
 
@@ -304,6 +306,13 @@ impl Tracker {
         if let Some(conn) = connection.and_then(|id| self.connections.get_mut(&id)) {
             conn.proof.begins_late();
         }
+    }
+
+    /// A call may not have been told before `now_ns`, or was of a process that nobody knows: it may
+    /// have been any connection's.
+    pub(super) fn misses_call(&mut self, now_ns: u64) {
+        self.missed_until = now_ns;
+        self.connections.values_mut().for_each(|conn| conn.heard.misses());
     }
 
     /// Every probe is attached now.
@@ -385,6 +394,9 @@ impl Tracker {
         } else if accepted_ktime_ns <= self.lost_until {
             conn.proof.doubt(Doubt::RecordsLost);
         }
+        if accepted_ktime_ns <= self.missed_until {
+            conn.heard.misses();
+        }
         self.connections.insert(id, conn);
         self.join(table, id, process);
         id
@@ -401,7 +413,7 @@ impl Tracker {
         if let Some(proc) = table.get_mut(process) {
             proc.connection = Some(id);
             proc.shown = None;
-            conn.usage.insert(process, 0);
+            conn.usage.insert(process, Used::default());
             conn.living.insert(process);
         }
     }

@@ -4,7 +4,7 @@
 //! looks each of them up. What a login costs is comparable only where nothing but its one proof was
 //! checked.
 
-use super::observe::Method;
+use super::method::Method;
 
 /// `MONITOR_REQ_KEYALLOWED` and its answer: a key is looked up, 1 where it may log in. OpenSSH's client
 /// has its key looked up twice, first without and then with a signature (RFC 4252, 7); others sign at
@@ -45,12 +45,12 @@ impl Tries {
 
     /// A verdict on this method that comes now is comparable: at most one key was offered, and
     ///
-    /// * for a public key it is the one that was used: none was refused, none looked up more than
+    /// * for a public key, a user's or a host's, it is the one that was used: none was refused, none looked up more than
     ///   twice, and no other method was begun;
     /// * for any other method, nothing but this one try was begun. Many clients offer a key before they
     ///   ask for a password, which costs little beside the password.
     pub(super) fn is_one(self, method: Method) -> bool {
-        if method == Method::Publickey {
+        if method.is_by_key() {
             return self.begun == 0 && self.refused == 0 && (1..=LOOKUPS).contains(&self.lookups);
         }
         self.begun == 1 && self.lookups <= 1

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
-use super::directive::{Directive, Watch};
+use super::directive::{Attached, Directive, Watch};
 use super::observe::ProcessId;
 use super::pipeline::{At, Pipeline};
 use super::programs::is_far;
@@ -48,6 +48,10 @@ struct Kept {
     idle_since: Option<u64>,
     /// On a file system that stays with the host.
     own: bool,
+    /// Functions whose entries are told, and since when, ns.
+    told: BTreeMap<String, u64>,
+    /// Some of these entries was.
+    heard: bool,
 }
 
 /// A file to watch on behalf of a program.
@@ -81,6 +85,20 @@ impl Watched {
         self.refused
     }
 
+    /// A function of this file was entered.
+    pub(super) fn hear(&mut self, file: &InodeKey) {
+        if let Some(kept) = self.files.get_mut(file) {
+            kept.heard = true;
+        }
+    }
+
+    /// Whoever enters this function of the file is told, since before then: its probe is there, and
+    /// entries of the file were told.
+    pub(super) fn is_told(&self, file: &InodeKey, function: &str, before_ns: u64) -> bool {
+        let Some(kept) = self.files.get(file).filter(|kept| kept.heard) else { return false };
+        kept.told.get(function).is_some_and(|since_ns| *since_ns <= before_ns)
+    }
+
     /// When to look again, ns.
     pub(super) fn next_due(&self) -> Option<u64> {
         (!self.files.is_empty()).then(|| self.looked_ns.saturating_add(LOOK_EVERY_NS))
@@ -95,6 +113,8 @@ impl Watched {
             programs: BTreeMap::new(),
             idle_since: None,
             own,
+            told: BTreeMap::new(),
+            heard: false,
         });
         (kept.file, kept.idle_since) = (wanted.file, None);
         kept.programs.insert(inode(&wanted.exe), wanted.exe);
@@ -181,6 +201,19 @@ impl Pipeline {
         self.directives.push(Directive::Attach { tgid, path: wanted.path, exe, file, what });
     }
 
+    /// What the kernel side was asked for is there. Word of a probe that may have been released since
+    /// is none.
+    pub fn attached(&mut self, attached: &Attached) {
+        let Attached { file, functions, ktime_ns } = attached;
+        let released = self.watched.released_ns;
+        let Some(kept) = self.watched.files.get_mut(file).filter(|_| *ktime_ns > released) else {
+            return;
+        };
+        for function in functions {
+            kept.told.entry(function.clone()).or_insert(*ktime_ns);
+        }
+    }
+
     /// A program was started. Where its libraries were released after it had mapped them, no record
     /// has told of them.
     pub(super) fn watch_start(&mut self, id: ProcessId, at: At) {
@@ -249,6 +282,16 @@ impl Pipeline {
         // First, so that whoever maps it from now on is told.
         let forget = |exe: &FileKey| Directive::ForgetMapping { exe: *exe, file: kept.file };
         self.directives.extend(kept.programs.values().map(forget));
+        // Its probes may have been theirs: who maps one of those next is told, so that they are asked
+        // for again.
+        for other in self.watched.files.values_mut().filter(|other| kept.may_be(other)) {
+            other.heard = false;
+            if !std::mem::take(&mut other.told).is_empty() {
+                let (exes, file) = (other.programs.values(), other.file);
+                self.directives
+                    .extend(exes.map(|exe| Directive::ForgetMapping { exe: *exe, file }));
+            }
+        }
         let others = self.watched.files.values().filter(|other| kept.may_be(other));
         let heirs = others
             .filter_map(|other| {

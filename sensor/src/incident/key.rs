@@ -85,6 +85,7 @@ fn object(evidence: &Evidence) -> Option<String> {
         Evidence::PamStack { file, root, after, .. } => ["pam", file, root, after],
         Evidence::Exec { path, .. } => ["exec", path, "", ""],
         Evidence::Session { missing, .. } => ["session", missing, "", ""],
+        Evidence::Libpam { verdict, libpam, .. } => ["libpam", verdict, libpam, ""],
         Evidence::File { .. }
         | Evidence::Package { .. }
         | Evidence::Search { .. }

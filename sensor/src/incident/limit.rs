@@ -300,6 +300,9 @@ fn trim_evidence(evidence: &mut Evidence, room: &mut usize) {
         Evidence::Session { sign, missing, user, .. } => {
             [sign, missing].into_iter().chain(user).for_each(|text| shorten(text, room));
         }
+        Evidence::Libpam { verdict, libpam, user } => {
+            [verdict, libpam].into_iter().chain(user).for_each(|text| shorten(text, room));
+        }
         Evidence::Connection { peer, method, since_accept_seconds, .. } => {
             *since_accept_seconds = tidy(*since_accept_seconds);
             peer.iter_mut().chain(method).for_each(|text| shorten(text, room));

@@ -171,15 +171,7 @@ fn sentence(
             };
             format!("{subject} executed {}{}{before}", path(file), command(cmdline))
         }
-        Evidence::Session { sign, missing, user, .. } => {
-            let whose = user.as_ref().map(|user| format!(" as {}", name(user)));
-            let whose = whose.unwrap_or_default();
-            format!(
-                "{subject} began a session{whose} although {}: {}",
-                clause(missing),
-                clause(sign)
-            )
-        }
+        Evidence::Session { .. } | Evidence::Libpam { .. } => let_in(evidence, subject)?,
         Evidence::Package { package, .. } if package.is_empty() => return None,
         Evidence::Package { path: file, package, installed, previous, content, .. } => {
             let since = installed.map(|time| format!(", installed {time:.0}")).unwrap_or_default();
@@ -203,6 +195,24 @@ fn sentence(
         | Evidence::Protection { .. }
         | Evidence::Connection { .. }
         | Evidence::Repeated { .. } => return None,
+    })
+}
+
+/// Somebody was let in by a way of his own.
+fn let_in(evidence: &Evidence, subject: &str) -> Option<String> {
+    let whose = |word: &str, user: &Option<String>| {
+        user.as_ref().map(|user| format!("{word}{}", name(user))).unwrap_or_default()
+    };
+    Some(match evidence {
+        Evidence::Session { sign, missing, user, .. } => {
+            let (whose, missing, sign) = (whose(" as ", user), clause(missing), clause(sign));
+            format!("{subject} began a session{whose} although {missing}: {sign}")
+        }
+        Evidence::Libpam { verdict, libpam, user } => {
+            let (whose, verdict, libpam) = (whose(" for ", user), clause(verdict), clause(libpam));
+            format!("{subject} {verdict}{whose} although {libpam}")
+        }
+        _ => return None,
     })
 }
 

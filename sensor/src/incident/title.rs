@@ -40,7 +40,8 @@ fn rank(finding: &Finding, evidence: &Evidence) -> u8 {
         Evidence::Audit { .. }
         | Evidence::Caller { .. }
         | Evidence::Mapping { .. }
-        | Evidence::Session { .. } => 1,
+        | Evidence::Session { .. }
+        | Evidence::Libpam { .. } => 1,
         Evidence::Exec { .. }
         | Evidence::LoaderConfig { .. }
         | Evidence::PamStack { .. }
@@ -95,6 +96,9 @@ fn headline(finding: &Finding) -> String {
         }
         Evidence::Session { missing, .. } => {
             format!("A session of {exe} began although {}", clause(missing))
+        }
+        Evidence::Libpam { verdict, libpam, .. } => {
+            format!("{exe} {} although {}", clause(verdict), clause(libpam))
         }
         Evidence::Exec { path: file, .. } if finding.detector == "preauth_exec" => {
             format!("{exe} executed {} before authentication", path(file))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::record::GIVEN_UP;
+use super::record::{GIVEN_UP, faults};
 use super::{Attempt, Login, Outcome, Phase, Phases, Verdict};
 use crate::event::Usage;
 use crate::host::{Method, Process, seconds};
@@ -132,7 +132,8 @@ impl Point {
         } else {
             to.sum_exec_ns.saturating_sub(from.sum_exec_ns).min(wall)
         };
-        Phase { wall_seconds: seconds(wall), cpu_seconds: Some(seconds(cpu)), page_faults: None }
+        let page_faults = Some(faults(to.minor_faults.saturating_sub(from.minor_faults)));
+        Phase { wall_seconds: seconds(wall), cpu_seconds: Some(seconds(cpu)), page_faults }
     }
 }
 
@@ -229,7 +230,8 @@ impl Flow {
         let took = since.until(now);
         self.auth = self.first.map(|first| first.until(now));
         let (seconds, cpu_seconds) = (Some(took.wall_seconds), took.cpu_seconds);
-        let attempt = Attempt { method: Method::Pam, verdict, seconds, cpu_seconds };
+        let (method, key_type) = (Method::Pam, None);
+        let attempt = Attempt { method, key_type, verdict, seconds, cpu_seconds };
         if self.attempts.len() < ATTEMPTS_MAX {
             self.attempts.push(attempt);
             return;
@@ -249,8 +251,13 @@ impl Flow {
     pub(super) fn login(&self, with: End, end: Option<(Timestamp, u64)>) -> Login {
         let mut attempts = self.attempts.clone();
         if self.pending.is_some() {
-            let (method, verdict) = (Method::Pam, Verdict::Undecided);
-            attempts.push(Attempt { method, verdict, seconds: None, cpu_seconds: None });
+            attempts.push(Attempt {
+                method: Method::Pam,
+                key_type: None,
+                verdict: Verdict::Undecided,
+                seconds: None,
+                cpu_seconds: None,
+            });
         }
         let (outcome, reason) = self.outcome(with);
         let duration = end.map(|(_, now)| now.saturating_sub(self.start_ktime_ns));
@@ -322,6 +329,7 @@ impl Flow {
     }
 }
 
-fn name(status: u8) -> Option<&'static str> {
+/// A status as `_pam_types.h` names it.
+pub(crate) fn name(status: u8) -> Option<&'static str> {
     STATUSES.get(usize::from(status)).copied()
 }

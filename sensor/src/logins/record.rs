@@ -10,7 +10,7 @@ use super::outcome::{self, Exit, Outcome};
 use super::pam::Flows;
 use super::{Attempt, Login, LoginId, Phase, Phases, SSHD, Verdict};
 use crate::host::{Body, Connection, ConnectionId, LinkTiming, Observation, Owners, seconds};
-use crate::host::{Mark, Method, Verdict as Answer};
+use crate::host::{Mark, Verdict as Answer};
 
 /// Connections followed at once, as many as the host station follows.
 const OPEN_MAX: usize = 4096;
@@ -194,10 +194,12 @@ impl Open {
     }
 
     fn answered(&mut self, answer: Answer, ktime_ns: u64) {
-        self.decided = Some(Mark { ktime_ns, cpu_ns: answer.cpu_ns });
+        let Answer { cpu_ns, minor_faults, .. } = answer;
+        self.decided = Some(Mark { ktime_ns, cpu_ns, minor_faults });
         let since = ktime_ns.saturating_sub(self.facts.accepted_ktime_ns);
         let attempt = Attempt {
             method: answer.method,
+            key_type: answer.key.map(|key| key.name().into()),
             verdict: if answer.accepted { Verdict::Accepted } else { Verdict::Refused },
             seconds: Some(seconds(since)),
             cpu_seconds: Some(seconds(answer.cpu_ns)),
@@ -254,9 +256,11 @@ impl Open {
         let mut attempts = self.attempts.clone();
         for method in &self.facts.attempted {
             if !self.attempts.iter().any(|attempt| attempt.method == *method) {
-                let refused = *method == Method::Publickey && self.facts.marks.key_refused;
+                let by_key = method.is_by_key();
+                let refused = by_key && self.facts.marks.key_refused;
                 attempts.push(Attempt {
                     method: *method,
+                    key_type: self.facts.key.filter(|_| by_key).map(|key| key.name().into()),
                     verdict: if refused { Verdict::Refused } else { Verdict::Undecided },
                     seconds: None,
                     cpu_seconds: None,
@@ -267,7 +271,8 @@ impl Open {
     }
 
     fn phases(&self) -> Phases {
-        let accepted = Mark { ktime_ns: self.facts.accepted_ktime_ns, cpu_ns: 0 };
+        let ktime_ns = self.facts.accepted_ktime_ns;
+        let accepted = Mark { ktime_ns, cpu_ns: 0, minor_faults: 0 };
         let asked = self.facts.marks.asked;
         let decided = self.decided;
         // PAM's word that is the verdict itself ends no phase of its own.
@@ -319,7 +324,7 @@ fn between(from: Mark, to: Mark) -> Phase {
     Phase {
         wall_seconds: seconds(to.ktime_ns.saturating_sub(from.ktime_ns)),
         cpu_seconds: Some(seconds(to.cpu_ns.saturating_sub(from.cpu_ns))),
-        page_faults: None,
+        page_faults: Some(faults(to.minor_faults.saturating_sub(from.minor_faults))),
     }
 }
 
@@ -328,8 +333,15 @@ fn less(whole: Phase, part: Phase) -> Phase {
     Phase {
         wall_seconds: rounded((whole.wall_seconds - part.wall_seconds).max(0.0)),
         cpu_seconds: cpu.map(|(whole, part)| rounded((whole - part).max(0.0))),
-        page_faults: None,
+        page_faults: whole
+            .page_faults
+            .zip(part.page_faults)
+            .map(|(all, of)| all.saturating_sub(of)),
     }
+}
+
+pub(super) fn faults(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// To a microsecond, as [`seconds`] gives them.

@@ -1,6 +1,7 @@
 //! From events to logins: whole ones, broken ones, strangers', and what is kept of them.
 
 mod kept;
+mod keys;
 mod pam;
 
 use proptest::prelude::*;
@@ -24,8 +25,8 @@ pub(crate) fn sample() -> Value {
         "container": null, "user": "alice", "method": "publickey", "outcome": "accepted",
         "reason": null, "attempts_left_out": 0, "session": true, "exit_status": 0,
         "exit_signal": null, "guessing": "brute_force", "partial": false,
-        "attempts": [{"method": "publickey", "verdict": "accepted", "seconds": 0.2,
-            "cpu_seconds": 0.031}],
+        "attempts": [{"method": "publickey", "key_type": "ssh-ed25519", "verdict": "accepted",
+            "seconds": 0.2, "cpu_seconds": 0.031}],
         "phases": {
             "link": {"wall_seconds": 0.005, "cpu_seconds": 0.004, "page_faults": 295},
             "key_exchange": phase(0.08, 0.012), "auth": phase(0.12, 0.015),

@@ -32,6 +32,7 @@ fn every_metric_is_set_somewhere() {
         (".tell_host(", "reads_given_up"),
         (".tell_host(", "verify_sweeps"),
         (".tell_host(", "sessions_not_known"),
+        (".tell_host(", "verdicts_compared"),
         (".tell_probes(", "probed_files"),
         (".tell_probes(", "function_probes"),
         (".tell_probes(", "function_probes_attached"),

@@ -17,8 +17,8 @@ fn login(start: &str, user: Option<&str>, outcome: &str, cpu_seconds: f64) -> Va
         "uid": null, "peer": "192.0.2.7",
         "peer_port": 50022, "subject": "/usr/sbin/sshd ab12", "container": null, "user": user,
         "method": "publickey", "outcome": outcome, "reason": null, "attempts_left_out": 0,
-        "attempts": [{"method": "publickey", "verdict": verdict, "seconds": 0.164,
-            "cpu_seconds": cpu_seconds}],
+        "attempts": [{"method": "publickey", "key_type": "ssh-rsa", "verdict": verdict,
+            "seconds": 0.164, "cpu_seconds": cpu_seconds}],
         "phases": {
             "link": {"wall_seconds": 0.005, "cpu_seconds": 0.0034, "page_faults": 295},
             "key_exchange": phase, "auth": phase, "pam": null, "session": null,
@@ -99,7 +99,8 @@ fn logins_are_listed_newest_first_and_steer_no_terminal() {
     let ended = with(&three()).run(&["logins"]).expect(0);
     assert_plain(&ended.stdout);
     assert_eq!(starts(&ended), ["12", "11", "10"], "{}", ended.stdout);
-    for text in ["START", "alice", "192.0.2.7", "3.4ms", "12.0ms", "164ms", "guesses names"] {
+    let key = "publickey ssh-rsa";
+    for text in ["START", "alice", "192.0.2.7", key, "3.4ms", "12.0ms", "164ms", "guesses names"] {
         assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
     }
     assert!(!ended.stdout.contains('\u{202e}'), "{}", ended.stdout);

@@ -33,10 +33,11 @@ fn phase(login: &Value, name: &str) -> Result<(f64, Option<f64>)> {
     Ok((wall, phase["cpu_seconds"].as_f64()))
 }
 
-fn was_let_in(login: &Value, method: &str) -> Result<()> {
+fn was_let_in(login: &Value, method: &str, key: Option<&str>) -> Result<()> {
     let told =
         [&login["outcome"], &login["method"], &login["user"], &login["attempts"][0]["verdict"]];
     ensure!(told == ["accepted", method, "hs-lab", "accepted"], "{login:#}");
+    ensure!(login["attempts"][0]["key_type"].as_str() == key, "{login:#}");
     ensure!(login["peer"] == "127.0.0.1" && login["peer_port"].is_u64(), "{login:#}");
     ensure!(login["session"] == true && login["partial"] == false, "{login:#}");
     let (link, link_cpu) = phase(login, "link")?;
@@ -46,6 +47,7 @@ fn was_let_in(login: &Value, method: &str) -> Result<()> {
     // Nobody exchanges keys, or verifies, for nothing.
     for name in ["key_exchange", "auth"] {
         ensure!(phase(login, name)?.0 > 0.0, "{name}: {login:#}");
+        ensure!(login["phases"][name]["page_faults"].as_u64() > Some(0), "{name}: {login:#}");
     }
     let total = login["attempts"][0]["cpu_seconds"].as_f64().unwrap_or_default();
     ensure!(total > link_cpu.unwrap_or_default(), "less in all than for linking: {login:#}");
@@ -77,8 +79,10 @@ fn logins_of_every_method_and_a_failure_are_recorded_and_survive_a_restart() {
         }
         let scrape = sensor.caught_up(&lab).unwrap();
         let told = ended(&sensor, 5).unwrap();
-        for (login, method) in told.iter().zip(["publickey", "publickey", "password"]) {
-            was_let_in(login, method).with_context(|| format!("{version:?}")).unwrap();
+        let by_key = |key| ("publickey", Some(key));
+        let wanted = [by_key("ssh-rsa"), by_key("ssh-ed25519"), ("password", None)];
+        for (login, (method, key)) in told.iter().zip(wanted) {
+            was_let_in(login, method, key).with_context(|| format!("{version:?}")).unwrap();
         }
         let is_measured = |login: &Value| login["phases"]["link"]["cpu_seconds"].is_f64();
         assert!(told.iter().any(is_measured), "{version:?}: {told:#?}");

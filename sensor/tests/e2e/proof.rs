@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -46,11 +46,15 @@ struct Mark(PathBuf);
 
 impl Imitation {
     fn build() -> Result<Self> {
+        Self::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> Result<Self> {
         let mut named = tempfile::Builder::new();
         let own = Self(named.prefix("halfsecond-sessions-").tempdir()?);
         // The program that stands for a session runs as nobody, and leaves a file at its end.
         fs::set_permissions(own.0.path(), fs::Permissions::from_mode(0o777))?;
-        compile(&own.path("sshd"), &[])?;
+        compile(&own.path("sshd"), flags)?;
         for name in ["sshd-session", "sshd-auth", WAITS] {
             fs::copy(own.path("sshd"), own.path(name))?;
         }
@@ -109,13 +113,19 @@ fn finding<'a>(incident: &'a Value, detector: &str, server: &str) -> Option<&'a 
     })
 }
 
-/// It is told while the program that was started still runs.
+/// It is told, critical, while the program that was started still runs.
 fn is_told_in_time(sensor: &Sensor, detector: &str, server: &str, mark: &Mark) -> Result<Value> {
+    let found = is_told(sensor, detector, server, mark)?;
+    ensure!(found["severity"] == "critical", "{found:#}");
+    Ok(found)
+}
+
+/// It is told while the program that was started still runs, which may end then.
+fn is_told(sensor: &Sensor, detector: &str, server: &str, mark: &Mark) -> Result<Value> {
     let told = |incident: &Value| finding(incident, detector, server).is_some();
     let incident = sensor.incident_that(detector, told)?;
     ensure!(!mark.has_ended(), "{detector} was told after the end of the program");
     let found = finding(&incident, detector, server).context("no finding")?.clone();
-    ensure!(found["severity"] == "critical", "{found:#}");
     mark.set()?;
     Ok(found)
 }
@@ -291,4 +301,99 @@ fn ordinary_sessions_of_every_kind_give_nothing() {
             println!("{version:?} PAM {use_pam} command {command}: {done} sessions");
         }
     }
+}
+
+/// Logins until calls of the server's libpam are told.
+const WARM_UPS: usize = 5;
+
+/// Positive answers that were compared, with this result or, without one, with any other than agreement.
+fn compared(scrape: &Scrape, result: Option<&str>) -> f64 {
+    let of = |labels: &[(&str, &str)]| scrape.sum("halfsecond_verdicts_compared_total", labels);
+    match result {
+        Some(result) => of(&[("result", result)]),
+        None => of(&[]) - of(&[("result", "agreed")]),
+    }
+}
+
+/// The first login maps libpam, where the listener has none; then the probes come.
+fn warmed_up(sensor: &Sensor, lab: &SshdLab) -> Result<Scrape> {
+    for _ in 0..WARM_UPS {
+        learned::login(lab, Method::Ed25519)?;
+        let scrape = sensor.caught_up(lab)?;
+        if compared(&scrape, Some("agreed")) > 0.5 {
+            return Ok(scrape);
+        }
+    }
+    bail!("calls of libpam are not told after {WARM_UPS} logins")
+}
+
+#[test]
+fn what_sshd_says_agrees_with_what_its_own_libpam_was_asked() {
+    let machine = Machine::acquire().unwrap();
+    for version in [Version::V9_2, Version::V10] {
+        let state = learned::state(&machine).unwrap();
+        let lab = SshdLab::builder(&machine).version(version).every_kind(false).start().unwrap();
+        let sensor = Sensor::start(&machine, state.path(), Settings::default()).unwrap();
+        let before = warmed_up(&sensor, &lab).unwrap();
+        // A method and the account of each of the first two, the account of the third.
+        for method in [Method::Password, Method::Dialogue, Method::Ed25519] {
+            learned::login(&lab, method).unwrap();
+        }
+        for method in [Method::WrongPassword, Method::WrongDialogue] {
+            assert_ne!(lab.login(method).unwrap().code, Some(0), "{version:?} {method:?}");
+        }
+        sensor.caught_up(&lab).unwrap();
+        let agreed =
+            |scrape: &Scrape| compared(scrape, Some("agreed")) - compared(&before, Some("agreed"));
+        let after = sensor.scrape_until("five agreements", |scrape| agreed(scrape) > 4.5).unwrap();
+        let shown = after.show("halfsecond_verdicts_compared_total");
+        assert!(agreed(&after) < 5.5, "{version:?}: {shown:?}");
+        let others = compared(&after, None) - compared(&before, None);
+        assert!(others < 0.5, "{version:?}: {shown:?}");
+        assert!(compared(&after, Some("disagreed")) < 0.5, "{version:?}: {shown:?}");
+        nothing_told(sensor).with_context(|| format!("{version:?}")).unwrap();
+    }
+}
+
+/// The imitation has a dialogue that its libpam is asked about, until that is told.
+fn heard(sensor: &Sensor, imitation: &Imitation, layout: &str) -> Result<()> {
+    let before = compared(&sensor.ring_read()?, Some("agreed"));
+    for round in 0..WARM_UPS {
+        let mark = Mark(imitation.path(&format!("{layout}-agreed-{round}")));
+        let mut server = imitation.serve(layout, "agreed", &mark)?;
+        mark.set()?;
+        server.close_stdin();
+        ensure!(server.wait(PATIENCE)?.code() == Some(0), "{}", server.transcript());
+        if compared(&sensor.ring_read()?, Some("agreed")) - before > 0.5 {
+            return Ok(());
+        }
+    }
+    bail!("calls of libpam are not told after {WARM_UPS} connections")
+}
+
+#[test]
+fn a_yes_that_libpam_does_not_bear_out_is_told_in_every_layout() {
+    let machine = Machine::acquire().unwrap();
+    let imitation = Imitation::with(&["-DLIBPAM", "-l:libpam.so.0"]).unwrap();
+    let state = State::new().unwrap();
+    let config = imitation.config();
+    let settings = Settings { more: &config, ..Settings::default() };
+    let sensor = Sensor::start(&machine, state.path(), settings).unwrap();
+    let detector = "auth_without_method";
+    for layout in LAYOUTS {
+        heard(&sensor, &imitation, layout).with_context(|| layout.to_owned()).unwrap();
+        for (story, severity) in [("unasked", "high"), ("overruled", "critical")] {
+            let mark = Mark(imitation.path(&format!("{layout}-{story}")));
+            let mut server = imitation.serve(layout, story, &mark).unwrap();
+            let found = is_told(&sensor, detector, &mark.0.display().to_string(), &mark)
+                .with_context(|| format!("{layout} {story}"))
+                .unwrap();
+            println!("{layout} {story}: {}", found["title"]);
+            assert_eq!(found["severity"], severity, "{found:#}");
+            assert_eq!(found["evidence"][0]["kind"], "libpam", "{found:#}");
+            server.close_stdin();
+            assert_eq!(server.wait(PATIENCE).unwrap().code(), Some(0), "{layout} {story}");
+        }
+    }
+    sensor.stop().unwrap();
 }

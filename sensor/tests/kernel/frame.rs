@@ -208,6 +208,61 @@ fn a_long_or_hostile_user_name_stays_in_its_room() {
     same("users", users, vec![Some("n".repeat(64)), Some("bob".to_owned()), None]);
 }
 
+/// What of a key must not be read.
+const SECRET: &str = "the key itself";
+
+/// A key that is looked up, as `mm_key_allowed` writes it.
+fn look_up(whose: u32, user: &str, host: &str, key: &[u8]) -> Vec<u8> {
+    let blob_len = u32::try_from(key.len()).expect("small").to_be_bytes();
+    let parts = [&whose.to_be_bytes()[..], &string(user), &string(host), &blob_len, key, &[0; 4]];
+    parts.concat()
+}
+
+#[test]
+fn a_key_is_told_by_its_type_and_whose_it_is() {
+    let Some(mut bench) = Bench::start() else { return };
+    if !bench.serves(Hook::Frames) {
+        return;
+    }
+    let key = |name: &str| [string(name), string(SECRET)].concat();
+    let ed25519 = key("ssh-ed25519");
+    let long = key(&"n".repeat(200));
+    let lying = [&u32::MAX.to_be_bytes()[..], SECRET.as_bytes()].concat();
+    let writes = [
+        look_up(2, "", "", &ed25519),
+        look_up(1, "alice", "client.example", &key("ssh-rsa")),
+        look_up(2, "", "", &long),
+        // A name that claims more than there is; nobody's key; nothing behind the word.
+        look_up(2, "", "", &lying),
+        look_up(3, "", "", &ed25519),
+        2_u32.to_be_bytes().to_vec(),
+        // A user that claims more than there is.
+        [&2_u32.to_be_bytes()[..], &lying].concat(),
+    ];
+    let writes: Vec<Vec<u8>> = writes.iter().flat_map(|payload| frame(22, payload)).collect();
+    let events = play(&mut bench, &writes, Role::SSHD);
+    let told: Vec<_> =
+        frames(&events).into_iter().map(|frame| (frame.verdict, frame.key_type.clone())).collect();
+    let name = |name: &str| Some(name.to_owned());
+    same(
+        "keys",
+        told,
+        vec![
+            (Some(2), name("ssh-ed25519")),
+            (Some(1), name("ssh-rsa")),
+            (Some(2), name(&"n".repeat(64))),
+            (Some(2), None),
+            (None, None),
+            (Some(2), None),
+            (Some(2), None),
+        ],
+    );
+    let seen = format!("{:?}", frames(&events));
+    for beyond in [SECRET, "alice", "client.example"] {
+        assert!(!seen.contains(beyond), "{beyond} is in a record: {seen}");
+    }
+}
+
 #[test]
 fn a_process_without_the_role_sends_no_frames() {
     let Some(mut bench) = Bench::start() else { return };

@@ -67,6 +67,8 @@ pub(super) struct Expected {
     pub(super) user: Option<&'static str>,
     /// Method and verdict of each.
     pub(super) attempts: Vec<(&'static str, &'static str)>,
+    /// Type of the key that each was by.
+    pub(super) key: Option<&'static str>,
     /// Those that were reached, in their order.
     pub(super) phases: Vec<&'static str>,
     pub(super) session: bool,
@@ -97,7 +99,18 @@ impl Way {
         matches!(self, Self::Rsa | Self::Ed25519 | Self::Ecdsa)
     }
 
-    /// As the protocol and the sensor name it; types of keys are not told.
+    /// Type of the key itself, not of a signature with it.
+    fn key(self) -> Option<&'static str> {
+        match self {
+            Self::Rsa => Some("ssh-rsa"),
+            Self::Ed25519 => Some("ssh-ed25519"),
+            // ssh-keygen's default length.
+            Self::Ecdsa => Some("ecdsa-sha2-nistp256"),
+            Self::Password | Self::Dialogue | Self::Nothing => None,
+        }
+    }
+
+    /// As the protocol and the sensor name it.
     pub(super) fn method(self) -> Option<&'static str> {
         match self {
             Self::Rsa | Self::Ed25519 | Self::Ecdsa => Some("publickey"),
@@ -147,6 +160,7 @@ impl Cell {
             method: attempts.first().map(|(method, _)| *method),
             user: accepted.then_some(USER),
             attempts,
+            key: self.way.key(),
             phases: reached.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect(),
             session: accepted,
         }

@@ -92,9 +92,13 @@ pub(super) fn differences(login: &Value, expected: &Expected) -> Vec<String> {
     let attempts = login["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let attempts: Vec<Value> = attempts
         .iter()
-        .map(|attempt| Value::from(vec![attempt["method"].clone(), attempt["verdict"].clone()]))
+        .map(|attempt| {
+            Value::from(["method", "verdict", "key_type"].map(|key| attempt[key].clone()))
+        })
         .collect();
-    let wanted = expected.attempts.iter().map(|(method, verdict)| vec![*method, *verdict]);
+    let wanted = expected.attempts.iter().map(|(method, verdict)| {
+        Value::from([Value::from(*method), Value::from(*verdict), expected.key.into()])
+    });
     same("attempts", &attempts.into(), wanted.collect());
     same("phases", &phases(login).into(), expected.phases.clone().into());
     if !login["end"].is_string() {
@@ -118,7 +122,8 @@ mod tests {
         json!({
             "end": "2026-11-21T10:00:00Z", "peer": "127.0.0.1", "peer_port": 50022, "user": USER,
             "method": "publickey", "outcome": "accepted", "session": true, "partial": false,
-            "attempts": [{"method": "publickey", "verdict": "accepted", "seconds": 0.1}],
+            "attempts": [{"method": "publickey", "verdict": "accepted", "key_type": "ssh-rsa",
+                "seconds": 0.1}],
             "phases": {"link": phase, "key_exchange": phase, "auth": phase, "pam": null,
                 "session": phase},
         })
@@ -137,6 +142,7 @@ mod tests {
             ("/partial", json!(true)),
             ("/end", json!(null)),
             ("/attempts/0/verdict", json!("undecided")),
+            ("/attempts/0/key_type", json!(null)),
             ("/attempts", json!([])),
             ("/phases/auth", json!(null)),
             ("/phases/pam", json!({"wall_seconds": 0.1})),

@@ -1,7 +1,9 @@
 //! Sessions that nobody authenticated, and programs before a verdict, as incidents.
 
 use super::*;
-use crate::host::testing::{CHKPWD, Flow, Layout, Way};
+use crate::event::InodeKey;
+use crate::host::Attached;
+use crate::host::testing::{CHKPWD, Flow, LIBPAM, Layout, PAM_FUNCTIONS, Way};
 
 /// A connection that is let in though its method was refused.
 fn let_in(bench: &mut Bench, layout: Layout, way: Way) -> Flow {
@@ -107,4 +109,59 @@ fn what_nobody_can_say_is_counted_and_not_told() {
     bench.run();
     assert_eq!(bench.fired(), Vec::<&str>::new());
     assert_eq!(bench.station.tally().not_known.iter().sum::<u64>(), 1);
+}
+
+/// Probes on libpam are there, and one connection of this layout was heard.
+fn watching(layout: Layout) -> Bench {
+    let mut bench = Bench::new();
+    bench.world.calls_libpam = true;
+    bench.world.whole(layout, Way::Publickey, true);
+    bench.run();
+    let file = {
+        let shared = &mut bench.world.fake.0.lock().unwrap();
+        let file = shared.file(Path::new(LIBPAM));
+        InodeKey { ino: file.ino, dev: file.dev, reserved: 0 }
+    };
+    let functions = PAM_FUNCTIONS.map(str::to_owned).to_vec();
+    bench.station.attached(&Attached { file, functions, ktime_ns: bench.world.now });
+    bench
+}
+
+#[test]
+fn a_verdict_that_libpam_does_not_bear_out_is_an_incident_of_its_own() {
+    for layout in Layout::ALL {
+        let mut bench = watching(layout);
+        let flow = bench.world.connect(layout, true);
+        bench.world.calls_libpam = false;
+        bench.world.prove(flow, Way::Password, true);
+        bench.world.calls_libpam = true;
+        bench.world.account(flow, true);
+        bench.world.hand_over(flow);
+        bench.world.session(flow, 1000);
+        bench.run();
+        assert_eq!(bench.fired(), ["auth_without_method"], "{layout:?}");
+        let incident = bench.incident();
+        assert_eq!(incident.severity, Severity::High, "{layout:?}");
+        let title = "accepted password although none of the connection's processes had called \
+                     pam_authenticate";
+        assert!(incident.title.contains(title), "{}", incident.title);
+        assert!(incident.story.contains("for alice"), "{}", incident.story);
+    }
+}
+
+#[test]
+fn a_dialogue_that_pam_has_refused_is_critical() {
+    let mut bench = watching(Layout::SessionAuth);
+    let flow = bench.world.connect(Layout::SessionAuth, true);
+    let child = bench.world.fresh();
+    bench.world.frame(flow.network, 104, None, 0);
+    bench.world.fork(flow.monitor, child, BELOW);
+    bench.world.call_pam(child, BELOW, "authenticate acct_mgmt");
+    bench.world.frame(child, 7, None, 0);
+    bench.world.frame(flow.monitor, 109, Some(0), 0);
+    bench.run();
+    assert_eq!(bench.fired(), ["auth_without_method"]);
+    let incident = bench.incident();
+    assert_eq!(incident.severity, Severity::Critical);
+    assert!(incident.title.contains("had ended with PAM_AUTH_ERR"), "{}", incident.title);
 }

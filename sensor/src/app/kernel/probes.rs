@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 
+use tokio::sync::mpsc::Sender;
 use tracing::{debug, warn};
 
 use crate::cli::Failure;
 use crate::event::{FileKey, InodeKey};
-use crate::host::{Aside, Directive, Watch};
+use crate::host::{Aside, Attached, Clock, Directive, Watch};
 use crate::instrument::OwnPrograms;
 use crate::loader::{FunctionSite, PerfEvents, ProgramHandles, Released, Sensor};
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ use crate::verify::OwnProbes;
 pub(in crate::app) struct Probes {
     sensor: Sensor,
     wanted: Receiver<Directive>,
+    done: Sender<Attached>,
     /// Opens files and reads their symbols.
     files: Aside<()>,
     metrics: Metrics,
@@ -37,9 +39,13 @@ type Opened = (File, Vec<FunctionSite>);
 // === impl Probes ===
 
 impl Probes {
-    pub(super) fn new(sensor: Sensor, wanted: Receiver<Directive>, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        sensor: Sensor,
+        (wanted, done): (Receiver<Directive>, Sender<Attached>),
+        metrics: &Metrics,
+    ) -> Self {
         let files = Aside::new("probed-files", || ());
-        Self { sensor, wanted, files, metrics: metrics.clone() }
+        Self { sensor, wanted, done, files, metrics: metrics.clone() }
     }
 
     /// Attaches every hook by the cheapest mechanism that works here.
@@ -131,14 +137,19 @@ impl Probes {
         };
         let watched =
             self.sensor.attach_functions(&library, &sites).map_err(|error| chain(&error))?;
+        let mut functions = Vec::new();
         for function in watched {
             match function {
                 Ok(function) => {
                     debug!(library = %path.display(), symbol = function.symbol, price = ?function.price, "watched");
+                    functions.push(function.symbol);
                 }
                 Err(error) => warn!(library = %path.display(), %error, "not watched"),
             }
         }
+        let file = InodeKey { ino: file.ino, dev: file.dev, reserved: 0 };
+        // Where there is no room for it, no comparison rests on these probes.
+        let _ = self.done.try_send(Attached { file, functions, ktime_ns: Clock::ktime_ns() });
         Ok(())
     }
 

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use super::ask::Found;
 use crate::cli::term::{Style, Tone};
 use crate::host::Method;
-use crate::logins::{Guessing, Login, Outcome, Phase};
+use crate::logins::{Guessing, Login, Outcome, Phase, Phases};
 
-const HEADING: [&str; 13] = [
+const HEADING: [&str; 14] = [
     "START", "PROGRAM", "USER", "FROM", "METHOD", "OUTCOME", "LINK", "KEYS", "AUTH", "PAM",
-    "VERDICT", "LASTED", "NOTE",
+    "FAULTS", "VERDICT", "LASTED", "NOTE",
 ];
 
 pub(super) fn list(out: &mut impl Write, found: &Found, style: Style) -> io::Result<()> {
@@ -47,13 +47,14 @@ fn row(login: &Login) -> Vec<(Tone, String)> {
         plain(login.program.to_string()),
         or_none(login.user.as_deref().map(str::to_owned)),
         or_none(from(login)),
-        or_none(login.method.map(|method| Method::name(method).to_owned())),
+        or_none(method(login)),
         (tone, login.outcome.name().to_owned()),
     ];
     cells.extend(
         [phases.link, phases.key_exchange, phases.auth, phases.pam]
             .map(|phase| or_none(phase.and_then(|phase: Phase| phase.cpu_seconds).map(time))),
     );
+    cells.push(or_none(page_faults(phases)));
     cells.push(or_none(verdict.map(time)));
     cells.push(plain(login.duration_seconds.map_or_else(|| "-".to_owned(), time)));
     let note = note(login);
@@ -62,6 +63,25 @@ fn row(login: &Login) -> Vec<(Tone, String)> {
         cells.push((if login.guessing.is_some() { Tone::Warn } else { Tone::Plain }, note));
     }
     cells
+}
+
+/// With the type of the key, if it was one.
+fn method(login: &Login) -> Option<String> {
+    let method = login.method?;
+    let of_it = login.attempts.iter().rev().find(|attempt| attempt.method == method);
+    let key = of_it.and_then(|attempt| attempt.key_type.as_deref());
+    // What is the usual part of every such name says nothing here.
+    let short = |key: &str| key.trim_end_matches("@openssh.com").to_owned();
+    let key = key.map(|key| format!(" {}", short(key))).unwrap_or_default();
+    Some(format!("{}{key}", Method::name(method)))
+}
+
+/// Minor page faults up to the verdict, as far as they were measured.
+fn page_faults(phases: &Phases) -> Option<String> {
+    let parts = [phases.link, phases.key_exchange, phases.auth];
+    let counts = || parts.iter().flatten().filter_map(|phase| phase.page_faults);
+    let sum = counts().fold(0, u32::saturating_add);
+    counts().next().map(|_| sum.to_string())
 }
 
 /// A client's address, or who started the program.
@@ -135,12 +155,13 @@ mod tests {
                 "sshd",
                 "alice",
                 "192.0.2.7",
-                "publickey",
+                "publickey ssh-ed25519",
                 "accepted",
                 "4.0ms",
                 "12.0ms",
                 "15.0ms",
                 "1.0ms",
+                "295",
                 "200ms",
                 "9.0s",
                 "guesses passwords or keys",
@@ -181,6 +202,7 @@ mod tests {
         fn no_name_steers_the_terminal_or_makes_a_line(name in any::<String>(), reason in any::<String>()) {
             let mut hostile = login();
             hostile.user = Some(name.into());
+            hostile.attempts[0].key_type = Some(reason.as_str().into());
             hostile.reason = Some(reason.into());
             hostile.subject = "\u{1b}[2J".into();
             hostile.program = "\u{202e}\n\u{1b}[2J".into();

@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) commands: Vec<Named>,
     /// PAM's services.
     pub(super) services: Vec<String>,
+    /// `KerberosAuthentication` is switched on for somebody.
+    pub(super) kerberos: bool,
 }
 
 /// `None` where the main file cannot be read.
@@ -91,6 +93,11 @@ fn line(reader: &mut Reader<'_>, text: &str, depth: usize, found: &mut Settings)
     match keyword.to_ascii_lowercase().as_str() {
         "authorizedkeyscommand" => command(KEYS),
         "authorizedprincipalscommand" => command(PRINCIPALS),
+        // Only this word switches it off (servconf.c `multistate_flag`).
+        "kerberosauthentication" => {
+            found.kerberos |=
+                words(rest).first().is_some_and(|word| !word.eq_ignore_ascii_case("no"));
+        }
         "pamservicename" => found.services.extend(words(rest).into_iter().next()),
         "include" => {
             for pattern in words(rest) {

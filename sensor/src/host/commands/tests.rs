@@ -28,7 +28,8 @@ fn arguments(line: &str) -> Vec<String> {
 }
 
 fn paths(tree: &Tree, line: &str) -> Option<Vec<String>> {
-    named(tree, &arguments(line)).map(|all| all.into_iter().map(|named| named.path).collect())
+    let (all, _) = named(tree, &arguments(line))?;
+    Some(all.into_iter().map(|named| named.path).collect())
 }
 
 #[test]
@@ -54,6 +55,28 @@ fn commands_are_found_in_every_file_that_is_in_force() {
     let line = "/usr/sbin/sshd -oAuthorizedKeysCommand=/opt/by-option -f /srv/other -R";
     assert_eq!(paths(&tree, line), more);
     assert_eq!(paths(&tree, "/usr/sbin/sshd -f /srv/gone"), None, "not known is not none");
+}
+
+#[test]
+fn kerberos_is_asked_about_passwords_where_a_line_in_force_says_so() {
+    let asks = |text: &str, line: &str| {
+        let tree = tree(&[
+            ("/etc/ssh/sshd_config", text),
+            ("/etc/ssh/more", "Match User a\n\tkerberosauthentication = \"yes\"\n"),
+        ]);
+        named(&tree, &arguments(line)).map(|(_, kerberos)| kerberos)
+    };
+    for (text, line, wanted) in [
+        ("", "sshd -R", false),
+        ("KerberosAuthentication no\n", "sshd -R", false),
+        ("# KerberosAuthentication yes\nKerberosOrLocalPasswd yes\n", "sshd -R", false),
+        ("KerberosAuthentication yes\n", "sshd -R", true),
+        ("Match Address 192.0.2.0/24\nkerberosAuthentication=YES\n", "sshd -R", true),
+        ("Include more\n", "sshd -R", true),
+        ("", "sshd -oKerberosAuthentication=yes -R", true),
+    ] {
+        assert_eq!(asks(text, line), Some(wanted), "{text:?} {line}");
+    }
 }
 
 #[test]

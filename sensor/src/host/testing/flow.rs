@@ -87,6 +87,9 @@ impl World {
         self.fork(LISTENER, monitor, SSHD);
         let peer = Some("192.0.2.7:50022".parse().unwrap());
         self.exec_as(monitor, LISTENER, layout.monitor(), BELOW, 0, 0, peer);
+        if self.calls_libpam {
+            self.libpam(monitor, layout.monitor(), BELOW);
+        }
         self.fork(monitor, network, BELOW);
         if layout == Layout::SessionAuth {
             self.exec(network, monitor, AUTH_PATH, BELOW, 0);
@@ -107,15 +110,24 @@ impl World {
         let talks = (way == Way::KeyboardInteractive).then(|| {
             let child = self.fresh();
             self.fork(flow.monitor, child, BELOW);
-            // Its own frames: a prompt, and at the end PAM_AUTH_ERR.
+            // Its own frames: a prompt, and at the end PAM's status.
+            self.pam_called(child, "authenticate get_authtok");
             self.frame(child, 1, None, 0);
-            self.frame(child, 7, None, 0);
             child
         });
         for (frame_type, value) in way.frames(ok) {
             // `enum monitor_reqtype`: a request is even, and its answer the next.
             let sender = if frame_type % 2 == 1 { flow.monitor } else { flow.network };
             self.frame(sender, frame_type, value, 0);
+            if let Some(child) = talks.filter(|_| (frame_type, value) == (109, Some(1))) {
+                if ok {
+                    self.pam_called(child, "acct_mgmt");
+                }
+                self.frame(child, if ok { 0 } else { 7 }, None, 0);
+            }
+            if frame_type == 12 {
+                self.pam_called(flow.monitor, "authenticate get_authtok");
+            }
         }
         if let Some(child) = talks {
             self.exit(child, BELOW, 0);
@@ -125,6 +137,7 @@ impl World {
     /// PAM's word on the account.
     pub(crate) fn account(&mut self, flow: Flow, allowed: bool) {
         self.frame(flow.network, 102, None, 0);
+        self.pam_called(flow.monitor, "acct_mgmt");
         self.frame(flow.monitor, 103, Some(u32::from(allowed)), 0);
     }
 
@@ -132,6 +145,14 @@ impl World {
     pub(crate) fn hand_over(&mut self, flow: Flow) {
         self.frame(flow.network, 26, None, 0);
         self.exit(flow.network, BELOW, 0);
+        self.pam_called(flow.monitor, "setcred open_session");
+    }
+
+    /// As sshd with PAM does, unless it is made not to.
+    fn pam_called(&mut self, tgid: u32, calls: &str) {
+        if self.calls_libpam {
+            self.call_pam(tgid, BELOW, calls);
+        }
     }
 
     /// The user's process, its terminal, and a shell below it. Gives the shell.

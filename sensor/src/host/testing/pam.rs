@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{MODULE_SIZE, MS, World};
 use crate::event::{Caller, EventBody, Modules, Placement, Role, Stack, Usage};
 
-const LIBPAM: &str = "/usr/lib/x86_64-linux-gnu/libpam.so.0.85.1";
-const FUNCTIONS: [&str; 6] = [
+pub(crate) const LIBPAM: &str = "/usr/lib/x86_64-linux-gnu/libpam.so.0.85.1";
+pub(crate) const PAM_FUNCTIONS: [&str; 6] = [
     "pam_authenticate",
     "pam_acct_mgmt",
     "pam_setcred",
@@ -24,7 +24,13 @@ impl World {
         let tgid = self.fresh();
         self.fork(1, tgid, Role::NONE);
         self.exec_as(tgid, 1, path, Role::GUARDED, 0, uid, None);
-        self.map(tgid, path, Path::new(LIBPAM), Role::GUARDED);
+        self.libpam(tgid, path, Role::GUARDED);
+        tgid
+    }
+
+    /// It is linked with libpam.
+    pub(crate) fn libpam(&mut self, tgid: u32, exe: &str, role: Role) {
+        self.map(tgid, exe, Path::new(LIBPAM), role);
         let file = self.fake.with(|shared| shared.file(Path::new(LIBPAM)));
         let placed = Placement {
             start: file.ino * MODULE_SIZE + 0x1000,
@@ -35,20 +41,19 @@ impl World {
             generation: file.generation,
         };
         let modules = Modules { placed: vec![placed], overflow: 0 };
-        self.push(tgid, Role::GUARDED, EventBody::Modules(Box::new(modules)));
-        tgid
+        self.push(tgid, role, EventBody::Modules(Box::new(modules)));
     }
 
     /// Calls in this order, without `pam_`; `end:7` is handed a status.
     pub(crate) fn call_pam(&mut self, tgid: u32, role: Role, calls: &str) {
         for (number, call) in calls.split_whitespace().enumerate() {
             let (name, status) = call.split_once(':').unwrap_or((call, ""));
-            let place = FUNCTIONS.iter().position(|function| function[4..] == *name);
+            let place = PAM_FUNCTIONS.iter().position(|function| function[4..] == *name);
             let place = place.unwrap_or_else(|| panic!("{call} is no call"));
             let ip = self.fake.with(|shared| {
                 let library = shared.inode(Path::new(LIBPAM)) * MODULE_SIZE;
                 let ip = library + 0x2000 + 0x100 * place as u64;
-                shared.symbols.insert(ip, FUNCTIONS[place].to_owned());
+                shared.symbols.insert(ip, PAM_FUNCTIONS[place].to_owned());
                 ip
             });
             let calls = number as u64;

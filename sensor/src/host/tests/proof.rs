@@ -355,6 +355,7 @@ fn a_session_cannot_rewrite_who_has_logged_in() {
                 verdict: None,
                 euid: 0,
                 user,
+                key_type: None,
             })
         };
         world.push(user, BELOW, frame(8, Some("root")));

@@ -269,3 +269,63 @@ fn a_file_that_may_hang_gets_no_probes_and_is_not_waited_for() {
     let ino = bench.key("/c2/mnt/libcrypto.so.3").ino;
     assert_eq!(bench.world.fake.0.lock().unwrap().not_waited_for, [ino]);
 }
+
+/// The probes on this file are there.
+fn confirm(bench: &mut Bench, path: &str, function: &str) -> InodeKey {
+    let file = inode(&bench.key(path));
+    let (functions, ktime_ns) = (vec![function.to_owned()], bench.world.now);
+    bench.station.attached(&Attached { file, functions, ktime_ns });
+    file
+}
+
+#[test]
+fn entries_are_told_once_the_probe_is_there_and_was_heard_and_until_it_is_released() {
+    const FUNCTION: &str = "RSA_public_decrypt";
+    let mut bench = Bench::new();
+    let (_, library) = paths(1);
+    let tgid = bench.sshd(1);
+    bench.run();
+    let is_told =
+        |bench: &Bench, file: &InodeKey, at| bench.station.watched.is_told(file, FUNCTION, at);
+    let since = bench.world.now;
+    let file = confirm(&mut bench, &library, FUNCTION);
+    assert!(!is_told(&bench, &file, u64::MAX), "nothing was heard of it");
+    bench.station.watched.hear(&file);
+    assert!(is_told(&bench, &file, since) && !is_told(&bench, &file, since - 1));
+    assert!(!bench.station.watched.is_told(&file, "RSA_sign", u64::MAX), "another function");
+    // Asked for again, it is there since the first time.
+    bench.world.now += MS;
+    confirm(&mut bench, &library, FUNCTION);
+    assert!(is_told(&bench, &file, since));
+
+    bench.world.exit(tgid, SSHD, 0);
+    bench.run();
+    let late = bench.world.now;
+    bench.pass(3 * KEEP_NS);
+    bench.sshd(1);
+    bench.run();
+    // Word of the probe that was released comes late.
+    let functions = vec![FUNCTION.to_owned()];
+    bench.station.attached(&Attached { file, functions, ktime_ns: late });
+    bench.station.watched.hear(&file);
+    assert!(!is_told(&bench, &file, u64::MAX));
+    confirm(&mut bench, &library, FUNCTION);
+    assert!(is_told(&bench, &file, u64::MAX));
+}
+
+#[test]
+fn what_is_released_below_one_overlay_is_asked_for_again_below_the_others() {
+    let mut bench = Bench::new();
+    let (first, _) = (bench.sshd(1), bench.sshd(2));
+    bench.run();
+    let (_, library) = paths(2);
+    let file = confirm(&mut bench, &library, "RSA_sign");
+    bench.station.watched.hear(&file);
+    assert!(bench.station.watched.is_told(&file, "RSA_sign", u64::MAX));
+    bench.world.exit(first, SSHD, 0);
+    bench.run();
+    bench.pass(3 * KEEP_NS);
+    assert!(!bench.station.watched.is_told(&file, "RSA_sign", u64::MAX), "nobody can say");
+    bench.sshd(2);
+    assert_eq!(attached(&bench.run()), [library], "the next process tells of it");
+}

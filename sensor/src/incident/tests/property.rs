@@ -191,6 +191,11 @@ fn evidence() -> impl Strategy<Value = Evidence> {
         (text(), vec(text(), 0..4)).prop_map(|(path, cmdline)| Evidence::Exec { path, cmdline }),
         (text(), text(), option::of(text()), any::<u32>())
             .prop_map(|(sign, missing, user, uid)| Evidence::Session { sign, missing, user, uid }),
+        (text(), text(), option::of(text())).prop_map(|(verdict, libpam, user)| Evidence::Libpam {
+            verdict,
+            libpam,
+            user
+        }),
         (option::of(text()), option::of(text()), any::<bool>(), any::<f64>()).prop_map(
             |(peer, method, authenticated, since_accept_seconds)| Evidence::Connection {
                 peer,
