@@ -35,6 +35,7 @@ mod pam;
 pub mod probe;
 pub mod provenance;
 pub mod search;
+pub mod serial;
 pub mod sink;
 pub mod source;
 pub mod status;
