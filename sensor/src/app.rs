@@ -31,6 +31,7 @@ use crate::event::Event;
 use crate::host::{Clock, Directive, Observation, Patient, PatientLocate, Pipeline, Procfs};
 use crate::metrics::Metrics;
 use crate::provenance::Provenance;
+use crate::record::Recorder;
 use crate::source::{Source, SourceStats};
 use crate::status::Status;
 use crate::watch::Told;
@@ -48,8 +49,9 @@ const BULK_EVERY: Duration = Duration::from_millis(100);
 /// Requests of the analysis to the kernel side that may wait.
 const REQUESTS: usize = 1024;
 
-/// Runs every station until the sensor is told to stop.
-pub async fn stations(around: Surroundings) -> Result<(), Failure> {
+/// Runs every station until the sensor is told to stop. What the analysis is told goes to `recorder` as
+/// well, which is dropped at the end.
+pub async fn stations(around: Surroundings, recorder: Option<Recorder>) -> Result<(), Failure> {
     let Surroundings { config, metrics, incidents, status, mut stop } = around;
     let store = {
         let dir = config.state_dir.clone();
@@ -103,6 +105,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         status: Arc::clone(&status),
         own_probes,
         asker: Arc::clone(&asker),
+        recorder,
     };
     let (intake, analysis) = thread.start()?;
     let instruments = instrument::start(&config, instrumenting, &intake, &status, &metrics);

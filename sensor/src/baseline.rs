@@ -10,6 +10,6 @@ pub use keep::Baselines;
 pub(crate) use keep::Changed;
 pub use samples::{Samples, Summary};
 pub(crate) use shift::{CONSTRUCTOR, LINK, check as check_stream, drift_percent};
-pub use store::{Opened, Store, StoreError, StoreTally, read_subjects};
+pub use store::{Memory, Opened, Store, StoreError, StoreTally, read_subjects};
 pub use subject::{Baseline, Callers, Openings, Seen};
 pub(crate) use subject::{CONSTRUCTORS, START_UP, share_key};

@@ -34,6 +34,7 @@ pub mod package;
 mod pam;
 pub mod probe;
 pub mod provenance;
+pub mod record;
 pub mod search;
 pub mod serial;
 pub mod sink;

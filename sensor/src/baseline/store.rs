@@ -4,6 +4,8 @@
 //! read-only leaves the sensor in memory and is tried again at the next flush. Opened so that other
 //! processes may read it while the sensor writes (`redb::ConcurrencyMode::SingleWriter`).
 
+mod memory;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +16,10 @@ use redb::{
     Builder, ConcurrencyMode, Database, DatabaseError, ReadableDatabase, ReadableTable,
     StorageError, TableDefinition,
 };
+
+pub use memory::Memory;
+
+use memory::Tap;
 
 /// Written into every file; a file with another is set aside.
 const SCHEMA: u64 = 1;
@@ -83,6 +89,9 @@ pub enum StoreError {
     /// The store is kept in memory on purpose.
     #[error("nothing is stored in this run")]
     Off,
+    /// What a replay may keep.
+    #[error("the baselines of this replay are too large for its memory")]
+    Full,
 }
 
 /// One entry of a flush.
@@ -95,6 +104,9 @@ pub struct Store {
     dir: Option<PathBuf>,
     db: Option<Database>,
     tally: StoreTally,
+    /// Stands in for the file in replays.
+    memory: Option<Memory>,
+    tap: Option<Tap>,
 }
 
 // === impl Store ===
@@ -102,7 +114,7 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in a state directory. Never fails: the worst case is memory only.
     pub fn open(dir: &Path) -> (Self, Opened) {
-        let mut store = Self { dir: Some(dir.to_owned()), db: None, tally: StoreTally::default() };
+        let mut store = Self { dir: Some(dir.to_owned()), ..Self::off() };
         let opened = store.reopen();
         (store, opened)
     }
@@ -110,7 +122,18 @@ impl Store {
     /// Keeps nothing, for replays.
     #[must_use]
     pub fn off() -> Self {
-        Self { dir: None, db: None, tally: StoreTally::default() }
+        Self { dir: None, db: None, tally: StoreTally::default(), memory: None, tap: None }
+    }
+
+    /// Keeps everything in this memory.
+    #[must_use]
+    pub(crate) fn remembering(memory: Memory) -> Self {
+        Self { memory: Some(memory), ..Self::off() }
+    }
+
+    /// Tells `tap` of every entry that is read from now on.
+    pub(crate) fn tell(&mut self, tap: impl Fn(&str, &[u8]) + Send + 'static) {
+        self.tap = Some(Tap::new(tap));
     }
 
     /// The state directory.
@@ -127,11 +150,18 @@ impl Store {
 
     /// The entry of a subject. What cannot be read counts as not there.
     pub(super) fn read(&mut self, subject: &str) -> Option<Vec<u8>> {
+        if let Some(memory) = &self.memory {
+            return memory.read(subject);
+        }
         let db = self.db.as_ref()?;
-        read_one(db, subject).unwrap_or_else(|_| {
+        let found = read_one(db, subject).unwrap_or_else(|_| {
             self.tally.unreadable += 1;
             None
-        })
+        });
+        if let (Some(tap), Some(stored)) = (&self.tap, &found) {
+            tap.tell(subject, stored);
+        }
+        found
     }
 
     /// An entry that was read but not understood.
@@ -142,6 +172,9 @@ impl Store {
     /// Writes all changes or none, durably. After a failure the file is opened afresh next time.
     /// Tells whether that opening lost what was stored before (`Opened::SetAside`).
     pub(super) fn write(&mut self, changes: &[Change]) -> Result<Option<Opened>, StoreError> {
+        if let Some(memory) = &self.memory {
+            return if memory.write(changes) { Ok(None) } else { Err(StoreError::Full) };
+        }
         let Some(dir) = &self.dir else { return Ok(None) };
         let path = dir.join(FILE);
         let reopened = self.db.is_none().then(|| self.reopen());

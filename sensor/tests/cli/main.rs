@@ -15,6 +15,7 @@ mod libs;
 mod logins;
 #[path = "../lab/patience.rs"]
 mod patience;
+mod replay;
 mod run;
 mod scan;
 mod upgrades;
