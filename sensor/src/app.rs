@@ -33,6 +33,7 @@ use crate::host::{
 };
 use crate::metrics::Metrics;
 use crate::provenance::Provenance;
+use crate::record::Recorder;
 use crate::source::{Source, SourceStats};
 use crate::status::Status;
 use crate::watch::Told;
@@ -54,8 +55,9 @@ const REQUESTS: usize = 1024;
 /// Files whose probes are there that the host station may still have to be told of.
 const ATTACHED: usize = 4096;
 
-/// Runs every station until the sensor is told to stop.
-pub async fn stations(around: Surroundings) -> Result<(), Failure> {
+/// Runs every station until the sensor is told to stop. What the analysis is told goes to `recorder` as
+/// well, which is dropped at the end.
+pub async fn stations(around: Surroundings, recorder: Option<Recorder>) -> Result<(), Failure> {
     let Surroundings { config, metrics, incidents, status, mut stop } = around;
     let (store, orders) = {
         let (dir, keep) = (config.state_dir.clone(), config.learning.keep);
@@ -112,6 +114,7 @@ pub async fn stations(around: Surroundings) -> Result<(), Failure> {
         status: Arc::clone(&status),
         own_probes,
         asker: Arc::clone(&asker),
+        recorder,
     };
     let (intake, analysis) = thread.start()?;
     let instruments = instrument::start(&config, instrumenting, &intake, &status, &metrics);

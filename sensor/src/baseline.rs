@@ -31,7 +31,7 @@ pub use samples::{Samples, Summary};
 pub(crate) use shift::{CONSTRUCTOR, LINK, check as check_stream, drift_percent};
 pub use sound::Unsound;
 pub use state::{Criteria, Standing, State};
-pub use store::{Bounds, Opened, Store, StoreError, StoreTally, read_subjects};
+pub use store::{Bounds, Memory, Opened, Store, StoreError, StoreTally, read_subjects};
 pub use subject::{Baseline, Callers, Openings, Seen};
 pub(crate) use subject::{CONSTRUCTORS, START_UP, share_key};
 pub use subject_name::{RoleOf, SubjectName, role_of};

@@ -7,6 +7,8 @@ pub mod incidents;
 pub mod libs;
 pub mod logins;
 mod progress;
+pub mod record;
+pub mod replay;
 pub mod run;
 mod save;
 pub mod scan;
@@ -44,7 +46,11 @@ Examples:
   halfsecond run | jq -c '{severity, title}'      incidents as they come
 
 Incidents are written to standard output as JSON, one per line, unless `output.stdout` is false.
-Ctrl-C or SIGTERM ends the sensor after it has written what it has.";
+Ctrl-C or SIGTERM ends the sensor after it has written what it has.
+
+--record writes what the sensor sees to a file as well, for `halfsecond replay`; see
+`halfsecond record --help`. Where that file cannot be written any further, the recording ends and
+the sensor goes on; where it exists, FILE.1 is written, and so on.";
 
 const SCAN_HELP: &str = "\
 Examples:
@@ -200,7 +206,7 @@ pub struct Global {
 pub enum Command {
     /// Run the sensor
     #[command(after_help = RUN_HELP)]
-    Run,
+    Run(record::RunArgs),
     /// Check the linkage of every process once, without daemon and eBPF
     #[command(after_help = SCAN_HELP)]
     Scan(scan::ScanArgs),
@@ -224,6 +230,12 @@ pub enum Command {
     Upgrades(upgrades::UpgradesArgs),
     /// Show, compare, approve, forget, export or import what is normal for each program
     Baseline(baseline::BaselineArgs),
+    /// Run the sensor and record what its detectors are told
+    #[command(after_help = record::HELP)]
+    Record(record::RecordArgs),
+    /// Run the detectors over a recording
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
 }
 
 /// Levels of the log.
@@ -329,7 +341,7 @@ impl Command {
     #[must_use]
     pub fn default_level(&self) -> Level {
         match self {
-            Self::Run => Level::INFO,
+            Self::Run(_) => Level::INFO,
             Self::Scan(_)
             | Self::Libs(_)
             | Self::Doctor
@@ -337,7 +349,9 @@ impl Command {
             | Self::Explain(_)
             | Self::Logins(_)
             | Self::Upgrades(_)
-            | Self::Baseline(_) => Level::WARN,
+            | Self::Baseline(_)
+            | Self::Record(_)
+            | Self::Replay(_) => Level::WARN,
         }
     }
 }

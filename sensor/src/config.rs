@@ -12,6 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use error::{LoadError, Problem};
 
 use crate::baseline::Bounds;
@@ -91,7 +93,7 @@ pub struct GuardedFunction {
 }
 
 /// When learning ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Learning {
     /// Observations of a subject (starts; for authentication times: logins per method) before its
     /// detectors speak.
@@ -104,7 +106,7 @@ pub struct Learning {
 }
 
 /// Detector limits.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detect {
     /// Excess over the baseline median from which a single start alarms.
     pub link_gross_excess: Duration,
@@ -151,7 +153,7 @@ pub struct Watch {
 }
 
 /// The rounds in which running processes are checked though nothing happened to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patrol {
     /// Length of a round: each guarded program is checked once in it, root daemons once in ten, and
     /// other programs once in sixty. `None` is never.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use sensor_common::record::{FileKey, InodeKey, Placement, SealAt, Usage};
 pub use sensor_common::{Kind, Ring, Role};
@@ -192,7 +192,7 @@ pub struct Map {
 }
 
 /// A file as its inode describes it; `None` where the kernel does not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileFacts {
     /// Owner.
     pub owner: Option<u32>,

@@ -13,6 +13,7 @@ use crate::host::container::Container;
 use crate::inventory::ElfFacts;
 use crate::inventory::mounts::{self, Mounts};
 use crate::kernel::{btf::Btf, offsets};
+use crate::record::{Reader, Redactor, Step};
 use crate::verify::auxv::Auxv;
 use crate::verify::elf::{self, Depth, ElfFile, Machine};
 use crate::verify::link_map::{self, Bounds, Memory};
@@ -143,6 +144,20 @@ pub fn baselines(data: &[u8]) -> usize {
     baseline::fuzz::read(data)
 }
 
+/// Recordings. First byte: 0 for a whole file; otherwise the rest is the text of frames, which no
+/// checksum keeps from being read.
+pub fn recording(data: &[u8]) -> usize {
+    let Some((form, rest)) = data.split_first() else { return 0 };
+    if *form == 0 {
+        let Ok(mut reader) = Reader::open(rest) else { return 0 };
+        return std::iter::from_fn(|| reader.step().ok().flatten()).count();
+    }
+    let redactor = Redactor::with([7; 32]);
+    let lines = rest.split(|byte| *byte == b'\n');
+    let steps = lines.filter_map(|line| serde_json::from_slice::<Step>(line).ok());
+    steps.filter(|step| serde_json::to_vec(&redactor.apply(step.clone())).is_ok()).count()
+}
+
 // === impl Synthetic ===
 
 impl Memory for Synthetic<'_> {
@@ -190,6 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn recordings_are_read_to_the_end() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings");
+        let file = std::fs::read(format!("{folder}/attacked.rec")).unwrap();
+        assert!(recording(&[&[0], &file[..]].concat()) > 100);
+        // One of each kind that the host station tells; each is understood.
+        let steps = std::fs::read_to_string(format!("{folder}/steps.jsonl")).unwrap();
+        let lines = steps.lines().count();
+        assert!(lines > 10);
+        assert_eq!(recording(&[&[1], steps.as_bytes()].concat()), lines);
+    }
+
+    #[test]
     fn the_frames_of_a_made_up_function_are_read() {
         let mut segment = vec![1, 0x1b, 3, 0x3b, 16, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 40, 0, 0, 0];
         // One CIE: CFA = rsp + 8, return address at CFA - 8. One FDE for 0x100..0x120.
@@ -226,6 +253,7 @@ mod tests {
                 "records" => records,
                 "cache" => cache,
                 "baselines" => baselines,
+                "recording" => recording,
                 other => panic!("no target {other}"),
             };
             for input in std::fs::read_dir(folder).unwrap() {
@@ -238,7 +266,7 @@ mod tests {
 
     #[test]
     fn nothing_at_all_is_understood_as_nothing() {
-        for target in [elf, eh_frame, link_map, maps, btf, records, cache, baselines] {
+        for target in [elf, eh_frame, link_map, maps, btf, records, cache, baselines, recording] {
             assert_eq!(target(&[]), 0);
         }
     }

@@ -31,6 +31,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use report::PROBE;
 
@@ -42,6 +43,7 @@ pub use work::{Seen, Told, UNANSWERED, Watch};
 use crate::event::FileKey;
 use crate::loader::PerfSite;
 use crate::probe::ProbeReport;
+use crate::serial::Word;
 
 /// Labels of [`Instrument::label`].
 pub const KINDS: [&str; 6] = ["bpf_program", "uprobe", "kprobe", "ftrace", "tracer", "module"];
@@ -72,7 +74,7 @@ pub type AskPerf =
     dyn FnMut(BorrowedFd<'_>, bool) -> Result<Option<PerfSite>, String> + Send + 'static;
 
 /// One thing that instruments the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instrument {
     /// Tells it from any other for as long as it lives: never the same for two.
     pub id: String,
@@ -83,7 +85,7 @@ pub struct Instrument {
 }
 
 /// What instruments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A BPF program.
     Program(Program),
@@ -96,7 +98,8 @@ pub enum What {
         /// By which interface: `tracefs`, `fprobe`, `fprobe on return`, `perf`, `bpf link`; `kernel`
         /// where only the kernel's list of all kprobes has it, `ftrace` where only that of hooked
         /// functions does.
-        by: &'static str,
+        #[serde(with = "crate::serial::one")]
+        by: Word,
     },
     /// A kernel function whose entry calls somebody.
     Ftrace {
@@ -112,7 +115,7 @@ pub enum What {
 }
 
 /// See [`What::Program`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Kind as bpftool(8) names it: `kprobe`, `cgroup_skb`, …
     pub kind: String,
@@ -132,11 +135,13 @@ pub struct Program {
 }
 
 /// See [`What::Uprobe`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uprobe {
     /// The file as the kernel identifies it, where it was asked.
+    #[serde(with = "crate::serial::option")]
     pub file: Option<FileKey>,
     /// Its path as it was given; hostile, and shown by [`Instrument::name`] only.
+    #[serde(with = "crate::serial::one")]
     pub path: PathBuf,
     /// Where in it, bytes.
     pub offset: u64,
@@ -145,13 +150,14 @@ pub struct Uprobe {
     /// It has a semaphore: a USDT probe.
     pub is_usdt: bool,
     /// By which interface: `tracefs`, `perf`, `bpf link`.
-    pub by: &'static str,
+    #[serde(with = "crate::serial::one")]
+    pub by: Word,
     /// BPF program that it runs, and its name where it has one.
     pub program: Option<(u32, String)>,
 }
 
 /// See [`What::Module`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// Its name.
     pub name: String,

@@ -8,8 +8,8 @@ use clap::Parser;
 use sensor::app;
 use sensor::cli::term::{Style, Tone};
 use sensor::cli::{
-    Cli, Command, Exit, Failure, baseline, doctor, explain, incidents, libs, logins, run, scan,
-    upgrades,
+    Cli, Command, Exit, Failure, baseline, doctor, explain, incidents, libs, logins, record,
+    replay, scan, upgrades,
 };
 use sensor::config::Config;
 use sensor::inventory::Databases;
@@ -38,7 +38,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     // Not locked: `run` hands standard output to the outputs' threads.
     let mut out = io::stdout();
     match &cli.command {
-        Command::Run => run::run(config?, app::stations),
+        Command::Run(args) => record::run_recorded(config?, args, app::stations),
         Command::Scan(args) => {
             // It needs no configuration, and still a wrong one is said.
             config?;
@@ -60,5 +60,10 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Baseline(args) => {
             baseline::baseline(&cli.global, &config?, args, app::read_store, &mut out)
         }
+        Command::Record(args) => {
+            record::record(&cli.global, config?, args, app::stations, &mut out)
+        }
+        // By the configuration that the recording was made with, or that is named.
+        Command::Replay(args) => replay::replayed(&cli.global, args, &mut out),
     }
 }

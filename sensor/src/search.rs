@@ -18,6 +18,8 @@ mod writers;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub use self::gather::Explained;
 pub(crate) use self::gather::{Gatherer, Question, Remains, Unexplained};
 pub use self::places::List;
@@ -100,7 +102,7 @@ pub struct Start {
 }
 
 /// A list of libraries to load before any other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Preload {
     /// `LD_PRELOAD`.
     Variable,
@@ -119,20 +121,20 @@ pub trait View {
 }
 
 /// Who asked for the library.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Asked {
     /// The kernel: the program, or its loader.
     Kernel,
     /// A list.
     Preload(Preload),
     /// A module that needs it: its path.
-    Needed(PathBuf),
+    Needed(#[serde(with = "crate::serial::one")] PathBuf),
     /// Nobody at the start: the program itself, later.
     Opened,
 }
 
 /// How it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rule {
     /// It was named with a path.
     Path,
@@ -141,6 +143,7 @@ pub enum Rule {
         /// Which list.
         list: List,
         /// Module whose list it is; `None` for the environment's.
+        #[serde(with = "crate::serial::option")]
         of: Option<PathBuf>,
         /// The element.
         element: String,
@@ -148,7 +151,7 @@ pub enum Rule {
     /// `ld.so.cache`.
     Cache,
     /// A directory that is always searched.
-    System(PathBuf),
+    System(#[serde(with = "crate::serial::one")] PathBuf),
     /// By a name that leads nowhere now: a descriptor of the process's own.
     Lost,
     /// Its path does not lead to it now, so that no rule can be followed.
@@ -158,15 +161,17 @@ pub enum Rule {
 }
 
 /// A place that the loader asked, and that others than root and the program's owner decide about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weakness {
     /// Which list.
     pub list: List,
     /// Module whose list it is.
+    #[serde(with = "crate::serial::option")]
     pub of: Option<PathBuf>,
     /// As it is written.
     pub element: String,
     /// What it stood for; `None` where that depends on a current directory that is not known.
+    #[serde(with = "crate::serial::option")]
     pub directory: Option<PathBuf>,
     /// What is wrong.
     pub why: Why,
@@ -175,7 +180,7 @@ pub struct Weakness {
 }
 
 /// What is wrong with a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// It is the current directory or below it: whoever starts the program chooses.
     Current(Option<Writer>),
@@ -186,7 +191,7 @@ pub enum Why {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Who asked.
     pub asked: Asked,
@@ -195,6 +200,7 @@ pub struct Found {
     /// How it was found.
     pub rule: Rule,
     /// The path that the loader made of it.
+    #[serde(with = "crate::serial::option")]
     pub path: Option<PathBuf>,
     /// Odd places, in the order in which they were asked, up to and with the one that had it.
     pub weak: Vec<Weakness>,

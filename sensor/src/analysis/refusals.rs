@@ -25,7 +25,7 @@
 //! A program whose processes are over within seconds (`sudo`, the monitor of one login) never has a
 //! row of its own: its processes make one together, where none of them could be checked in between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -50,7 +50,8 @@ const KNOWN_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Refusals {
     span_ns: u64,
-    rows: HashMap<Whose, Row>,
+    /// In an order of its own: which of two is forgotten must not depend on the run.
+    rows: BTreeMap<Whose, Row>,
     /// Those of which refusals count and a check has succeeded.
     known: BTreeMap<ProcessId, Known>,
     /// Since a process could be read at all.
@@ -86,7 +87,7 @@ struct Known {
     linked: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Whose {
     Process(ProcessId),
     Program(String),
@@ -113,7 +114,7 @@ pub(super) fn span_ns(round: Option<Duration>) -> u64 {
 impl Refusals {
     /// `round` is the time from one visit of a guarded program to the next.
     pub(super) fn new(round: Option<Duration>) -> Self {
-        Self { span_ns: span_ns(round), rows: HashMap::new(), known: BTreeMap::new(), blind: None }
+        Self { span_ns: span_ns(round), rows: BTreeMap::new(), known: BTreeMap::new(), blind: None }
     }
 
     /// Whether refusals of this process count: a guarded program, or a root daemon, which a round

@@ -14,6 +14,7 @@ mod places;
 mod poisoning;
 mod proof;
 mod refusals;
+mod replay;
 mod roots;
 mod shifts;
 mod strangers;
@@ -93,7 +94,7 @@ impl SlotCheck for Slots {
 struct Bench {
     world: World,
     station: Pipeline,
-    analysis: Analysis,
+    analysis: replay::Watched,
     slots: Slots,
     told: Vec<IncidentUpdate>,
     findings: Vec<(&'static str, u64)>,
@@ -107,7 +108,7 @@ impl Bench {
         station.start(world.now);
         world.now += 100 * MS;
         let slots = Slots::default();
-        let analysis = Analysis::new(config, "host1".to_owned(), store, Box::new(slots.clone()));
+        let analysis = replay::Watched::new(config, store, Box::new(slots.clone()));
         Self { world, station, analysis, slots, told: Vec::new(), findings: Vec::new() }
     }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use crate::analysis::{Analysis, Tally};
+use crate::analysis::Tally;
 use crate::baseline::{Orders, Store};
 use crate::cli::Failure;
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::host::{Body, Clock, Directive, Observation, seconds};
 use crate::incident::{IncidentStore, IncidentUpdate, Reason};
 use crate::metrics::{Metrics, SEVERITIES, severity_label};
 use crate::provenance::Asker;
+use crate::record::{Recorded, Recorder};
 use crate::sink::Incidents;
 use crate::status::Status;
 use crate::trouble::{Troubles, Turn, chain};
@@ -70,10 +71,12 @@ pub(super) struct AnalysisThread {
     pub(super) own_probes: OwnProbes,
     /// Who is asked what changed before a shift, once there is somebody.
     pub(super) asker: Arc<OnceLock<Asker>>,
+    /// Where everything that the analysis is told is recorded.
+    pub(super) recorder: Option<Recorder>,
 }
 
 struct Worker {
-    analysis: Analysis,
+    analysis: Recorded,
     orders: Option<Orders>,
     incidents: Option<Arc<IncidentStore>>,
     config: Config,
@@ -166,9 +169,10 @@ impl AnalysisThread {
             status,
             own_probes,
             asker,
+            recorder,
         } = self;
         let slots = Slots::new(metrics.clone(), own_probes, &config.patrol);
-        let mut analysis = Analysis::new(&config, host, store, Box::new(slots));
+        let mut analysis = Recorded::new(&config, host, store, Box::new(slots), recorder);
         analysis.ask_dates(config.provenance);
         let told = analysis.tally();
         let mut worker = Worker {
@@ -340,7 +344,7 @@ impl Worker {
                 match store.open_entries() {
                     Ok(entries) => {
                         let (now, ktime_ns) = (Timestamp::now(), Clock::ktime_ns());
-                        self.analysis.incidents().restore(entries, now, ktime_ns);
+                        self.analysis.restore(entries, now, ktime_ns);
                     }
                     Err(error) => self.store_failed("read", &error),
                 }

@@ -67,6 +67,16 @@ pub enum Act {
     },
 }
 
+impl Act {
+    /// Whose baselines it changes.
+    pub(super) fn subjects(&self) -> Vec<String> {
+        match self {
+            Self::Approve { subject, .. } | Self::Forget { subject } => vec![subject.clone()],
+            Self::Import { baselines, .. } => baselines.keys().cloned().collect(),
+        }
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "done", rename_all = "snake_case")]

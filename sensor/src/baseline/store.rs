@@ -10,6 +10,7 @@
 
 mod entry;
 mod file;
+mod memory;
 mod place;
 
 use std::fmt;
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub(super) use entry::Entry;
 pub(super) use file::Unread;
 use file::{Broken, caught};
+pub use memory::Memory;
+use memory::Tap;
 use place::{Directory, Place, Reader};
 
 /// Of the files that this version writes. Earlier ones are brought up to it.
@@ -109,6 +112,9 @@ pub enum StoreError {
     /// The store is kept in memory on purpose.
     #[error("nothing is stored in this run")]
     Off,
+    /// What a replay may keep.
+    #[error("the baselines of this replay are too large for its memory")]
+    Full,
 }
 
 /// The store of one state directory.
@@ -124,6 +130,9 @@ pub struct Store {
     /// A file was set aside, and nothing was written since.
     fresh: Option<Opened>,
     tally: StoreTally,
+    /// Stands in for the file in replays.
+    memory: Option<Memory>,
+    tap: Option<Tap>,
 }
 
 impl Default for Bounds {
@@ -169,7 +178,20 @@ impl Store {
             bounds: Bounds::default(),
             fresh: None,
             tally: StoreTally::default(),
+            memory: None,
+            tap: None,
         }
+    }
+
+    /// Keeps everything in this memory.
+    #[must_use]
+    pub(crate) fn remembering(memory: Memory) -> Self {
+        Self { memory: Some(memory), ..Self::off() }
+    }
+
+    /// Tells `tap` of every entry that is read from now on, as JSON.
+    pub(crate) fn tell(&mut self, tap: impl Fn(&str, &[u8]) + Send + 'static) {
+        self.tap = Some(Tap::new(tap));
     }
 
     /// The same with other bounds.
@@ -186,7 +208,7 @@ impl Store {
 
     /// Nothing is read or written.
     pub(super) fn is_off(&self) -> bool {
-        self.place.is_none()
+        self.place.is_none() && self.memory.is_none()
     }
 
     /// Bytes that may be kept.
@@ -199,6 +221,9 @@ impl Store {
     /// While nothing can be written what is there can mostly be read; else `Err`: it must not be
     /// overwritten by what is learned meanwhile.
     pub(super) fn read(&mut self, subject: &str) -> Result<Option<Entry>, Unread> {
+        if let Some(memory) = &self.memory {
+            return Ok(memory.read(subject).and_then(|json| Entry::of_json(&json)));
+        }
         let Some(place) = &self.place else { return Ok(None) };
         if self.db.is_none() && self.reader.is_none() && !self.unreadable_for_now {
             self.reader = caught(|| place.open_to_read()).ok();
@@ -214,7 +239,12 @@ impl Store {
                 .unwrap_or(Err(Unread::Damaged))
         });
         match found {
-            Ok(entry) => Ok(entry),
+            Ok(entry) => {
+                if let (Some(tap), Some(json)) = (&self.tap, entry.as_ref().and_then(Entry::json)) {
+                    tap.tell(subject, &json);
+                }
+                Ok(entry)
+            }
             Err(Unread::Damaged) => {
                 self.tally.unreadable += 1;
                 Ok(None)
@@ -235,6 +265,9 @@ impl Store {
 
     /// Opens the file again where a failure has closed it.
     pub(super) fn ready(&mut self) -> Result<(), StoreError> {
+        if self.memory.is_some() {
+            return Ok(());
+        }
         let Some(place) = &self.place else { return Err(StoreError::Off) };
         if self.db.is_some() {
             return Ok(());
@@ -253,6 +286,13 @@ impl Store {
     ) -> Result<Option<Opened>, StoreError> {
         if self.is_off() {
             return Ok(None);
+        }
+        if let Some(memory) = &self.memory {
+            let json = changes
+                .iter()
+                .map(|(subject, entry)| (String::from(*subject), entry.json().unwrap_or_default()));
+            let fits = memory.write(&json.collect::<Vec<_>>());
+            return if fits { Ok(None) } else { Err(StoreError::Full) };
         }
         self.ready()?;
         let (Some(place), Some(db)) = (&self.place, &self.db) else { return Err(StoreError::Off) };

@@ -29,10 +29,19 @@ pub fn incidents(
     read_store: ReadStore,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let all = read::incidents(config, read_store)?;
+    tell(global, &read::incidents(config, read_store)?, args.id.as_deref(), out)
+}
+
+/// Writes incidents, or the one with this id.
+pub(super) fn tell(
+    global: &Global,
+    all: &[Incident],
+    id: Option<&str>,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
     let style = Style::stdout();
-    if let Some(id) = &args.id {
-        let incident = find(&all, id)?;
+    if let Some(id) = id {
+        let incident = find(all, id)?;
         let written =
             if global.json { line(out, incident) } else { show::one(out, incident, style) };
         return ended(written, Exit::Findings);
@@ -40,7 +49,7 @@ pub fn incidents(
     let written = if global.json {
         all.iter().try_for_each(|incident| line(out, incident))
     } else {
-        show::list(out, &all, style)
+        show::list(out, all, style)
     };
     ended(written, if all.is_empty() { Exit::Success } else { Exit::Findings })
 }

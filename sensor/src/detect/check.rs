@@ -1,8 +1,10 @@
 //! The slot check as the detectors see it: a trait, so that replays and tests can answer.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::host::{CheckReason, ModuleId, ProcessId};
+use crate::serial::Word;
 
 /// Compares every import slot of a process with what its loader should have written.
 pub trait SlotCheck {
@@ -23,7 +25,7 @@ pub trait SlotCheck {
 }
 
 /// Who has refused, and what a look at it is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anyway {
     /// Why it was checked.
     pub reason: CheckReason,
@@ -34,7 +36,7 @@ pub struct Anyway {
 }
 
 /// What a check found.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
     /// `CLOCK_MONOTONIC` when the slots had been read, ns; `None` takes the observation's clock.
     pub taken_ktime_ns: Option<u64>,
@@ -66,7 +68,7 @@ pub struct CheckReport {
 }
 
 /// Why a process could not be checked, where the process itself is why.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// A clause about it: `its loader says that it is at work`.
     pub why: String,
@@ -81,7 +83,7 @@ pub struct Refusal {
 }
 
 /// Kinds of reasons.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Nature {
     /// What a loader at work looks like, which is over in a moment.
     Passing,
@@ -95,7 +97,7 @@ pub enum Nature {
 }
 
 /// Refusals in a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// The latest.
     pub refusal: Refusal,
@@ -114,7 +116,7 @@ pub struct Refused {
 }
 
 /// Modules that the loader keeps apart from the program's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// `Lmid_t`; the program's own is 0.
     pub number: u32,
@@ -123,7 +125,7 @@ pub struct Namespace {
 }
 
 /// Code that is not what its file says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CodeChange {
     /// Where, with the module whose code it is.
     pub place: Place,
@@ -144,7 +146,7 @@ pub struct CodeChange {
 }
 
 /// What accounts for changed code.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhyChanged {
     /// Nothing does.
     Unknown,
@@ -155,12 +157,13 @@ pub enum WhyChanged {
 }
 
 /// Executable memory that the loader's list of modules does not account for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StrayCode {
     /// The file or module; none for memory without one.
     pub module: Option<ModuleId>,
     /// What contradicts, as a clause that follows the file's name.
-    pub problem: &'static str,
+    #[serde(with = "crate::serial::one")]
+    pub problem: Word,
     /// First address, 0 for several areas.
     pub address: u64,
     /// Bytes.
@@ -174,7 +177,7 @@ pub struct StrayCode {
 }
 
 /// The loader calls somebody back, and nobody asked for it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnrequestedAudit {
     /// Libraries the loader counts.
     pub count: u32,
@@ -183,7 +186,7 @@ pub struct UnrequestedAudit {
 }
 
 /// One slot that leads elsewhere.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mismatch {
     /// Whose slot.
     pub module: ModuleId,
@@ -206,7 +209,7 @@ pub struct Mismatch {
 }
 
 /// Kinds of deviation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Category {
     /// Leads elsewhere.
     Redirected,
@@ -220,7 +223,7 @@ pub enum Category {
 }
 
 /// An address with what it belongs to.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// In the process.
     pub address: u64,
@@ -235,7 +238,7 @@ pub struct Place {
 }
 
 /// No check took place.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum CheckFailed {
     /// It ended, or its id was given to another.
     #[error("the process is gone")]

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::commands::{Commands, Runs};
 use super::observe::{Body, ConnectionId, Observation, ProcessId};
 use super::outside::Unanswered;
@@ -13,6 +15,7 @@ use super::pipeline::{At, Pipeline};
 use super::proof::{Doubt, Sign};
 use super::table::Proc;
 use crate::event::{Exec, InodeKey, Role};
+use crate::serial::Word;
 
 /// Programs told of one connection; whoever runs more was told often enough.
 const TOLD_MAX: u32 = 32;
@@ -47,7 +50,7 @@ const HELPERS: [&str; 9] = [
 ];
 
 /// What a process below a connection is to sshd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Starter {
     /// The monitor itself.
     Monitor,
@@ -66,12 +69,13 @@ pub enum Starter {
 }
 
 /// A program was executed below a connection before its authentication was proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Below {
     /// What executed it.
     pub by: Starter,
     /// Why it belongs there; `None` where nothing says so.
-    pub known: Option<&'static str>,
+    #[serde(with = "crate::serial::option")]
+    pub known: Option<Word>,
     /// Only root decides about its file, as far as anybody could look.
     pub protected: bool,
     /// Why its place may be another; `None` where the connection was seen as a whole.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use serde::{Deserialize, Serialize};
+
 use super::build_id::{bytes, long, short, word};
 
 /// `ET_DYN`, `EM_386`, `PT_DYNAMIC`, `PT_INTERP`, `DT_NULL`, `DT_FLAGS_1` and `DF_1_PIE` of glibc's
@@ -22,7 +24,7 @@ const MAX_HEADERS: u16 = 64;
 const MAX_DYNAMIC: u64 = 4096;
 
 /// Why a program's linking is not seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Uncovered {
     /// No loader is at work in it.
     Static,

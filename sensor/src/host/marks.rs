@@ -1,7 +1,9 @@
 //! Moments in the life of an sshd connection that its phases lie between.
 
+use serde::{Deserialize, Serialize};
+
 /// A moment, and what had been used by then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// The event's clock, `CLOCK_MONOTONIC` ns.
     pub ktime_ns: u64,
@@ -12,7 +14,7 @@ pub struct Mark {
 }
 
 /// What has been reached so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     /// The network child asked for the user: keys are exchanged (RFC 4253, 10: the service request
     /// follows them).

@@ -30,7 +30,7 @@ pub struct ProcessId {
 }
 
 /// An sshd connection. Unique within one boot: it is the process that serves it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub ProcessId);
 
 /// What findings are joined by: one sshd listener with everything below it, or one program.
@@ -43,13 +43,15 @@ pub enum Lineage {
 }
 
 /// A program as a baseline knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// The executable.
+    #[serde(with = "crate::serial::one")]
     pub file: FileKey,
     /// Path and build-id.
     pub module: ModuleId,
     /// What it means to the sensor, by configuration.
+    #[serde(with = "crate::serial::one")]
     pub role: Role,
     /// Key of its baseline: path, a blank, build-id; in a container also which image it is from.
     pub subject: String,
@@ -60,7 +62,7 @@ pub struct Program {
 }
 
 /// A process as it was when something was observed of it. Shared by its observations.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Process {
     /// Which process.
     pub id: ProcessId,
@@ -86,7 +88,7 @@ pub struct Process {
     clippy::struct_excessive_bools,
     reason = "independent facts, each true from some moment on"
 )]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connection {
     /// Which.
     pub id: ConnectionId,
@@ -119,7 +121,7 @@ pub struct Connection {
 }
 
 /// One observation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Observation {
     /// The event's clock, `CLOCK_MONOTONIC` ns.
     pub ktime_ns: u64,
@@ -134,7 +136,7 @@ pub struct Observation {
 }
 
 /// What was observed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Body {
     /// A program was started.
     Started,
@@ -197,11 +199,12 @@ pub enum Body {
 }
 
 /// See [`Body::Library`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Library {
     /// Path and build-id.
     pub module: ModuleId,
     /// The file.
+    #[serde(with = "crate::serial::one")]
     pub file: FileKey,
     /// Mapped while the program was being linked (so no input can have asked for it).
     pub during_link: bool,
@@ -212,7 +215,7 @@ pub struct Library {
 }
 
 /// See [`Body::Traced`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Traced {
     /// The library.
     pub library: Library,
@@ -221,11 +224,12 @@ pub struct Traced {
     /// How the loader found it, or why that cannot be told.
     pub way: Result<Arc<crate::search::Explained>, Arc<str>>,
     /// What was thought of it when it was mapped; the analysis remembers.
+    #[serde(skip)]
     pub(crate) judged: Option<crate::detect::judge::Judged>,
 }
 
 /// See [`Body::Dated`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dated {
     /// Which finding waits for it.
     pub question: u64,
@@ -245,7 +249,7 @@ impl Dated {
 }
 
 /// One module's part in a start.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModuleShare {
     /// The module relocated in this stretch; `None` where the address could not be told.
     pub module: Option<ModuleId>,
@@ -258,7 +262,7 @@ pub struct ModuleShare {
 }
 
 /// See [`Body::Linked`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkTiming {
     /// Exec to the last seal, wall, ns.
     pub wall_ns: u64,
@@ -278,7 +282,7 @@ pub struct LinkTiming {
 }
 
 /// See [`Body::Constructed`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Constructed {
     /// Wall time, ns.
     pub wall_ns: u64,
@@ -291,7 +295,7 @@ pub struct Constructed {
 }
 
 /// See [`Body::Written`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Written {
     /// Who wrote.
     pub writer: Arc<Process>,
@@ -299,6 +303,7 @@ pub struct Written {
     /// observation's process is the writer.
     pub is_target: bool,
     /// `ptrace`, `process_vm_writev`, `/proc/PID/mem`.
+    #[serde(with = "crate::serial::list")]
     pub ways: Vec<&'static str>,
     /// Writes of this pair so far, about.
     pub count: u64,
@@ -315,7 +320,7 @@ pub struct Written {
 }
 
 /// See [`Body::Reopened`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reopened {
     /// The file and where in it.
     pub place: Located,
@@ -328,7 +333,7 @@ pub struct Reopened {
 }
 
 /// Why a check is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CheckReason {
     /// The seals settled.
     Sealed,
@@ -351,7 +356,7 @@ pub enum CheckReason {
 }
 
 /// An address in a process, found in its maps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located {
     /// The mapped file; its path is the kernel's name for memory without a file.
     pub module: ModuleId,
@@ -362,7 +367,7 @@ pub struct Located {
 }
 
 /// See [`Body::Called`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Called {
     /// The function.
     pub function: String,
@@ -376,7 +381,7 @@ pub struct Called {
 }
 
 /// See [`Body::Verdict`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// Of which method.
     pub method: Method,

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::module::ModuleId;
 use super::observe::{Body, Located, Observation, ProcessId};
 use super::outside::Unseen;
@@ -20,11 +22,12 @@ const PROCESSES_MAX: usize = 1024;
 const ALIGNED: u64 = 16 << 20;
 
 /// See [`Body::Opened`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Opening {
     /// The library, or one that it needs.
     pub module: ModuleId,
     /// The file.
+    #[serde(with = "crate::serial::one")]
     pub file: FileKey,
     /// Who asked for it; `None` where the stack could not be read, or led to nobody.
     pub asked: Option<Asked>,
@@ -34,7 +37,7 @@ pub struct Opening {
 }
 
 /// Who asked the loader for a library.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// Where it goes on; memory without a file has the kernel's name for it as its module.
     pub place: Located,

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::module::ModuleId;
 use super::observe::{Body, Located, Observation, ProcessId};
 use super::opened;
@@ -24,7 +26,7 @@ const PLACES_MAX: usize = 16;
 const PROCESSES_MAX: usize = 4096;
 
 /// Which function of libpam was entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PamStep {
     /// `pam_authenticate`: an attempt begins.
     Authenticate,
@@ -41,13 +43,14 @@ pub enum PamStep {
 }
 
 /// See [`Body::Pam`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct PamCall {
     /// Which.
     pub step: PamStep,
     /// The thread, which does all of one login.
     pub tid: u32,
     /// The thread's use until now.
+    #[serde(with = "crate::serial::one")]
     pub usage: Usage,
     /// What `pam_end` was handed (`_pam_types.h`): the status of the call before it.
     pub status: Option<u8>,

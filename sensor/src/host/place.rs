@@ -1,5 +1,7 @@
 //! Where mapped code lies, and who else could have put it there or can change it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{FileFacts, Map};
 use crate::finding::Exposure;
 
@@ -11,7 +13,7 @@ const MEMORY: [&str; 4] = ["/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"];
 const OTHERS_WRITE: u32 = 0o002;
 
 /// A mapped file's place with the facts behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// The judgement.
     pub exposure: Exposure,

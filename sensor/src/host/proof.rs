@@ -40,7 +40,7 @@ pub enum Missing {
 }
 
 /// By what a session was noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sign {
     /// The monitor forked after its network child had taken authentication for finished: the
     /// user's process.
@@ -56,7 +56,7 @@ pub enum Sign {
 }
 
 /// Why nobody can say whether there was a verdict, or who ran a program before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Doubt {
     /// The sensor came later than the connection, or did not see it begin, or the kernel side did not
     /// know yet that its program is an sshd.
@@ -75,7 +75,7 @@ pub enum Doubt {
 }
 
 /// A session's process has appeared without a complete proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unproven {
     /// How it was noticed.
     pub sign: Sign,

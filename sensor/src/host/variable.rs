@@ -1,8 +1,10 @@
 //! A loader variable as observations carry it, with the files it names.
 
+use serde::{Deserialize, Serialize};
+
 /// See [`Body::Environment`](super::Body::Environment).
 #[expect(clippy::struct_excessive_bools, reason = "independent facts")]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Variable {
     /// Name.
     pub name: String,
@@ -23,7 +25,7 @@ pub struct Variable {
 }
 
 /// A library that a variable names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preloaded {
     /// As the variable names it.
     pub name: String,
@@ -36,7 +38,7 @@ pub struct Preloaded {
 }
 
 /// A file found for a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundLibrary {
     /// As the process sees it, symbolic links resolved.
     pub path: String,
@@ -49,7 +51,7 @@ pub struct FoundLibrary {
 }
 
 /// Whether the owners of the libraries that a variable names are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owners {
     /// Nobody was asked.
     #[default]
@@ -61,7 +63,7 @@ pub enum Owners {
 }
 
 /// What the distribution's database says of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ownership {
     /// It was not asked, or has no answer.
     Unknown,

@@ -298,7 +298,8 @@ impl Entry {
         incident.score = incident.score.max(score(&incident.findings));
     }
 
-    fn tell(&mut self) {
+    /// Tells its findings (again), in words.
+    pub(crate) fn tell(&mut self) {
         let incident = &mut self.incident;
         incident.title = title::title(&incident.findings);
         incident.story = story(&incident.findings, self.omitted, incident.partial);

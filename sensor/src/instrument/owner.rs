@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
 
 use super::mounted::Mounted;
 use crate::event::FileKey;
@@ -61,7 +62,7 @@ const INTERPRETERS: [&str; 10] =
     ["bash", "busybox", "dash", "lua", "node", "perl", "php", "python", "ruby", "sh"];
 
 /// A process that instruments.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one process")]
 pub struct Owner {
     /// Which.

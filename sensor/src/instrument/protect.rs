@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
 
 use super::Uprobe;
 use super::mounted::Mounted;
@@ -23,7 +24,7 @@ const STUCK_FOR: Duration = Duration::from_mins(10);
 const STUCK_MAX: usize = 1024;
 
 /// What a protected file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Class {
     /// The C library or its loader: in every program.
     Base,
@@ -32,7 +33,7 @@ pub enum Class {
 }
 
 /// Where a uprobe sits, as far as that matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// The file's path, as the host sees it.
     pub path: String,

@@ -6,6 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use serde::{Deserialize, Serialize};
+
 use super::owner::Owners;
 use super::protect::{Protected, Site};
 use super::report;
@@ -34,7 +36,7 @@ pub const UNANSWERED: &str = "owners and files";
 const UNKNOWN: &str = "unknown";
 
 /// Something that was not there at the look before.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// What.
     pub instrument: Instrument,

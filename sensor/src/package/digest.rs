@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 use md5::Md5;
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
 
@@ -17,7 +18,7 @@ pub use self::worker::{Answer, Hasher, Health, Job, Limits, Outcome, Stuck};
 const CHUNK: usize = 128 << 10;
 
 /// How a digest is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
     /// dpkg; no protection against a collision that was made with its author's help.
     Md5,

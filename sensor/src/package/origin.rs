@@ -1,10 +1,12 @@
 //! Where a file came from: its package, and whether it still is what the package brought.
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::Digest;
 use super::owned::Owned;
 
 /// What is known of a file's origin.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// Whose it is.
     pub owner: Owner,
@@ -13,7 +15,7 @@ pub struct Origin {
 }
 
 /// Whose a file is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owner {
     /// A package's.
     Package(Box<Owned>),
@@ -24,15 +26,17 @@ pub enum Owner {
 }
 
 /// How a file compares with what its package records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// It is the package's file.
     Matches,
     /// It is another: what the package records, what it is.
     Differs {
         /// By the package.
+        #[serde(with = "crate::serial::one")]
         recorded: Digest,
         /// Computed.
+        #[serde(with = "crate::serial::one")]
         found: Digest,
     },
     /// The package records nothing to compare with, or there is no package.

@@ -20,7 +20,7 @@ pub enum Manager {
 }
 
 /// The distribution, from `os-release`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distro {
     /// `ID`: `debian`, `ubuntu`, `fedora`; `linux` where the file does not say.
     pub id: String,
@@ -29,7 +29,7 @@ pub struct Distro {
 }
 
 /// What a package says of one of its files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owned {
     /// Name of the package.
     pub package: String,
@@ -49,6 +49,7 @@ pub struct Owned {
     pub previous: Option<String>,
     /// The digest the file had in the package. Links, directories and some generated files have
     /// none.
+    #[serde(with = "crate::serial::option")]
     pub recorded: Option<Digest>,
     /// A configuration file: an administrator may change it.
     pub config: bool,

@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use self::view::Below;
 use super::{Asked, FileId, Found, Loader, Module, Names, Preload, Start};
 use crate::inventory::mounts::{Mounts, Reach};
@@ -72,13 +74,15 @@ pub(crate) struct Remains<'a> {
 }
 
 /// The answer, with where the library lies for the process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// Why it was found there.
     pub found: Found,
     /// Its path, as the process sees it.
+    #[serde(with = "crate::serial::one")]
     pub inside: PathBuf,
     /// The same as seen from here, or why that cannot be told.
+    #[serde(with = "crate::serial::either")]
     pub on_host: Result<PathBuf, &'static str>,
 }
 

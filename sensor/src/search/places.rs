@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::expand::{self, Expanded};
 use super::order::Order;
 use super::{Loader, Rule, Start};
@@ -11,7 +13,7 @@ use super::{Loader, Rule, Start};
 const CHAIN_MAX: usize = 64;
 
 /// A list of directories that the distribution did not decide about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum List {
     /// `DT_RPATH`: for all that the module and what it needs ask for.
     Rpath,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{View, Why};
 
 /// Directories looked at above one.
@@ -34,7 +36,7 @@ pub enum Directory {
 }
 
 /// Somebody who is neither root nor who owns or runs the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Writer {
     /// Every user.
     Everyone,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::spot::Role;
 use super::state::Identity;
 use crate::event::FileKey;
@@ -10,7 +12,7 @@ use crate::host::Owners;
 use crate::package::Origin;
 
 /// What was done to a watched name or file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// A file, link or directory of this name was made.
     Created,
@@ -59,7 +61,7 @@ pub struct Touch {
 }
 
 /// Where the change was seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
     /// The host's own.
     pub host: bool,
@@ -72,11 +74,12 @@ pub struct Root {
 }
 
 /// A library that `/etc/ld.so.preload` has gained, or a module that a service of PAM has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preloaded {
     /// As it is written.
     pub path: String,
     /// Its file; `None` where there is none, or where the loader searches for it by name.
+    #[serde(with = "crate::serial::option")]
     pub file: Option<FileKey>,
     /// GNU build-id, hex.
     pub build_id: Option<String>,
@@ -89,7 +92,7 @@ pub struct Preloaded {
 }
 
 /// What a change of PAM's files comes to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PamEffect {
     /// Services that have these lines by themselves or by an include; the file's own first.
     pub services: Vec<String>,
@@ -99,7 +102,7 @@ pub struct PamEffect {
 }
 
 /// A change of a file that the loader or PAM reads, with its effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoaderConfig {
     /// What the file is to the loader or PAM.
     pub role: Role,
@@ -169,7 +172,7 @@ impl LoaderConfig {
 }
 
 /// A program whose work a change may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
     /// Its path, as a program in that root sees it.
     pub path: String,

@@ -16,6 +16,7 @@ mod libs;
 mod logins;
 #[path = "../lab/patience.rs"]
 mod patience;
+mod replay;
 mod run;
 mod scan;
 mod upgrades;

@@ -16,6 +16,9 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
         &["logins", "--since", "yesterday"],
         &["logins", "--limit", "0"],
         &["logins", "--plot", "--json"],
+        &["record", "--for", "soon"],
+        &["run", "--with-arguments"],
+        &["replay"],
     ] {
         let ended = run(&mut halfsecond(arguments)).expect(2);
         assert!(ended.stdout.is_empty() && ended.stderr.contains("--help"), "{ended:#?}");
@@ -26,9 +29,9 @@ fn wrong_usage_exits_2_and_says_so_on_standard_error() {
 fn help_tells_commands_exit_codes_and_examples() {
     let ended = run(&mut halfsecond(&["--help"])).expect(0);
     assert_plain(&ended.stdout);
-    let commands =
-        ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades", "baseline"];
-    for text in commands.into_iter().chain(["--config", "--json", "Exit codes:"]) {
+    let commands = ["run", "scan", "libs", "doctor", "incidents", "explain", "logins", "upgrades"];
+    let commands = commands.into_iter().chain(["baseline", "record", "replay"]);
+    for text in commands.clone().chain(["--config", "--json", "Exit codes:"]) {
         assert!(ended.stdout.contains(text), "no {text:?} in {}", ended.stdout);
     }
     for command in commands {
@@ -55,6 +58,8 @@ fn every_command_of_the_help_is_there() {
             "logins",
             "upgrades",
             "baseline",
+            "record",
+            "replay",
             "help"
         ]
     );

@@ -22,6 +22,7 @@ mod patrol;
 mod proof;
 mod refusal;
 mod release;
+mod replay;
 mod robust;
 mod running;
 mod transient;

@@ -43,6 +43,7 @@ pub(super) fn write(target: &str, folder: &Path) -> io::Result<()> {
         "btf" => vec![("types".to_owned(), btf())],
         "records" => records(),
         "baselines" => exports(),
+        "recording" => recordings()?,
         _ => databases(),
     };
     for (name, bytes) in seeds.into_iter().chain(regressions(target)?) {
@@ -214,6 +215,22 @@ fn records() -> Seeds {
     (1..).zip(RECORDS).map(made).collect()
 }
 
+/// Kept recordings as files, and the text of one's steps: all of it, and step by step.
+fn recordings() -> io::Result<Seeds> {
+    let folder = repo::root().join("sensor/tests/recordings");
+    let mut seeds = Seeds::new();
+    for name in ["clean", "attacked", "upgraded"] {
+        let file = fs::read(folder.join(format!("{name}.rec")))?;
+        seeds.push((name.to_owned(), [&[0], &file[..]].concat()));
+    }
+    let steps = fs::read(folder.join("steps.jsonl"))?;
+    for (number, line) in steps.split(|byte| *byte == b'\n').enumerate() {
+        seeds.push((format!("step-{number}"), [&[1], line].concat()));
+    }
+    seeds.push(("steps".to_owned(), [&[1], &steps[..]].concat()));
+    Ok(seeds)
+}
+
 fn databases() -> Seeds {
     let apk = b"\x01C:Q1aaaaaaaaaaaaaaaaaaaaaaaaaaa=\nP:x\nV:1-r0\nA:x86_64\nF:usr/bin\nR:x\n\
         a:0:0:755\nZ:Q1qqqqqqqqqqqqqqqqqqqqqqqqqqo=\n\n";
@@ -321,9 +338,17 @@ mod tests {
     #[test]
     fn every_target_has_seeds_and_keeps_those_that_are_there() {
         let folder = std::env::temp_dir().join(format!("halfsecond-seeds-{}", std::process::id()));
-        for target in
-            ["elf", "eh_frame", "link_map", "maps", "btf", "records", "cache", "baselines"]
-        {
+        for target in [
+            "elf",
+            "eh_frame",
+            "link_map",
+            "maps",
+            "btf",
+            "records",
+            "cache",
+            "baselines",
+            "recording",
+        ] {
             let folder = folder.join(target);
             write(target, &folder).unwrap();
             let first = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();

@@ -23,6 +23,8 @@ pub(crate) struct Measure {
 pub(crate) struct Carried {
     /// Something was forgotten: what the kernel side holds for known is not any more.
     pub(crate) forgotten: bool,
+    /// Whose baselines were changed.
+    pub(crate) subjects: Vec<String>,
     /// What happened to the store.
     pub(crate) opened: Option<Opened>,
     /// For the log: what each came to.
@@ -64,6 +66,9 @@ impl Baselines {
                 Ok(act) => self.obey(act, measure),
                 Err(reason) => Err(reason.clone()),
             };
+            if let (Ok(act), Ok(_)) = (&one.act, &outcome) {
+                carried.subjects.extend(act.subjects());
+            }
             carried.forgotten |= matches!(outcome, Ok(Done::Forgotten { was: true }));
             outcomes.push(outcome);
         }

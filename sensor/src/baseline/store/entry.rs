@@ -62,6 +62,19 @@ impl Entry {
         if self.body.is_empty() { Some(Baseline::default()) } else { unpack(&self.body) }
     }
 
+    /// From what schema 1 holds of a subject, and recordings. Whether its program is guarded is not in there;
+    /// only of such are shares of link time kept.
+    pub(super) fn of_json(json: &[u8]) -> Option<Self> {
+        let mut old: Baseline = serde_json::from_slice(json).ok()?;
+        let guarded = !old.shares.is_empty();
+        Self::of(&mut old, guarded)
+    }
+
+    /// The baseline as JSON.
+    pub(super) fn json(&self) -> Option<Vec<u8>> {
+        serde_json::to_vec(&self.baseline()?).ok()
+    }
+
     /// Guards against bytes that have changed since; redb checks its own only when it opens the file.
     pub(super) fn checksum(&self, subject: &str) -> u32 {
         let mut crc = Crc::new();

@@ -10,7 +10,6 @@ use redb::{
 
 use super::entry::Entry;
 use super::{Bounds, SCHEMA};
-use crate::baseline::subject::Baseline;
 
 const SCHEMA_KEY: &str = "schema";
 /// Bytes of all entries.
@@ -158,7 +157,7 @@ fn pack_json(write: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut unreadable = 0;
     for row in write.open_table(SUBJECTS)?.iter()? {
         let (subject, json) = row?;
-        match from_json(json.value()) {
+        match Entry::of_json(json.value()) {
             Some(entry) => put(write, subject.value(), &entry)?,
             None => unreadable += 1,
         }
@@ -270,15 +269,7 @@ fn read_json(read: &ReadTransaction, subject: &str) -> Result<Option<Entry>, Unr
         Err(error) => return Err(redb::Error::from(error).into()),
     };
     let json = subjects.get(subject).map_err(redb::Error::from)?;
-    json.map(|json| from_json(json.value()).ok_or(Unread::Damaged)).transpose()
-}
-
-/// What schema 1 holds of a subject. Whether its program is guarded was not recorded; only of such were
-/// shares of link time kept.
-fn from_json(json: &[u8]) -> Option<Entry> {
-    let mut old: Baseline = serde_json::from_slice(json).ok()?;
-    let guarded = !old.shares.is_empty();
-    Entry::of(&mut old, guarded)
+    json.map(|json| Entry::of_json(json.value()).ok_or(Unread::Damaged)).transpose()
 }
 
 /// Every baseline of a file of any schema up to this one, as JSON by subject; `Err` with its schema
@@ -306,9 +297,7 @@ pub(super) fn read_all(read: &ReadTransaction) -> Result<Result<Subjects, u64>, 
                     Err(Unread::Damaged) => None,
                     Err(Unread::ForNow) => return Err(StorageError::PreviousIo.into()),
                 };
-                let json = entry
-                    .and_then(|entry| entry.baseline())
-                    .and_then(|baseline| serde_json::to_vec(&baseline).ok());
+                let json = entry.and_then(|entry| entry.json());
                 all.extend(json.map(|json| (subject.value().to_owned(), json)));
             }
         }

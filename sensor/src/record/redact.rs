@@ -1,0 +1,207 @@
+//! What a recording leaves out unless it is asked for: arguments, values of variables, and the names
+//! of users who were not let in.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::step::Step;
+use crate::finding::{Evidence, ProcessRef};
+use crate::host::{Body, Connection, Observation, Process};
+use crate::incident::Entry;
+
+/// Replaces texts in steps. Equal texts stay equal: each becomes a token that is computed with a key
+/// of this recording, which is written nowhere.
+///
+/// * Arguments: all but the first. Flags of one letter stay; of a title that a process has
+///   written over its arguments (`sshd: alice [priv]`) what stands before the colon and in brackets.
+/// * Values of loader variables keep their length and punctuation, by which detectors judge them
+///   (`/x/x:/xxx`). Libraries that they make the loader load stay, as every other library does.
+/// * User names of connections that are not (yet) authenticated.
+///
+/// Paths of files, addresses of clients and lines of PAM's configuration are no part of this.
+#[derive(Clone)]
+pub struct Redactor {
+    key: [u8; 32],
+}
+
+// === impl Redactor ===
+
+impl Redactor {
+    /// With a key that nobody knows.
+    pub fn new() -> io::Result<Self> {
+        let mut key = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut key)?;
+        Ok(Self { key })
+    }
+
+    /// With this one.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn with(key: [u8; 32]) -> Self {
+        Self { key }
+    }
+
+    /// The step as it may be written.
+    #[must_use]
+    pub fn apply(&self, step: Step) -> Step {
+        match step {
+            Step::Seen(mut seen) => {
+                self.observation(&mut seen);
+                Step::Seen(seen)
+            }
+            Step::Restored(mut entry) => {
+                self.entry(&mut entry);
+                Step::Restored(entry)
+            }
+            other => other,
+        }
+    }
+
+    fn observation(&self, seen: &mut Observation) {
+        self.process(&mut seen.process);
+        if let Some(connection) = &mut seen.connection {
+            self.connection(connection);
+        }
+        match &mut seen.body {
+            Body::Environment(variable) => variable.value = shape(&variable.value),
+            Body::Written(written) => self.process(&mut written.writer),
+            Body::Instrument(instrument) => {
+                if let Some(owner) = &mut instrument.owner {
+                    self.shown(&mut owner.shown);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn process(&self, process: &mut Arc<Process>) {
+        let process = Arc::make_mut(process);
+        self.shown(&mut process.shown);
+        process.variables = process.variables.iter().map(|variable| assignment(variable)).collect();
+    }
+
+    fn connection(&self, connection: &mut Arc<Connection>) {
+        if !connection.authenticated && connection.user.is_some() {
+            let connection = Arc::make_mut(connection);
+            connection.user = connection.user.as_deref().map(|user| self.token(user));
+        }
+    }
+
+    fn shown(&self, shown: &mut ProcessRef) {
+        self.arguments(&mut shown.cmdline);
+    }
+
+    fn entry(&self, entry: &mut Entry) {
+        for finding in &mut entry.incident.findings {
+            self.shown(&mut finding.process);
+            for evidence in &mut finding.evidence {
+                match evidence {
+                    Evidence::Environment { value, .. } => *value = shape(value),
+                    Evidence::Exec { cmdline, .. } | Evidence::Writer { cmdline, .. } => {
+                        self.arguments(cmdline);
+                    }
+                    Evidence::Session { user: Some(user), .. } => *user = self.token(user),
+                    _ => {}
+                }
+            }
+        }
+        entry.tell();
+    }
+
+    fn arguments(&self, all: &mut [String]) {
+        let Some((first, rest)) = all.split_first_mut() else { return };
+        *first = self.title(first);
+        for argument in rest.iter_mut().filter(|argument| !is_flag(argument)) {
+            *argument = self.token(argument);
+        }
+    }
+
+    /// The first argument, which is all of them where a process has written over them.
+    fn title(&self, first: &str) -> String {
+        let Some((name, rest)) = first.split_once(' ') else { return first.to_owned() };
+        let words = rest.split(' ').map(|word| match word.strip_prefix('[') {
+            Some(_) => word.to_owned(),
+            None => self.token(word),
+        });
+        std::iter::once(name.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    }
+
+    fn token(&self, text: &str) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.key);
+        hash.update(text.as_bytes());
+        let mut token = "redacted-".to_owned();
+        for byte in hash.finalize().iter().take(4) {
+            // Writing to a string cannot fail.
+            let _ = write!(token, "{byte:02x}");
+        }
+        token
+    }
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redactor").finish_non_exhaustive()
+    }
+}
+
+/// `-R` tells a process that serves a connection.
+fn is_flag(argument: &str) -> bool {
+    matches!(argument.as_bytes(), [b'-', letter] if letter.is_ascii_alphabetic())
+}
+
+/// The same with every letter and digit as an `x`, and as many bytes.
+fn shape(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
+    value.bytes().map(|byte| if plain(byte) { 'x' } else { char::from(byte) }).collect()
+}
+
+/// `NAME=value` with the value's shape.
+fn assignment(variable: &str) -> String {
+    match variable.split_once('=') {
+        Some((name, value)) => format!("{name}={}", shape(value)),
+        None => shape(variable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redacted(arguments: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        Redactor::with([7; 32]).arguments(&mut all);
+        all
+    }
+
+    #[test]
+    fn arguments_become_tokens_and_equal_ones_stay_equal() {
+        let all = redacted(&["/usr/bin/mysql", "-p", "--password=hunter2", "--password=hunter2"]);
+        assert_eq!((all[0].as_str(), all[1].as_str()), ("/usr/bin/mysql", "-p"));
+        assert!(all[2].starts_with("redacted-") && all[2] == all[3], "{all:?}");
+        assert!(!all.concat().contains("hunter2"));
+        let other = Redactor::with([8; 32]);
+        assert_ne!(other.token("hunter2"), Redactor::with([7; 32]).token("hunter2"));
+    }
+
+    #[test]
+    fn titles_lose_their_user_and_keep_what_they_say_of_the_process() {
+        let title = |text| redacted(&[text]).remove(0);
+        assert!(title("sshd: alice [priv]").starts_with("sshd: redacted-"));
+        assert!(title("sshd: alice [priv]").ends_with(" [priv]"));
+        let listener = title("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups");
+        assert!(listener.starts_with("sshd: ") && listener.contains(" [listener] "), "{listener}");
+        assert_eq!(title("/usr/sbin/sshd"), "/usr/sbin/sshd");
+        assert_eq!(redacted(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn values_keep_their_shape() {
+        assert_eq!(assignment("LD_LIBRARY_PATH=/home/ä7:."), "LD_LIBRARY_PATH=/xxxx/xxx:.");
+        assert_eq!(shape(" "), " ");
+        assert_eq!(shape("a=b=c").len(), 5);
+    }
+}
