@@ -5,6 +5,7 @@
 mod error;
 mod file;
 mod reader;
+mod suppress;
 pub mod units;
 mod value;
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{LoadError, Problem};
+pub use suppress::Suppress;
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/halfsecond/halfsecond.toml";
@@ -46,6 +48,8 @@ pub struct Config {
     pub patrol: Patrol,
     /// The record of ssh logins.
     pub logins: Logins,
+    /// Findings that are to be expected.
+    pub suppress: Vec<Suppress>,
 }
 
 /// The HTTP listener.
@@ -226,6 +230,7 @@ impl Default for Config {
                 cpu_per_second: Duration::from_millis(2),
             },
             logins: Logins { keep: 10_000, failed_users: false },
+            suppress: Vec::new(),
         }
     }
 }

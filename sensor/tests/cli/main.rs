@@ -8,6 +8,7 @@
 )]
 
 mod config;
+mod decisions;
 mod doctor;
 mod harness;
 mod incidents;
