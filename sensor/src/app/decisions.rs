@@ -11,8 +11,8 @@ use crate::cli::incidents::decide::{DecideError, Followed};
 use crate::config::{Config, host_name};
 use crate::host::Clock;
 use crate::incident::{
-    Answer, Entry, Incident, IncidentStore, Incidents, Origin, Refusal, Request, RequestError,
-    Standing, StoreError, Suppressions, Verb, submit, wait,
+    Answer, Entry, Incident, IncidentStore, Incidents, Refusal, Request, RequestError, Standing,
+    StoreError, Suppressions, Verb, submit, wait,
 };
 
 use super::incidents::{read_store, read_suppressions};
@@ -59,19 +59,18 @@ pub(super) fn suppressions(config: &Config, store: &IncidentStore) -> Suppressio
     let now = Timestamp::now();
     let all = Suppressions::new(&config.suppress, kept, now);
     for one in all.iter() {
-        match one.standing(now) {
-            Standing::Expired => warn!(
+        if one.standing(now) == Standing::Expired {
+            warn!(
                 suppression = one.label(),
                 until = %one.until,
                 "a suppression has expired: remove it, or set another end"
-            ),
-            // One that was just made has had no time to.
-            Standing::Unmatched if one.origin == Origin::Rule && one.since < now => warn!(
+            );
+        } else if one.idle(now) {
+            warn!(
                 suppression = one.label(),
                 since = %one.since,
                 "a suppression has never matched anything"
-            ),
-            Standing::Unmatched | Standing::Active => {}
+            );
         }
     }
     all

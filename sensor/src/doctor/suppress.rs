@@ -17,12 +17,12 @@ pub(super) fn check(rules: &[Suppress], known: Option<Vec<Suppression>>, now: Ti
     let asked = known.is_some();
     let all =
         known.unwrap_or_else(|| rules.iter().map(|rule| Suppression::of_rule(rule, now)).collect());
-    let of = |wanted: Standing| -> Vec<String> {
-        let such = all.iter().filter(|one| one.standing(now) == wanted);
-        such.map(Suppression::label).collect()
+    let of = |wanted: &dyn Fn(&Suppression) -> bool| -> Vec<String> {
+        all.iter().filter(|one| wanted(one)).map(Suppression::label).collect()
     };
-    let unmatched = if asked { of(Standing::Unmatched) } else { Vec::new() };
-    let expired = of(Standing::Expired);
+    // A rule that only the file knows is not idle: it is as old as this command.
+    let unmatched = of(&|one| one.idle(now));
+    let expired = of(&|one| one.standing(now) == Standing::Expired);
     let matches: u64 = all.iter().map(|one| one.matches).fold(0, u64::saturating_add);
     let mut found = match (all.len(), asked) {
         (0, _) => return Check::ok("suppressions", "none"),
@@ -83,13 +83,16 @@ mod tests {
         let rules = [rule("old", "2026-11-21T00:00:00Z"), rule("idle", "2027-01-01T00:00:00Z")];
         let mut busy = Suppression::of_rule(&rule("busy", "2027-01-01T00:00:00Z"), now);
         busy.matches = 4;
-        let mut known: Vec<_> = rules.iter().map(|one| Suppression::of_rule(one, now)).collect();
+        let since = "2026-11-01T00:00:00Z".parse().unwrap();
+        let mut known: Vec<_> = rules.iter().map(|one| Suppression::of_rule(one, since)).collect();
         known.push(busy.clone());
+        // Not for a while.
+        known.push(Suppression::of_rule(&rule("new", "2027-01-01T00:00:00Z"), now));
         let told = check(&rules, Some(known), now);
         assert_eq!(told.state, CheckState::Degraded);
         assert_eq!(
             told.found,
-            "3, which have matched 4 findings; expired: rule old; never matched: rule idle"
+            "4, which have matched 4 findings; expired: rule old; never matched: rule idle"
         );
         assert_eq!(check(&rules, Some(vec![busy]), now).state, CheckState::Ok);
         // Without a sensor nobody knows what matched.

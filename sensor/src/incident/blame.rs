@@ -11,7 +11,7 @@ const MANY_OF_ALL: usize = 32;
 /// One such file, as far as the finding's own evidence identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Blamed<'a> {
-    /// Path, or what the kernel calls the memory.
+    /// Path, or what the kernel calls the memory; empty where nobody is known.
     pub(crate) path: &'a str,
     /// Hex.
     pub(crate) build_id: Option<&'a str>,
@@ -76,9 +76,7 @@ pub(super) fn shared(finding: &Finding) -> Vec<String> {
 fn object<'a>(finding: &Finding, evidence: &'a Evidence) -> Option<(&'a str, Option<&'a str>)> {
     let (path, build_id) = match evidence {
         Evidence::Slot { actual_module, actual_build_id, .. } => (actual_module, actual_build_id),
-        Evidence::Code { leads_to_module, module, .. } if leads_to_module.is_empty() => {
-            (module, &None)
-        }
+        // Where it leads nowhere nobody is known; whose code was changed is no culprit.
         Evidence::Code { leads_to_module, .. } => (leads_to_module, &None),
         Evidence::Mapping { module, build_id, .. } => (module, build_id),
         Evidence::Caller { caller_module, .. } => (caller_module, &None),
@@ -164,6 +162,28 @@ mod tests {
         assert_eq!(of(LIBLZMA, "differs", Some("Sha256:ab")), (false, Some("ab".to_owned())));
         assert_eq!(of(LIBLZMA, "differs", Some("Md5:ab")), (false, None));
         assert_eq!(of(LIBLZMA, "not_recorded", None), (false, None));
+    }
+
+    #[test]
+    fn whose_code_was_changed_is_not_blamed_for_it() {
+        let mut finding = redirected();
+        let module = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3".to_owned();
+        finding.evidence = vec![Evidence::Code {
+            module: module.clone(),
+            place: module,
+            function: "RSA_public_decrypt".to_owned(),
+            length: 1,
+            expected: "55".to_owned(),
+            actual: "cc".to_owned(),
+            expected_code: Vec::new(),
+            actual_code: Vec::new(),
+            leads_to: String::new(),
+            leads_to_module: String::new(),
+            explained_by: None,
+        }];
+        let [nobody] = blamed(&finding).try_into().unwrap();
+        assert_eq!((nobody.path, nobody.build_id), ("", None));
+        assert!(shared(&finding).is_empty());
     }
 
     #[test]

@@ -266,6 +266,12 @@ impl Incidents {
     fn remove(&mut self, lineage: &Lineage) -> Option<Open> {
         let open = self.open.remove(lineage)?;
         self.index.remove(&open);
+        // By what others blame as well they are found from now on.
+        for other in self.open.values() {
+            for file in other.files().filter(|file| open.blames(std::slice::from_ref(*file))) {
+                self.index.blame(file.clone(), &other.entry().lineage);
+            }
+        }
         Some(open)
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -20,6 +20,8 @@ use crate::finding::{Family, Finding, Severity};
 
 /// Suppressions of incidents there can be at once.
 pub const MAX_KEPT: usize = 256;
+/// Whoever has just made one knows that it has not matched.
+const IDLE_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Label of the metric for all suppressions of incidents.
 const OF_INCIDENTS: &str = "incident";
 
@@ -168,6 +170,12 @@ impl Suppression {
         } else {
             Standing::Active
         }
+    }
+
+    /// Whether it has matched nothing for so long that it is worth a word.
+    #[must_use]
+    pub fn idle(&self, now: Timestamp) -> bool {
+        self.standing(now) == Standing::Unmatched && now.duration_since(self.since) > IDLE_AFTER
     }
 
     /// Whether it is the same rule, whatever it has matched and whoever has signed it.

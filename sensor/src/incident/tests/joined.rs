@@ -60,6 +60,34 @@ fn a_finding_goes_where_its_library_is_blamed_before_where_its_program_is() {
 }
 
 #[test]
+fn a_library_is_found_at_another_incident_once_the_first_is_over() {
+    let mut incidents = incidents();
+    let (sudo, su) = (program("/usr/bin/sudo"), program("/usr/bin/su"));
+    let of_sudo = |finding| of(finding, "/usr/bin/sudo", 900);
+    // Two incidents that come to blame the same library, in the first one's window.
+    let mut other = of_sudo(slow_link());
+    other.evidence.truncate(1);
+    if let Evidence::Timing { module, .. } = &mut other.evidence[0] {
+        *module = Some("/usr/lib/libother.so.1".to_owned());
+    }
+    join_as(&mut incidents, other, &sudo);
+    join(&mut incidents, redirected());
+    let mut both = of_sudo(slow_link());
+    let more = both.evidence[0].clone();
+    if let Evidence::Timing { module, .. } = &mut both.evidence[0] {
+        *module = Some("/usr/lib/libother.so.1".to_owned());
+    }
+    both.evidence.push(more);
+    join_as(&mut incidents, later(both, 200_000), &sudo);
+    // Only sudo's has been touched lately.
+    incidents.tick(ktime(400 + WINDOW_MS));
+    assert_eq!(incidents.open().count(), 1);
+    let third = later(of(foreign_caller(), "/usr/bin/su", 901), 210_000);
+    assert_eq!(join_as(&mut incidents, third, &su), Some(Reason::Escalated));
+    assert_eq!(incidents.open().count(), 1);
+}
+
+#[test]
 fn what_is_worth_no_telling_ties_nothing_together() {
     let mut incidents = incidents();
     let sudo = program("/usr/bin/sudo");
