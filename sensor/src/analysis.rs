@@ -22,7 +22,7 @@ use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
-use crate::incident::{IncidentUpdate, Incidents};
+use crate::incident::{IncidentUpdate, Incidents, Suppressions};
 use dates::Dates;
 use doubts::Doubts;
 use family::Families;
@@ -99,8 +99,12 @@ impl Analysis {
         let baselines = Baselines::new(store);
         let detectors = detect::all();
         let findings = detectors.iter().map(|detector| (detector.id(), 0)).collect();
+        let mut incidents = Incidents::new(config.detect.incident_window, host.clone());
+        // Until somebody who keeps them says what they have matched before.
+        let rules = Suppressions::new(&config.suppress, Vec::new(), Timestamp::UNIX_EPOCH);
+        incidents.set_suppressions(rules);
         Self {
-            incidents: Incidents::new(config.detect.incident_window, host.clone()),
+            incidents,
             host,
             detect: config.detect,
             learning: config.learning,
@@ -435,6 +439,7 @@ fn finding(host: &str, seen: &Observation, draft: Draft) -> Finding {
         evidence,
         attack: draft.attack.iter().map(|id| (*id).to_owned()).collect(),
         explained_by: draft.explained_by,
+        suppressed_by: None,
     }
 }
 

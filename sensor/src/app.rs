@@ -7,6 +7,7 @@ mod adapters;
 mod allowance;
 mod analysis;
 mod code;
+mod decisions;
 mod incidents;
 mod instrument;
 mod kernel;
@@ -44,6 +45,7 @@ use self::kernel::Kernel;
 use self::loader_files::LoaderFiles;
 use self::logins::Logins;
 
+pub use self::decisions::ACCESS;
 pub use self::incidents::read_store;
 
 /// How long an ordinary record may wait for the agent: the timer of the bulk ring.

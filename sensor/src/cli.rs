@@ -89,17 +89,28 @@ Examples:
   halfsecond incidents                    all of them, newest first
   halfsecond incidents 7f3a9c21           one of them, with its story and evidence
   halfsecond incidents --json | jq -r 'select(.severity == \"critical\") | .title'
+  sudo halfsecond incidents ack 7f3a9c21 --why \"ticket 4711\"
+  sudo halfsecond incidents suppress 7f3a9c21 --for 30d --who alice --why \"our own tracer\"
+  halfsecond incidents suppressions       what is suppressed, and what that has matched
+
+An incident is open until it is acknowledged, suppressed or closed. Nobody's closes by itself when
+nothing joins it for `detect.incident_window`; an acknowledged one stays, and is open again if it
+becomes worse. `suppress` is about the same findings of the same files in the same program: another
+build of either is told. What is suppressed is kept, and counts for nothing. Decisions are written
+with who, why and when, by the running sensor (which a command waits for) or, where none runs, at once.
 
 Asks the running sensor; where none runs, reads what it has stored.
-Exits with 1 if there are incidents, with 2 if no incident has the ID.";
+Exits with 1 if there are incidents, with 2 if no incident has the ID, or a decision is refused; with 4
+if a sensor runs and has not taken a decision up in time.";
 
 const EXPLAIN_HELP: &str = "\
 Examples:
   halfsecond explain 7f3a9c21
   halfsecond explain 7f3a9c21 --svg before-and-after.svg
 
-Tells what each finding was judged by. Where times are part of it, draws the CPU times of the logins
-before and after, like `halfsecond logins --plot`.
+Tells what each finding was judged by, and the arithmetic of severity and score, so that it can be done
+again by hand. Where times are part of it, draws the CPU times of the logins before and after, like
+`halfsecond logins --plot`.
 Exits with 1, with 2 if no incident has the ID.";
 
 const LOGINS_HELP: &str = "\
@@ -216,7 +227,7 @@ pub enum Command {
     /// Tell what this host supports, what is attached, and what is not seen and why
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
-    /// List incidents, or show one
+    /// List incidents, show one, or decide about one
     #[command(after_help = INCIDENTS_HELP)]
     Incidents(incidents::IncidentsArgs),
     /// Tell why an incident was told, and draw the login times before and after

@@ -5,6 +5,7 @@
 mod error;
 mod file;
 mod reader;
+mod suppress;
 pub mod units;
 mod value;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use error::{LoadError, Problem};
+pub use suppress::Suppress;
 
 use crate::baseline::Bounds;
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub patrol: Patrol,
     /// The record of ssh logins.
     pub logins: Logins,
+    /// Findings that are to be expected.
+    pub suppress: Vec<Suppress>,
 }
 
 /// The HTTP listener.
@@ -237,6 +241,7 @@ impl Default for Config {
                 cpu_per_second: Duration::from_millis(2),
             },
             logins: Logins { keep: 10_000, failed_users: false },
+            suppress: Vec::new(),
         }
     }
 }

@@ -6,11 +6,13 @@ mod kernel;
 mod limit;
 mod place;
 mod privilege;
+mod suppress;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::{Config, LoadError};
@@ -91,6 +93,11 @@ impl Diagnosis {
         checks.push(place::state_dir(&config.state_dir));
         checks.push(host.guarded(&config.guarded));
         let live = Live::ask(config.http.listen);
+        let suppressed = match &live {
+            Live::Answered(_) => suppress::ask(config.http.listen),
+            Live::NotRunning(_) | Live::NotAsked(_) | Live::Foreign(_) => None,
+        };
+        checks.push(suppress::check(&config.suppress, suppressed, Timestamp::now()));
         let probes = match &live {
             Live::Answered(state) => state.probes.clone(),
             Live::NotRunning(_) | Live::NotAsked(_) | Live::Foreign(_) => try_probes(config),

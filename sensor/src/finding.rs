@@ -107,6 +107,9 @@ pub struct Finding {
     pub attack: Vec<String>,
     /// A package upgrade, a known tool, an operator's approval.
     pub explained_by: Option<String>,
+    /// The rule or the incident by which it is to be expected; then it counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed_by: Option<String>,
 }
 
 // === impl Exposure ===

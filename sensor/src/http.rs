@@ -38,6 +38,9 @@ pub trait Backend: Send + Sync + 'static {
     /// One incident.
     fn incident(&self, id: &str) -> Result<Option<Value>, String>;
 
+    /// Rules and decisions by which findings are suppressed.
+    fn suppressions(&self) -> Result<Vec<Value>, String>;
+
     /// The logins that are asked for, newest first.
     fn logins(&self, query: &Query) -> Page;
 }

@@ -1,13 +1,17 @@
 //! Incidents: findings that belong together, told as one story.
 
 mod advice;
+pub(crate) mod blame;
+mod brief;
 mod code;
+mod decision;
 mod dlopen;
 mod join;
 mod key;
 mod limit;
 mod loader_files;
 mod pam;
+mod request;
 #[cfg(test)]
 mod sample;
 mod score;
@@ -15,6 +19,7 @@ mod sentence;
 mod since;
 mod store;
 mod story;
+mod suppress;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -27,20 +32,30 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, Severity};
 use crate::host::Lineage;
 
+pub use brief::{Brief, brief};
+pub use decision::{Decision, Refusal, Verb};
 pub use join::{Counters, Incidents, MAX_OPEN};
 pub(crate) use key::content_id;
 pub use limit::MAX_FINDINGS;
+pub use request::{Answer, Pending, Request, RequestError, submit, take, wait};
+pub use score::{Arithmetic, Term, arithmetic};
 pub(crate) use since::sentence as since_sentence;
 pub(crate) use store::Overlay;
 pub use store::{IncidentReader, IncidentStore, Listed, Opened, StoreError, StoreLimits};
+pub use suppress::{MAX_KEPT, Origin, Standing, Suppression, Suppressions};
 
-/// Whether findings can still join.
+/// How an incident stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// They can.
+    /// Nobody has seen to it.
     Open,
-    /// The window has passed.
+    /// Somebody sees to it. Findings still join while their window lasts; if it becomes worse by one,
+    /// it is open again.
+    Acknowledged,
+    /// All of it is to be expected until a time; a finding that is not makes it open.
+    Suppressed,
+    /// Over: its window has passed and nobody held it, or somebody has said so.
     Closed,
 }
 
@@ -53,7 +68,7 @@ pub struct Incident {
     pub opened: Timestamp,
     /// Time of the latest finding.
     pub updated: Timestamp,
-    /// Whether findings can still join.
+    /// How it stands.
     pub state: State,
     /// The worst finding's, raised where families corroborate.
     pub severity: Severity,
@@ -71,6 +86,9 @@ pub struct Incident {
     pub recommendation: String,
     /// Records were lost while it was open.
     pub partial: bool,
+    /// What people have decided about it, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
 }
 
 /// Why an incident is told.
@@ -84,6 +102,8 @@ pub enum Reason {
     Corroborated,
     /// Nothing joined it for as long as the window is, or there were too many.
     Closed,
+    /// A person has decided about it.
+    Decided,
 }
 
 /// An incident worth telling (again).
@@ -98,10 +118,20 @@ pub struct IncidentUpdate {
 /// An incident as the store keeps it: with what is needed to go on with it after a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it joins by.
+    /// What it joins by: whose its first finding was.
     pub lineage: Lineage,
+    /// Others that share a file it blames.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Lineage>,
     /// Findings that found no room among [`Incident::findings`].
     pub omitted: u64,
+    /// sshd connections its findings are of, about: one that goes on over a restart of the sensor may
+    /// be counted twice.
+    #[serde(default)]
+    pub connections: u64,
+    /// Findings can no longer join, however it stands.
+    #[serde(default)]
+    pub over: bool,
     /// As shown.
     pub incident: Incident,
 }

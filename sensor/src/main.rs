@@ -50,7 +50,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Doctor => doctor::doctor(&cli.global, &config, probe::try_out, &mut out),
         Command::Incidents(args) => {
-            incidents::incidents(&cli.global, &config?, args, app::read_store, &mut out)
+            incidents::incidents(&cli.global, &config?, args, &app::ACCESS, &mut out)
         }
         Command::Explain(args) => {
             explain::explain(&cli.global, &config?, args, app::read_store, &mut out)

@@ -55,7 +55,7 @@ const LOGIN_BUCKETS: &[f64] = &[
 pub const SEVERITIES: [&str; 5] = ["info", "low", "medium", "high", "critical"];
 
 /// Detector ids of the design's table; an unknown one is exported as `other`.
-const DETECTORS: [&str; 22] = [
+pub(crate) const DETECTORS: [&str; 22] = [
     "preload_env",
     "loader_config_changed",
     "link_time_shift",
@@ -133,7 +133,10 @@ define! {
     findings: IntCounterVec = "halfsecond_findings_total" ["detector", "severity"];
     /// Incidents opened, by the severity they had then.
     incidents: IntCounterVec = "halfsecond_incidents_total" ["severity"];
-    /// Incidents that are open now, by severity.
+    /// Findings that were suppressed, by the rule's name (`[[suppress]]`), or `incident` for those of
+    /// `halfsecond incidents suppress`; they are among the verdicts.
+    findings_suppressed: IntCounterVec = "halfsecond_findings_suppressed_total" ["rule"];
+    /// Incidents that nobody has seen to and that findings can still join, by severity.
     incidents_open: IntGaugeVec = "halfsecond_incidents_open" ["severity"];
     /// Incidents (or later states of one) an output has taken; logins where the output is `logins`.
     sink_written: IntCounterVec = "halfsecond_sink_written_total" ["sink"];

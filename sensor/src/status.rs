@@ -25,6 +25,9 @@ pub trait IncidentSource: Send + Sync + 'static {
 
     /// One of them.
     fn one(&self, id: &str) -> Result<Option<Value>, String>;
+
+    /// What is suppressed.
+    fn suppressions(&self) -> Result<Vec<Value>, String>;
 }
 
 /// The state of the running sensor.
@@ -182,6 +185,10 @@ impl Backend for Status {
 
     fn incident(&self, id: &str) -> Result<Option<Value>, String> {
         self.incidents.get().map_or(Ok(None), |source| source.one(id))
+    }
+
+    fn suppressions(&self) -> Result<Vec<Value>, String> {
+        self.incidents.get().map_or_else(|| Ok(Vec::new()), |source| source.suppressions())
     }
 
     fn logins(&self, query: &Query) -> Page {

@@ -1,6 +1,8 @@
 //! The analysis on a thread of its own: takes observations, gives incidents to the outputs and
 //! requests to the kernel side, keeps both stores.
 
+mod decisions;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -15,7 +17,7 @@ use crate::baseline::{Orders, Store};
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::host::{Body, Clock, Directive, Observation, seconds};
-use crate::incident::{IncidentStore, IncidentUpdate, Reason};
+use crate::incident::{Incident, IncidentStore, IncidentUpdate, Reason, State};
 use crate::metrics::{Metrics, SEVERITIES, severity_label};
 use crate::provenance::Asker;
 use crate::record::{Recorded, Recorder};
@@ -24,6 +26,7 @@ use crate::status::Status;
 use crate::trouble::{Troubles, Turn, chain};
 use crate::verify::OwnProbes;
 
+use super::decisions::suppressions;
 use super::incidents::{Kept, open_store};
 use super::logins::Logins;
 use super::queue::{self, Idle, Receiver, Sender};
@@ -228,6 +231,7 @@ impl Worker {
         self.publish(&updates);
         self.analysis.flush();
         self.save_incidents();
+        self.keep_suppressions();
         self.tell_baselines();
         self.logins.end();
         let unwritten: Vec<_> = self.troubles.now().map(|(what, _)| what).collect();
@@ -276,7 +280,9 @@ impl Worker {
         for note in self.analysis.store_notes() {
             super::tell_opened(&note);
         }
+        self.take_decisions();
         self.save_incidents();
+        self.keep_suppressions();
         self.tell_baselines();
         self.tell_tally();
     }
@@ -348,6 +354,7 @@ impl Worker {
                     }
                     Err(error) => self.store_failed("read", &error),
                 }
+                self.suppress(suppressions(&self.config, &store));
                 self.status.set_incidents(Kept(Arc::clone(&store)));
                 self.incidents = Some(store);
             }
@@ -389,7 +396,8 @@ impl Worker {
 
     fn tell_open(&mut self) {
         let mut open = [0_i64; SEVERITIES.len()];
-        for incident in self.analysis.incidents().open() {
+        let unseen = |incident: &&Incident| incident.state == State::Open;
+        for incident in self.analysis.incidents().open().filter(unseen) {
             let label = severity_label(incident.severity);
             for (name, count) in SEVERITIES.iter().zip(&mut open) {
                 *count += i64::from(*name == label);

@@ -1,6 +1,8 @@
 //! `halfsecond explain ID`: why an incident was told, and the samples behind times that are part of
 //! it.
 
+mod sum;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use super::term::{Style, Tone, escape_json, severity_tone};
 use super::{Exit, Failure, Global, ended};
 use crate::config::Config;
 use crate::finding::{Evidence, Finding};
-use crate::incident::{Incident, since_sentence};
+use crate::incident::{Incident, arithmetic, since_sentence};
 use crate::metrics::severity_label;
 
 /// Arguments of the command.
@@ -84,7 +86,7 @@ fn text(
     style: Style,
 ) -> io::Result<()> {
     heading(out, incident, style)?;
-    writeln!(out, "score {} from {} findings", incident.score, incident.findings.len())?;
+    writeln!(out, "score {} of 100 from {} findings", incident.score, incident.findings.len())?;
     for finding in &incident.findings {
         writeln!(
             out,
@@ -101,7 +103,11 @@ fn text(
         if let Some(by) = &finding.explained_by {
             writeln!(out, "  {}", style.paint(Tone::Plain, &format!("explained by {by}")))?;
         }
+        if let Some(by) = &finding.suppressed_by {
+            writeln!(out, "  {}", style.paint(Tone::Plain, &format!("suppressed by {by}")))?;
+        }
     }
+    sum::text(out, incident, style)?;
     writeln!(out)?;
     match around {
         Some(around) => around.text(out, style),
@@ -109,8 +115,42 @@ fn text(
     }
 }
 
-/// A measured time against what was usual, in a sentence.
+/// What was found against what the baseline, or the loader's own rules, say, in a sentence.
 fn reason(evidence: &Evidence) -> Option<String> {
+    Some(match evidence {
+        Evidence::Timing { .. } => timing(evidence)?,
+        Evidence::Slot { symbol, expected, actual, .. } => {
+            format!("{symbol}: the loader would have chosen {expected}, memory has {actual}")
+        }
+        Evidence::Code { place, length, expected, actual, .. } => {
+            format!("{place}: {length} bytes differ; the file has {expected}, memory has {actual}")
+        }
+        Evidence::Caller { function, caller, known, .. } => {
+            format!("{function} was called from {caller}; {}", learned("callers", known))
+        }
+        Evidence::Opened { library, caller, known, .. } => {
+            format!("{library} was opened by {caller}; {}", learned("askers", known))
+        }
+        Evidence::Environment { name, value } => {
+            format!("{name} is set to {value}; the baseline has no such value")
+        }
+        Evidence::Repeated { count, first, last } => {
+            format!("seen {count} times, from {first:.0} to {last:.0}; it counts once")
+        }
+        _ => return None,
+    })
+}
+
+/// `learned callers: /usr/sbin/sshd`
+fn learned(what: &str, known: &[String]) -> String {
+    if known.is_empty() {
+        return format!("no {what} were learned");
+    }
+    format!("learned {what}: {}", known.join(", "))
+}
+
+/// A measured time against what was usual.
+fn timing(evidence: &Evidence) -> Option<String> {
     let Evidence::Timing {
         metric,
         seconds,
@@ -144,13 +184,15 @@ fn object(incident: &Incident, around: Option<&Around>) -> Value {
         json!({
             "detector": finding.detector, "severity": finding.severity,
             "confidence": finding.confidence, "title": finding.title, "subject": finding.subject,
-            "explained_by": finding.explained_by, "timing": timing,
+            "explained_by": finding.explained_by, "suppressed_by": finding.suppressed_by,
+            "timing": timing,
         })
     };
     json!({
         "id": incident.id, "title": incident.title, "severity": incident.severity,
         "score": incident.score, "partial": incident.partial,
         "findings": incident.findings.iter().map(each).collect::<Vec<_>>(),
+        "arithmetic": arithmetic(&incident.findings),
         "samples": around.map(Around::json),
     })
 }

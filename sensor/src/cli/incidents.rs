@@ -1,16 +1,21 @@
-//! `halfsecond incidents [ID]`: what the sensor has found, from the running sensor or its files.
+//! `halfsecond incidents [ID]`: what the sensor has found, from the running sensor or its files; and
+//! what people decide about it.
 
+pub mod decide;
 mod read;
 pub(super) mod show;
+mod suppressions;
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::Args;
 
 use super::term::Style;
 use super::{Exit, Failure, Global, ended};
 use crate::config::Config;
-use crate::incident::Incident;
+use crate::incident::{Incident, Request, Suppression};
+use decide::{Action, DecideError, Followed};
 
 pub use read::{ReadStore, StoreError};
 
@@ -19,6 +24,20 @@ pub use read::{ReadStore, StoreError};
 pub struct IncidentsArgs {
     /// Show this one: its id, or the beginning of it
     pub id: Option<String>,
+    /// Decide about one instead.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// How the command reaches what is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// Every incident, while no sensor runs.
+    pub read: ReadStore,
+    /// Every suppression, while no sensor runs.
+    pub suppressions: fn(&Path) -> Result<Vec<Suppression>, StoreError>,
+    /// Has a decision followed, by the sensor that runs or in the store.
+    pub decide: fn(&Config, &Request) -> Result<Followed, DecideError>,
 }
 
 /// Writes the incidents, newest first, or the one asked for, to `out`.
@@ -26,10 +45,18 @@ pub fn incidents(
     global: &Global,
     config: &Config,
     args: &IncidentsArgs,
-    read_store: ReadStore,
+    access: &Access,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    tell(global, &read::incidents(config, read_store)?, args.id.as_deref(), out)
+    match (&args.action, &args.id) {
+        (None, _) => {}
+        (Some(action), None) => return decide::decide(global, config, action, access, out),
+        (Some(_), Some(id)) => {
+            let text = format!("give the id behind the word: `halfsecond incidents ack {id:?}`");
+            return Err(Failure::Usage(text));
+        }
+    }
+    tell(global, &read::incidents(config, access.read)?, args.id.as_deref(), out)
 }
 
 /// Writes incidents, or the one with this id.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::error::LoadError;
 use super::reader::{Section, Source};
-use super::value;
 use super::{
     Config, Detect, GuardedFunction, GuardedProgram, Http, Learning, Limits, Logins, Output,
     Patrol, Probes, Watch,
 };
+use super::{suppress, value};
 use crate::baseline::Bounds;
 
 /// Larger than any configuration that was meant.
@@ -64,6 +64,7 @@ fn config(mut top: Section<'_, '_>) -> Config {
         watch: watch(top.section("watch"), default.watch),
         patrol: patrol(top.section("patrol"), default.patrol),
         logins: logins(top.section("logins"), default.logins),
+        suppress: suppress::rules(&mut top),
         state_dir,
     };
     top.finish();

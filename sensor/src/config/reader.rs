@@ -175,6 +175,16 @@ impl<'s, 't> Section<'s, 't> {
         Some(sections)
     }
 
+    /// Whether the key is there, with whatever value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.lookup(key).is_some()
+    }
+
+    /// Reports what is wrong with the table as a whole.
+    pub(super) fn refuse(&self, what: impl Into<String>, remedy: &str) {
+        self.source.problem(self.at, what.into(), remedy.to_owned());
+    }
+
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
         for (key, _) in self.table.into_iter().flatten() {

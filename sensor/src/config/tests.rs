@@ -131,6 +131,83 @@ fn mistakes_are_named_with_line_key_and_remedy() {
 }
 
 #[test]
+fn the_example_of_a_suppression_has_every_key_and_can_be_used() {
+    let delivered = delivered();
+    let example: String = delivered
+        .lines()
+        .skip_while(|line| *line != "# [[suppress]]")
+        .map_while(|line| line.strip_prefix("# "))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let (config, asked) = file::parse(Path::new(PATH), &example).unwrap();
+    assert_eq!(config.suppress.len(), 1, "{example}");
+    for key in asked.iter().filter_map(|key| key.strip_prefix("suppress.")) {
+        assert!(example.contains(&format!("\n{key} = ")), "no {key} in {example}");
+    }
+}
+
+#[test]
+fn a_suppression_holds_to_the_end_of_its_day() {
+    let until = |value: &str| {
+        let text = format!(
+            "[[suppress]]\nname = \"x\"\nsubject = \"/usr/sbin/sshd\"\nuntil = {value}\n\
+             who = \"a\"\nwhy = \"b\"\n"
+        );
+        read(&text).suppress[0].until.to_string()
+    };
+    assert_eq!(until("2027-01-31"), "2027-01-31T23:59:59.999999999Z");
+    assert_eq!(until("\"2027-01-31\""), "2027-01-31T23:59:59.999999999Z");
+    assert_eq!(until("2027-01-31T18:00:00+01:00"), "2027-01-31T17:00:00Z");
+    assert_eq!(until("\"2027-01-31T18:00:00Z\""), "2027-01-31T18:00:00Z");
+}
+
+#[test]
+fn mistakes_in_suppressions_are_named_with_line_key_and_remedy() {
+    for (text, expected) in [
+        (
+            "[[suppress]]\nname = \"x\"\ndetector = \"kernel_hook\"\nuntil = \"2027-01-31\"\n\
+             who = \"a\"\nwhy = \"b\"\n",
+            "halfsecond.toml:1: a rule of `suppress` says neither whose finding it is nor which file \
+             is blamed; add `subject`, `package`, `build_id` or `sha256`: the name of a process is \
+             everybody's",
+        ),
+        (
+            "[[suppress]]\nname = \"x\"\nprocess = \"sshd\"\npackage = \"a\"\n\
+             until = 2027-01-31\nwho = \"a\"\nwhy = \"b\"\n",
+            "halfsecond.toml:3: unknown key `suppress.process`; known here: name, detector, subject, \
+             package, build_id, sha256, until, who, why",
+        ),
+        (
+            "[[suppress]]\nname = \"x\"\npackage = \"a\"\nuntil = \"soon\"\nwho = \"a\"\n\
+             why = \"b\"\n",
+            "halfsecond.toml:4: `suppress.until` = \"soon\" is no time; write a day or a time of \
+             RFC 3339: \"2027-01-31\", \"2027-01-31T18:00:00Z\"",
+        ),
+        (
+            "[[suppress]]\nname = \"x\"\nbuild_id = \"xyz\"\nuntil = 2027-01-31\nwho = \"a\"\n\
+             why = \"b\"\n",
+            "halfsecond.toml:3: `suppress.build_id` = \"xyz\" is no such number; write 8 to 128 \
+             hexadecimal digits",
+        ),
+        (
+            "[[suppress]]\nname = \"x\"\npackage = \"a\"\nuntil = 2027-01-31\nwho = \"a\"\n",
+            "halfsecond.toml:1: `suppress.why` is missing; add `why = \"the tracer of ticket 4711\"`",
+        ),
+    ] {
+        assert_eq!(problems(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn two_suppressions_of_one_name_are_refused() {
+    let rule = "[[suppress]]\nname = \"x\"\npackage = \"a\"\nuntil = 2027-01-31\nwho = \"a\"\n\
+                why = \"b\"\n";
+    assert_eq!(read(rule).suppress.len(), 1);
+    let expected = "halfsecond.toml:7: two rules of `suppress` have the name \"x\"; give each a name \
+                    of its own";
+    assert_eq!(problems(&format!("{rule}{rule}")), [expected]);
+}
+
+#[test]
 fn every_mistake_is_told_in_the_order_of_the_file() {
     let text = "[limits]\nqueu = 5\nprocesses = 1\n[http]\nlisten = 1\n[nothing]\n";
     let lines: Vec<_> = problems(text).iter().map(|line| line[..18].to_owned()).collect();

@@ -47,6 +47,12 @@ impl Detector for ForeignCaller {
             known: names,
             stack: call.frames.iter().map(describe).collect(),
         }];
+        // Which build it is: its path alone does not tell.
+        evidence.extend(caller.module.build_id().map(|id| Evidence::Library {
+            path: caller.module.path.clone(),
+            build_id: Some(id.to_owned()),
+            inode: String::new(),
+        }));
         if let Some(inner) = call.caller.as_ref().filter(|_| call.behind().is_some()) {
             let text = format!("The call came through {}", describe(inner));
             evidence.push(Evidence::Note { text });

@@ -162,6 +162,12 @@ impl Case<'_> {
             module: module.map(|module| module.path.clone()),
             module_seconds: blamed.as_ref().map(|blame| us_seconds(blame.share_us)),
         }];
+        let build = module.and_then(|module| Some((module, module.build_id()?)));
+        evidence.extend(build.map(|(module, id)| Evidence::Library {
+            path: module.path.clone(),
+            build_id: Some(id.to_owned()),
+            inode: String::new(),
+        }));
         let all: u32 = self.timing.busy.iter().map(|(_, count)| *count).sum();
         if let Some(module) = busiest(self.timing).filter(|one| module == Some(*one)) {
             let text = format!("{} was found at work in most of {all} samples", module.name());

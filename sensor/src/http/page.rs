@@ -43,7 +43,9 @@ pub(super) fn console(
 }
 
 fn incident_rows(page: &mut String, incidents: &[Value]) {
-    page.push_str("<table>\n<tr><th>Opened</th><th>Severity</th><th>Title</th></tr>\n");
+    page.push_str(
+        "<table>\n<tr><th>Opened</th><th>Severity</th><th>State</th><th>Title</th></tr>\n",
+    );
     for incident in incidents {
         let text =
             |key: &str| escape(incident.get(key).and_then(Value::as_str).unwrap_or_default());
@@ -51,9 +53,10 @@ fn incident_rows(page: &mut String, incidents: &[Value]) {
         // A String takes every write.
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td class=\"{severity}\">{severity}</td>\
+            "<tr><td>{}</td><td class=\"{severity}\">{severity}</td><td>{}</td>\
              <td><a href=\"/api/v1/incidents/{id}\">{}</a></td></tr>",
             text("opened"),
+            text("state"),
             text("title"),
         );
     }

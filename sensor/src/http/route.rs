@@ -54,6 +54,7 @@ pub(super) fn router(backend: Arc<dyn Backend>, metrics: Metrics, local_only: bo
         .route("/api/v1/probes", get(probes))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/incidents/{id}", get(incident))
+        .route("/api/v1/suppressions", get(suppressions))
         .route("/api/v1/logins", get(logins))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "no such page") })
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
@@ -139,6 +140,12 @@ async fn incident(State(shared): State<Shared>, Path(id): Path<String>) -> Respo
         Ok(None) => none(),
         Err(response) => response,
     }
+}
+
+async fn suppressions(State(shared): State<Shared>) -> Response {
+    let all =
+        blocking(&shared, |shared| Ok(json!({ "suppressions": shared.backend.suppressions()? })));
+    answer(all.await)
 }
 
 async fn logins(State(shared): State<Shared>, RawQuery(raw): RawQuery) -> Response {

@@ -54,6 +54,13 @@ impl Backend for Told {
         Ok(self.incidents.iter().find(|incident| incident["id"] == id).cloned())
     }
 
+    fn suppressions(&self) -> Result<Vec<Value>, String> {
+        if self.broken_store {
+            return Err("the store is closed".to_owned());
+        }
+        Ok(vec![json!({"name": "edr", "matches": 3})])
+    }
+
     fn logins(&self, query: &Query) -> Page {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Kept::new(self.logins.len(), self.logins.clone()).find(query)
@@ -209,6 +216,16 @@ fn a_store_that_cannot_be_read_is_an_error_not_an_empty_list() {
     assert_eq!(answer.status, 500);
     assert_eq!(answer.json().unwrap()["error"], json!("the store is closed"));
     assert!(running.get("/").text().contains("Cannot be read: the store is closed"));
+    assert_eq!(running.get("/api/v1/suppressions").status, 500);
+}
+
+#[test]
+fn suppressions_are_listed_with_what_they_have_matched() {
+    let running = Running::start(Told::default());
+    let answer = running.get("/api/v1/suppressions");
+    assert_eq!(answer.status, 200);
+    let expected = json!({"suppressions": [{"name": "edr", "matches": 3}]});
+    assert_eq!(answer.json().unwrap(), expected);
 }
 
 #[test]

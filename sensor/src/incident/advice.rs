@@ -12,9 +12,21 @@ struct Target<'a> {
     library: Option<&'a str>,
 }
 
-/// Advice for an incident with these findings.
+/// Advice for an incident with these findings: the [steps], and what [decides] about it.
 pub(super) fn recommendation(findings: &[Finding]) -> String {
-    let Some(worst) = lead(findings) else { return String::new() };
+    let mut advice = steps(findings);
+    advice.extend(decides(findings).map(str::to_owned));
+    advice.join(" ")
+}
+
+/// What would confirm or refute the suspicion.
+pub(super) fn decides(findings: &[Finding]) -> Option<&'static str> {
+    lead(findings).map(decide)
+}
+
+/// What to do, one after the other.
+pub(super) fn steps(findings: &[Finding]) -> Vec<String> {
+    let Some(worst) = lead(findings) else { return Vec::new() };
     let target = Target {
         pid: worst.process.pid,
         program: name(base(&worst.process.exe)),
@@ -43,8 +55,7 @@ pub(super) fn recommendation(findings: &[Finding]) -> String {
             target.program, target.pid
         ));
     }
-    advice.push(decide(worst).to_owned());
-    advice.join(" ")
+    advice
 }
 
 /// What a detector asks for beyond the evidence that all share.
@@ -108,15 +119,26 @@ const DETECTORS: [(&str, &str); 11] = [
     ),
 ];
 
+/// Commands that only read, in an order in which the most fleeting comes first.
 fn collect(target: &Target<'_>) -> String {
     let Target { pid, program, library } = target;
-    let save = match library {
-        Some(_) => "the library as it is mapped (from /proc/PID/map_files)",
-        None => "its executable (from /proc/PID/exe)",
+    let others = if plain(program) { format!(" (`pgrep -x {program}`)") } else { String::new() };
+    let file = match library {
+        // A path that a shell would read differently is not put into a command.
+        Some(library) if plain(library) && library.starts_with('/') => {
+            format!(
+                "`cp -p {library} .` (from /proc/{pid}/map_files where it has been replaced since)"
+            )
+        }
+        Some(_) => format!("the library as it is mapped (from /proc/{pid}/map_files)"),
+        None => format!("`cp /proc/{pid}/exe .`"),
     };
     format!(
-        "Save evidence before {program} is restarted or any package changed: /proc/PID/maps, {save} \
-         and memory (`gcore PID`) of pid {pid}, or of any process of {program} that still runs."
+        "Save evidence before {program} is restarted or any package changed: either destroys it. As \
+         root, in a directory of its own (`mkdir -m 700 /root/evidence && cd /root/evidence`), for pid \
+         {pid}, or where that has ended for another process of {program}{others}: `cp /proc/{pid}/maps \
+         .`, `gcore {pid}` for its memory, {file}; and this incident, as `halfsecond incidents --json` \
+         writes it."
     )
 }
 
@@ -142,7 +164,6 @@ fn verify_package(library: &str) -> String {
     )
 }
 
-/// What would confirm or refute the suspicion.
 fn decide(worst: &Finding) -> &'static str {
     match worst.detector.as_str() {
         "got_redirected" | "text_patched" | "audit_unrequested" | "relro_reopened" => {

@@ -1,25 +1,26 @@
-//! Joining findings to incidents, by lineage and time. No clock but the events', no randomness:
-//! the same findings give the same incidents.
+//! Joining findings to incidents: by lineage, by the file they blame, and by time. No clock but the
+//! events', no randomness: the same findings give the same incidents.
+
+mod decide;
+mod index;
+mod open;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::key::incident_id;
-use super::limit::{self, Taken};
-use super::score::{score, severity};
-use super::story::story;
-use super::{Entry, Incident, IncidentUpdate, Reason, State, advice, title};
+use super::suppress::Suppressions;
+use super::{Entry, Incident, IncidentUpdate, Reason, State, blame, limit};
 use crate::finding::{Finding, Severity};
 use crate::host::Lineage;
+use index::Index;
+use open::Open;
 
 /// Incidents open at a time; with more, the one untouched for longest is closed.
 pub const MAX_OPEN: usize = 256;
 /// Closed incidents that wait for a store that fails; with more, the oldest is given up.
 const MAX_UNSAVED: usize = 256;
-/// Hosts an incident lists.
-const MAX_HOSTS: usize = 16;
 
 /// The open incidents.
 #[derive(Debug)]
@@ -27,10 +28,12 @@ pub struct Incidents {
     window_ns: u64,
     host: String,
     open: BTreeMap<Lineage, Open>,
-    /// Closed and not saved since, oldest first.
+    index: Index,
+    /// Those that nothing joins any more and that were not saved since, oldest first.
     closed: VecDeque<Entry>,
     /// Closings nobody was told of yet.
     untold: VecDeque<Incident>,
+    suppressions: Suppressions,
     counters: Counters,
 }
 
@@ -54,15 +57,10 @@ pub struct Counters {
     pub given_up: u64,
     /// Closings nobody was told of, because [`Incidents::tick`] was not called for too long.
     pub untold: u64,
-}
-
-#[derive(Debug)]
-struct Open {
-    entry: Entry,
-    /// Event clock of the latest finding.
-    last_ktime_ns: u64,
-    /// Changed since it was last saved.
-    unsaved: bool,
+    /// Findings that were suppressed; each is counted above as well.
+    pub suppressed: u64,
+    /// Times that an incident's text was written.
+    pub written: u64,
 }
 
 // === impl Incidents ===
@@ -76,10 +74,22 @@ impl Incidents {
             window_ns: u64::try_from(window.as_nanos()).unwrap_or(u64::MAX),
             host,
             open: BTreeMap::new(),
+            index: Index::default(),
             closed: VecDeque::new(),
             untold: VecDeque::new(),
+            suppressions: Suppressions::default(),
             counters: Counters::default(),
         }
+    }
+
+    /// Says what is to be expected from now on.
+    pub fn set_suppressions(&mut self, suppressions: Suppressions) {
+        self.suppressions = suppressions;
+    }
+
+    /// What is to be expected.
+    pub fn suppressions(&mut self) -> &mut Suppressions {
+        &mut self.suppressions
     }
 
     /// Takes in what a store kept as open. Those whose window has passed at `now` (the same
@@ -89,23 +99,18 @@ impl Incidents {
             // A wall clock that was set back makes it recent: better joined than torn apart.
             let age = now.as_nanosecond().saturating_sub(entry.incident.updated.as_nanosecond());
             let age = u64::try_from(age.max(0)).unwrap_or(u64::MAX);
-            let last_ktime_ns = ktime_ns.saturating_sub(age);
-            let lineage = entry.lineage.clone();
-            let open = Open { entry, last_ktime_ns, unsaved: false };
+            let open = Open::restored(entry, ktime_ns.saturating_sub(age));
             if age > self.window_ns {
                 self.close(open);
             } else {
-                self.make_room();
-                if let Some(older) = self.open.insert(lineage, open) {
-                    self.close(older);
-                }
+                self.insert(open);
             }
         }
     }
 
     /// Takes in a finding of `lineage` made at `ktime_ns` (`CLOCK_MONOTONIC`, ns). Answers with
     /// the incident where it is worth telling; a finding seen before is only counted. An info finding
-    /// joins an open incident but opens none.
+    /// joins an open incident but opens none; a suppressed one is kept, and nobody is told.
     pub fn join(
         &mut self,
         mut finding: Finding,
@@ -113,25 +118,34 @@ impl Incidents {
         ktime_ns: u64,
     ) -> Option<IncidentUpdate> {
         limit::trim(&mut finding);
-        if let Some(stale) = self.open.get(lineage)
-            && self.over(stale, ktime_ns)
-            && let Some(stale) = self.open.remove(lineage)
-        {
-            self.close(stale);
-        }
-        if let Some(open) = self.open.get_mut(lineage) {
-            return open.join(finding, ktime_ns, &mut self.counters);
+        finding.suppressed_by = self.suppressions.matching(&finding);
+        self.counters.suppressed += u64::from(finding.suppressed_by.is_some());
+        let files = match finding.suppressed_by {
+            // What is to be expected ties nothing together.
+            Some(_) => Vec::new(),
+            None => blame::shared(&finding),
+        };
+        if let Some(target) = self.target(lineage, &files, ktime_ns) {
+            let open = self.open.get_mut(&target)?;
+            let reason = open.join(finding, ktime_ns, &mut self.counters);
+            open.share(files, &mut self.index);
+            if target != *lineage && !self.open.contains_key(lineage) {
+                self.alias(&target, lineage);
+            }
+            let reason = reason?;
+            let incident = self.open.get_mut(&target)?.incident(&mut self.counters).clone();
+            return Some(IncidentUpdate { reason, incident });
         }
         if finding.severity == Severity::Info {
             self.counters.passed += 1;
             return None;
         }
-        self.make_room();
         self.counters.kept += 1;
-        let open = Open::new(&self.host, finding, lineage, ktime_ns);
-        let incident = open.entry.incident.clone();
-        self.open.insert(lineage.clone(), open);
-        Some(IncidentUpdate { reason: Reason::Opened, incident })
+        let mut open = Open::new(&self.host, finding, lineage, ktime_ns);
+        let incident = open.incident(&mut self.counters).clone();
+        self.insert(open);
+        let told = incident.state != State::Suppressed;
+        told.then_some(IncidentUpdate { reason: Reason::Opened, incident })
     }
 
     /// Closes incidents whose window has passed at `ktime_ns`; returns every incident closed since
@@ -144,7 +158,7 @@ impl Incidents {
             .map(|(lineage, _)| lineage.clone())
             .collect();
         for lineage in over {
-            if let Some(open) = self.open.remove(&lineage) {
+            if let Some(open) = self.remove(&lineage) {
                 self.close(open);
             }
         }
@@ -154,16 +168,13 @@ impl Incidents {
 
     /// Records were lost: what is open now may lack evidence.
     pub fn mark_partial(&mut self) {
-        for open in self.open.values_mut().filter(|open| !open.entry.incident.partial) {
-            open.entry.incident.partial = true;
-            open.entry.tell();
-            open.unsaved = true;
-        }
+        self.open.values_mut().for_each(Open::mark_partial);
     }
 
     /// Those that findings can still join.
-    pub fn open(&self) -> impl Iterator<Item = &Incident> {
-        self.open.values().map(|open| &open.entry.incident)
+    pub fn open(&mut self) -> impl Iterator<Item = &Incident> {
+        let counters = &mut self.counters;
+        self.open.values_mut().map(move |open| open.incident(counters))
     }
 
     /// What became of the findings so far.
@@ -175,7 +186,7 @@ impl Incidents {
     /// Whether [`save`](Self::save) has something to do.
     #[must_use]
     pub fn unsaved(&self) -> bool {
-        !self.closed.is_empty() || self.open.values().any(|open| open.unsaved)
+        !self.closed.is_empty() || self.open.values().any(Open::unsaved)
     }
 
     /// Gives every incident that has changed since it was last saved to `save`, all at once; where
@@ -184,38 +195,104 @@ impl Incidents {
         if !self.unsaved() {
             return Ok(());
         }
-        let open = self.open.values().filter(|open| open.unsaved).map(|open| &open.entry);
+        for open in self.open.values_mut().filter(|open| open.unsaved()) {
+            open.incident(&mut self.counters);
+        }
+        let open = self.open.values().filter(|open| open.unsaved()).map(Open::entry);
         save(&self.closed.iter().chain(open).collect::<Vec<_>>())?;
         self.closed.clear();
-        self.open.values_mut().for_each(|open| open.unsaved = false);
+        self.open.values_mut().for_each(Open::saved);
         Ok(())
     }
 
-    fn over(&self, open: &Open, ktime_ns: u64) -> bool {
-        ktime_ns.saturating_sub(open.last_ktime_ns) > self.window_ns
+    /// Whose incident a finding of `lineage` that blames `files` joins: its own, unless only another
+    /// one blames them. Those it finds whose window has passed are closed.
+    fn target(&mut self, lineage: &Lineage, files: &[String], ktime_ns: u64) -> Option<Lineage> {
+        loop {
+            let own = if self.open.contains_key(lineage) {
+                Some(lineage)
+            } else {
+                self.index.stands_for(lineage)
+            };
+            let same = self.index.blaming(files);
+            let target = match (own, same) {
+                (Some(own), Some(same)) => {
+                    let also = self.open.get(own).is_some_and(|open| open.blames(files));
+                    if also { own } else { same }
+                }
+                (own, same) => own.or(same)?,
+            };
+            let target = target.clone();
+            let open = self.open.get(&target)?;
+            if !self.over(open, ktime_ns) {
+                return Some(target);
+            }
+            let stale = self.remove(&target)?;
+            self.close(stale);
+        }
     }
 
-    fn make_room(&mut self) {
-        if self.open.len() < MAX_OPEN {
-            return;
-        }
-        let oldest = self.open.iter().min_by_key(|(_, open)| open.last_ktime_ns);
-        if let Some(lineage) = oldest.map(|(lineage, _)| lineage.clone())
-            && let Some(open) = self.open.remove(&lineage)
+    /// What comes of `lineage` from now on belongs to the incident of `target`.
+    fn alias(&mut self, target: &Lineage, lineage: &Lineage) {
+        if let Some(open) = self.open.get_mut(target)
+            && open.add_lineage(lineage)
         {
-            self.counters.closed_early += 1;
-            self.close(open);
+            self.index.alias(lineage, target);
         }
     }
 
-    fn close(&mut self, open: Open) {
-        let mut entry = open.entry;
-        entry.incident.state = State::Closed;
-        if self.untold.len() >= MAX_UNSAVED {
-            self.untold.pop_front();
-            self.counters.untold += 1;
+    fn over(&self, open: &Open, ktime_ns: u64) -> bool {
+        ktime_ns.saturating_sub(open.last_ktime_ns()) > self.window_ns
+    }
+
+    fn insert(&mut self, open: Open) {
+        if self.open.len() >= MAX_OPEN {
+            let oldest = self.open.iter().min_by_key(|(_, open)| open.last_ktime_ns());
+            if let Some(lineage) = oldest.map(|(lineage, _)| lineage.clone())
+                && let Some(oldest) = self.remove(&lineage)
+            {
+                self.counters.closed_early += 1;
+                self.close(oldest);
+            }
         }
-        self.untold.push_back(entry.incident.clone());
+        let lineage = open.entry().lineage.clone();
+        if let Some(older) = self.remove(&lineage) {
+            self.close(older);
+        }
+        self.index.add(&open);
+        self.open.insert(lineage, open);
+    }
+
+    fn remove(&mut self, lineage: &Lineage) -> Option<Open> {
+        let open = self.open.remove(lineage)?;
+        self.index.remove(&open);
+        // By what others blame as well they are found from now on.
+        for other in self.open.values() {
+            for file in other.files().filter(|file| open.blames(std::slice::from_ref(*file))) {
+                self.index.blame(file.clone(), &other.entry().lineage);
+            }
+        }
+        Some(open)
+    }
+
+    /// Nothing joins it any more; it is closed where nobody has said what is to become of it.
+    fn close(&mut self, mut open: Open) {
+        open.incident(&mut self.counters);
+        let mut entry = open.into_entry();
+        entry.over = true;
+        if !entry.held() {
+            entry.incident.state = State::Closed;
+            if self.untold.len() >= MAX_UNSAVED {
+                self.untold.pop_front();
+                self.counters.untold += 1;
+            }
+            self.untold.push_back(entry.incident.clone());
+        }
+        self.keep(entry);
+    }
+
+    /// Waits to be saved.
+    fn keep(&mut self, entry: Entry) {
         if self.closed.len() >= MAX_UNSAVED {
             self.closed.pop_front();
             self.counters.given_up += 1;
@@ -224,91 +301,10 @@ impl Incidents {
     }
 }
 
-// === impl Open ===
-
-impl Open {
-    fn new(host: &str, first: Finding, lineage: &Lineage, ktime_ns: u64) -> Self {
-        let mut incident = Incident {
-            id: incident_id(host, lineage, &first),
-            opened: first.time,
-            updated: first.time,
-            state: State::Open,
-            severity: first.severity,
-            score: 0,
-            title: String::new(),
-            story: String::new(),
-            findings: Vec::new(),
-            hosts: vec![host.to_owned()],
-            recommendation: String::new(),
-            partial: false,
-        };
-        add_host(&mut incident.hosts, &first.host);
-        incident.findings.push(first);
-        let mut entry = Entry { lineage: lineage.clone(), omitted: 0, incident };
-        entry.judge();
-        entry.tell();
-        Self { entry, last_ktime_ns: ktime_ns, unsaved: true }
-    }
-
-    fn join(
-        &mut self,
-        finding: Finding,
-        ktime_ns: u64,
-        counters: &mut Counters,
-    ) -> Option<IncidentUpdate> {
-        let Entry { omitted, incident, .. } = &mut self.entry;
-        let before = incident.severity;
-        let news = finding.severity > Severity::Info
-            && incident.findings.iter().all(|known| known.detector != finding.detector);
-        incident.updated = incident.updated.max(finding.time);
-        add_host(&mut incident.hosts, &finding.host);
-        let omitted_before = *omitted;
-        let taken = limit::take(&mut incident.findings, omitted, finding);
-        match taken {
-            Taken::Kept => counters.kept += 1,
-            Taken::Repeated => counters.repeated += 1,
-            Taken::Omitted => counters.omitted += 1,
-        }
-        if taken == Taken::Kept {
-            counters.displaced += *omitted - omitted_before;
-        }
-        self.last_ktime_ns = self.last_ktime_ns.max(ktime_ns);
-        self.unsaved = true;
-        self.entry.judge();
-        self.entry.tell();
-        let incident = &self.entry.incident;
-        let reason = if incident.severity > before {
-            Reason::Escalated
-        } else if news && taken == Taken::Kept {
-            Reason::Corroborated
-        } else {
-            return None;
-        };
-        Some(IncidentUpdate { reason, incident: incident.clone() })
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    fn judge(&mut self) {
-        let incident = &mut self.incident;
-        // Judged by what was kept; what made room was no worse. It never falls.
-        incident.severity = incident.severity.max(severity(&incident.findings));
-        incident.score = incident.score.max(score(&incident.findings));
-    }
-
-    /// Tells its findings (again), in words.
-    pub(crate) fn tell(&mut self) {
-        let incident = &mut self.incident;
-        incident.title = title::title(&incident.findings);
-        incident.story = story(&incident.findings, self.omitted, incident.partial);
-        incident.recommendation = advice::recommendation(&incident.findings);
-    }
-}
-
-fn add_host(hosts: &mut Vec<String>, host: &str) {
-    if !host.is_empty() && hosts.len() < MAX_HOSTS && hosts.iter().all(|known| known != host) {
-        hosts.push(host.to_owned());
+#[cfg(test)]
+impl Incidents {
+    /// Whether what findings are led by agrees with what is open.
+    pub(super) fn is_sound(&self) -> bool {
+        self.index.is_sound(&self.open)
     }
 }

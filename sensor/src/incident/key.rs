@@ -10,9 +10,12 @@ use crate::host::Lineage;
 /// time it hashes is not the attacker's to choose to the nanosecond.
 struct Fnv(u64);
 
+/// Detector and objects.
+pub(super) type Key = (String, BTreeSet<String>);
+
 /// Detector and object: findings with the same key are one finding, counted. Numbers that change
 /// from one connection to the next (addresses, pids, times) are no part of it.
-pub(super) fn key(finding: &Finding) -> (String, BTreeSet<String>) {
+pub(super) fn key(finding: &Finding) -> Key {
     let mut objects: BTreeSet<String> = finding.evidence.iter().filter_map(object).collect();
     if objects.is_empty() {
         // Where it only says who did something else, it is no object.

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::key::key;
-use crate::finding::{Evidence, Finding, PackageSince};
+use super::key::{Key, key};
+use crate::finding::{Evidence, Finding, PackageSince, Severity};
 use crate::package::history::PackageChange;
 
 /// Findings an incident keeps; more than there are detectors.
@@ -55,22 +55,31 @@ pub(super) fn trim(finding: &mut Finding) {
     }
 }
 
-/// Adds `finding` to `findings`; `omitted` counts what has no place there.
-pub(super) fn take(findings: &mut Vec<Finding>, omitted: &mut u64, finding: Finding) -> Taken {
+/// Adds `finding` to `findings`, whose keys are `keys`; `omitted` counts what has no place there.
+pub(super) fn take(
+    findings: &mut Vec<Finding>,
+    keys: &mut Vec<Key>,
+    omitted: &mut u64,
+    finding: Finding,
+) -> Taken {
     let wanted = key(&finding);
-    if let Some(same) = findings.iter_mut().find(|kept| key(kept) == wanted) {
+    let same = keys.iter().position(|known| *known == wanted);
+    if let Some(same) = same.and_then(|at| findings.get_mut(at)) {
         count_again(same, finding);
         return Taken::Repeated;
     }
     if findings.len() < MAX_FINDINGS {
         findings.push(finding);
+        keys.push(wanted);
         return Taken::Kept;
     }
     let news = findings.iter().all(|kept| kept.detector != finding.detector);
     match dispensable(findings) {
-        Some(index) if news || findings[index].severity < finding.severity => {
+        Some(index) if news || weight(&findings[index]) < weight(&finding) => {
             *omitted += count(&findings.remove(index));
+            keys.remove(index);
             findings.push(finding);
+            keys.push(wanted);
             Taken::Kept
         }
         _ => {
@@ -78,6 +87,11 @@ pub(super) fn take(findings: &mut Vec<Finding>, omitted: &mut u64, finding: Find
             Taken::Omitted
         }
     }
+}
+
+/// What is to be expected is missed least.
+fn weight(finding: &Finding) -> Severity {
+    if finding.suppressed_by.is_some() { Severity::Info } else { finding.severity }
 }
 
 /// How often what `finding` says was seen.
@@ -97,9 +111,14 @@ pub(super) fn repeated(finding: &Finding) -> Option<(u64, Timestamp, Timestamp)>
 fn count_again(kept: &mut Finding, again: Finding) {
     let (count, first, last) = repeated(kept).unwrap_or((1, kept.time, kept.time));
     let (first, last) = (first.min(again.time), last.max(again.time));
+    // What was told once without being suppressed is not to be expected; info tells nothing.
+    let spoken = |one: &Finding| one.suppressed_by.is_none() && one.severity > Severity::Info;
+    let told = spoken(kept) || spoken(&again);
+    let by = kept.suppressed_by.take().or_else(|| again.suppressed_by.clone());
     if again.severity > kept.severity {
         *kept = again;
     }
+    kept.suppressed_by = by.filter(|_| !told);
     kept.evidence.retain(|evidence| !matches!(evidence, Evidence::Repeated { .. }));
     kept.evidence.push(Evidence::Repeated { count: count.saturating_add(1), first, last });
 }
@@ -113,8 +132,8 @@ fn dispensable(findings: &[Finding]) -> Option<usize> {
     let indexed = || findings.iter().enumerate().rev();
     indexed()
         .filter(|(_, finding)| !alone(finding))
-        .min_by_key(|(_, finding)| finding.severity)
-        .or_else(|| indexed().min_by_key(|(_, finding)| finding.severity))
+        .min_by_key(|(_, finding)| weight(finding))
+        .or_else(|| indexed().min_by_key(|(_, finding)| weight(finding)))
         .map(|(index, _)| index)
 }
 

@@ -59,6 +59,7 @@ pub(super) fn finding(
         evidence,
         attack: vec!["T1554".to_owned()],
         explained_by: None,
+        suppressed_by: None,
     }
 }
 

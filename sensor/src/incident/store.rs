@@ -4,8 +4,10 @@
 mod database;
 mod error;
 mod overlay;
+mod suppressions;
 
 use std::fs;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use redb::{Database, ReadTransaction, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
-use super::{Entry, Incident, State};
+use super::{Entry, Incident, Suppression};
 use database::{ENTRIES, Failure, META, ORDER, guarded};
 
 pub use error::StoreError;
@@ -97,6 +99,23 @@ impl IncidentStore {
         Ok(Opened { store, set_aside })
     }
 
+    /// Opens the store in `state_dir` to change it for a moment, while no sensor runs. Makes none and
+    /// sets none aside: that is for the sensor, whose files they are.
+    pub fn open_existing(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join(FILE);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing { path });
+            }
+            Err(source) => return Err(StoreError::Io { action: "open", path, source }),
+            Ok(found) if found.len() == 0 => return Err(StoreError::Missing { path }),
+            Ok(_) => {}
+        }
+        let database = patiently(|| database::open(&path))?;
+        let limits = StoreLimits::default();
+        Ok(Self { path, limits, database: RwLock::new(Some(database)) })
+    }
+
     /// Writes `entries`, all or none, to the disk; returns how many others were evicted for them.
     /// After an error (a full disk) it can be tried again.
     pub fn put(&self, entries: &[&Entry]) -> Result<u64, StoreError> {
@@ -109,15 +128,27 @@ impl IncidentStore {
                 Ok((*entry, json))
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let usable = match database.take() {
-            Some(usable) => usable,
-            None => database::open(&self.path)?,
-        };
-        // Kept only after success: a redb that failed once refuses everything until reopened.
-        let evicted = guarded(&self.path, || write(&usable, &encoded, self.limits))?;
-        *database = Some(usable);
-        Ok(evicted)
+        self.change(|usable| write(usable, &encoded, self.limits))
+    }
+
+    /// Replaces what is kept of suppressions.
+    pub fn put_suppressions(&self, all: &[&Suppression]) -> Result<(), StoreError> {
+        let encoded = suppressions::encode(all)?;
+        self.change(|usable| suppressions::write(usable, &encoded))
+    }
+
+    /// What is kept of suppressions.
+    pub fn suppressions(&self) -> Result<Vec<Suppression>, StoreError> {
+        self.read(suppressions::read)
+    }
+
+    /// One incident, with what is needed to go on with it.
+    pub fn entry(&self, id: &str) -> Result<Option<Entry>, StoreError> {
+        self.read(|read| {
+            let entries = read.open_table(ENTRIES)?;
+            let json = entries.get(id)?;
+            Ok(json.and_then(|json| serde_json::from_slice(json.value()).ok()))
+        })
     }
 
     /// One incident.
@@ -146,6 +177,21 @@ impl IncidentStore {
             }
             Ok(open)
         })
+    }
+
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, Failure>,
+    ) -> Result<T, StoreError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let usable = match database.take() {
+            Some(usable) => usable,
+            None => database::open(&self.path)?,
+        };
+        // Kept only after success: a redb that failed once refuses everything until reopened.
+        let done = guarded(&self.path, || work(&usable))?;
+        *database = Some(usable);
+        Ok(done)
     }
 
     fn read<T>(
@@ -180,6 +226,11 @@ impl IncidentReader {
     pub fn list(&self, limit: usize) -> Result<Listed, StoreError> {
         database::read(&self.path, &self.database, |read| list(read, limit))
     }
+
+    /// What is kept of suppressions.
+    pub fn suppressions(&self) -> Result<Vec<Suppression>, StoreError> {
+        database::read(&self.path, &self.database, suppressions::read)
+    }
 }
 
 fn write(
@@ -203,7 +254,7 @@ fn put(write: &WriteTransaction, entry: &Entry, json: &[u8]) -> Result<(), Failu
     let mut order = write.open_table(ORDER)?;
     // An incident never changes when it opened, so the key finds its former state.
     let key = (incident.opened.as_nanosecond(), id);
-    let open = incident.state == State::Open;
+    let open = entry.joins();
     let former = order.insert(key, (bytes, open))?.map_or(0, |former| former.value().0);
     write.open_table(ENTRIES)?.insert(id, json)?;
     let mut meta = write.open_table(META)?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::limit::repeated;
 use super::sentence::{Modules, Who, peer, sentences};
-use super::text::{base, clock, date, moment, name, path, sentence};
+use super::text::{base, clause, clock, date, moment, name, path, sentence};
 use crate::finding::{Finding, ProcessRef};
 
 /// Findings that are told; the worst are chosen.
@@ -26,8 +26,16 @@ struct Teller {
     text: String,
 }
 
-/// Tells `findings`; `omitted` is how many more there were.
-pub(super) fn story(findings: &[Finding], omitted: u64, partial: bool) -> String {
+/// What the findings themselves do not tell.
+pub(super) struct Rest {
+    /// How many more there were.
+    pub(super) omitted: u64,
+    /// Connections they are of.
+    pub(super) connections: u64,
+}
+
+/// Tells `findings`, and the rest.
+pub(super) fn story(findings: &[Finding], rest: &Rest, partial: bool) -> String {
     let chosen = chosen(findings);
     let Some(first) = chosen.first() else { return String::new() };
     let mut modules = Modules::of(findings);
@@ -35,7 +43,7 @@ pub(super) fn story(findings: &[Finding], omitted: u64, partial: bool) -> String
     for finding in &chosen {
         teller.tell(finding, &mut modules);
     }
-    teller.end(findings.len() - chosen.len(), omitted, partial)
+    teller.end(findings.len() - chosen.len(), rest, partial)
 }
 
 /// The worst, in time order.
@@ -96,9 +104,16 @@ impl Teller {
         if let Some(reason) = &finding.explained_by {
             self.say(&format!("This is explained by {}.", path(reason)));
         }
+        if let Some(by) = &finding.suppressed_by {
+            self.say(&format!("This is suppressed by {} and counts for nothing.", clause(by)));
+        }
     }
 
-    fn end(mut self, untold: usize, omitted: u64, partial: bool) -> String {
+    fn end(mut self, untold: usize, rest: &Rest, partial: bool) -> String {
+        let Rest { omitted, connections } = *rest;
+        if connections > 1 {
+            self.say(&format!("In all, {connections} connections are concerned."));
+        }
         if untold > 0 {
             self.say(&format!("{untold} milder findings stand in the evidence."));
         }

@@ -1,5 +1,7 @@
 //! Joining, judging and telling.
 
+mod decided;
+mod joined;
 mod property;
 mod tell;
 
@@ -33,7 +35,7 @@ fn later(mut finding: Finding, ms: i64) -> Finding {
     finding
 }
 
-fn only(incidents: &Incidents) -> Incident {
+fn only(incidents: &mut Incidents) -> Incident {
     let open: Vec<_> = incidents.open().cloned().collect();
     assert_eq!(open.len(), 1, "{open:#?}");
     open.into_iter().next().unwrap()
@@ -60,7 +62,7 @@ fn findings_of_one_attack_are_one_critical_incident() {
         Some(Reason::Corroborated), // auth_cpu_shift
     ];
     assert_eq!(reasons, expected);
-    let incident = only(&incidents);
+    let incident = only(&mut incidents);
     assert_eq!(incident.severity, Severity::Critical);
     assert_eq!(incident.opened, at(8));
     assert_eq!(incident.updated, at(1050));
@@ -78,7 +80,7 @@ fn fifty_connections_are_one_incident_with_counts() {
             told += usize::from(join(&mut incidents, finding).is_some());
         }
     }
-    let incident = only(&incidents);
+    let incident = only(&mut incidents);
     assert_eq!(incident.findings.len(), 5);
     assert_eq!(times(&incident, "got_redirected"), 50);
     assert_eq!(told, 5, "a repetition is not told");
@@ -89,6 +91,8 @@ fn fifty_connections_are_one_incident_with_counts() {
         "{}",
         incident.story
     );
+    assert!(incident.story.contains("In all, 50 connections"), "{}", incident.story);
+    assert!(incident.title.ends_with("; on 50 connections"), "{}", incident.title);
 }
 
 #[test]
@@ -103,8 +107,8 @@ fn a_worse_repetition_takes_the_place_and_the_count() {
     let expected = Evidence::Repeated { count: 2, first: at(310), last: at(2310) };
     assert_eq!(incident.findings[0].evidence.last(), Some(&expected));
     join(&mut incidents, later(slow_link(), 4000));
-    assert_eq!(times(&only(&incidents), "link_time_shift"), 3);
-    assert_eq!(only(&incidents).findings[0].severity, Severity::High);
+    assert_eq!(times(&only(&mut incidents), "link_time_shift"), 3);
+    assert_eq!(only(&mut incidents).findings[0].severity, Severity::High);
 }
 
 #[test]
@@ -116,15 +120,15 @@ fn another_object_is_another_finding() {
         *symbol = "EVP_PKEY_verify@OPENSSL_3.0.0".to_owned();
     }
     assert!(join(&mut incidents, other).is_none(), "the same detector is no corroboration");
-    assert_eq!(only(&incidents).findings.len(), 2);
+    assert_eq!(only(&mut incidents).findings.len(), 2);
 }
 
 #[test]
 fn another_lineage_is_another_incident() {
     let mut incidents = incidents();
-    join(&mut incidents, slow_link());
+    join(&mut incidents, super::sample::preload());
     let sudo = Lineage::Program("/usr/bin/sudo 00".to_owned());
-    assert!(incidents.join(slow_link(), &sudo, ktime(320)).is_some());
+    assert!(incidents.join(super::sample::preload(), &sudo, ktime(320)).is_some());
     let ids: Vec<_> = incidents.open().map(|incident| incident.id.clone()).collect();
     assert_eq!(ids.len(), 2);
     assert_ne!(ids[0], ids[1]);
@@ -138,7 +142,7 @@ fn an_info_finding_joins_but_opens_none_and_is_not_told() {
     assert_eq!(incidents.counters().passed, 1);
     join(&mut incidents, slow_link());
     assert!(join(&mut incidents, bare("library_unexpected", Severity::Info)).is_none());
-    assert_eq!(only(&incidents).findings.len(), 2);
+    assert_eq!(only(&mut incidents).findings.len(), 2);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn severity_rises_only_where_families_corroborate() {
         for finding in findings {
             join(&mut incidents, finding);
         }
-        only(&incidents).severity
+        only(&mut incidents).severity
     };
     let weak = |mut finding: Finding| {
         finding.severity = Severity::Low;
@@ -194,13 +198,34 @@ fn severity_rises_only_where_families_corroborate() {
 
 #[test]
 fn the_score_is_what_its_formula_says() {
-    let score = |findings: Vec<Finding>| super::score::score(&findings);
+    let score = |findings: Vec<Finding>| super::score::arithmetic(&findings).score;
     assert_eq!(score(vec![redirected(), slow_link(), slow_login()]), 96); // the module's example
     assert_eq!(score(vec![redirected()]), 88);
     assert_eq!(score(vec![slow_link()]), 41); // 45 × 0.9 = 40.5
     assert_eq!(score(vec![slow_link(), slow_login()]), 62); // 1 - 0.595 × 0.64 = 0.619
     assert_eq!(score(vec![bare("blinded", Severity::Info)]), 0);
     assert_eq!(score(Vec::new()), 0);
+}
+
+#[test]
+fn the_readme_tells_the_same_weights_and_example() {
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    for (severity, name) in [
+        (Severity::Critical, "critical"),
+        (Severity::High, "high"),
+        (Severity::Medium, "medium"),
+        (Severity::Low, "low"),
+    ] {
+        let sum = super::score::arithmetic(&[bare("blinded", severity)]);
+        let line = format!("| {name} | {:.2} |", sum.terms[0].weight);
+        assert!(readme.contains(&line), "no {line:?}");
+    }
+    let sum = super::score::arithmetic(&[redirected(), slow_link(), slow_login()]);
+    let factors: Vec<_> =
+        sum.terms.iter().map(|term| format!("{:.3}", 1.0 - term.strength)).collect();
+    let line = format!("100 × (1 − {}) = {}.", factors.join(" × "), sum.score);
+    assert!(readme.contains(&line), "no {line:?}");
 }
 
 #[test]
@@ -215,7 +240,7 @@ fn a_flood_of_one_kind_pushes_out_no_other() {
         join(&mut incidents, finding);
     }
     assert_eq!(join(&mut incidents, redirected()).unwrap().0, Reason::Escalated);
-    let incident = only(&incidents);
+    let incident = only(&mut incidents);
     assert_eq!(incident.findings.len(), MAX_FINDINGS);
     assert_eq!(times(&incident, "link_time_shift"), 1);
     assert_eq!(times(&incident, "got_redirected"), 1);
@@ -247,7 +272,7 @@ fn lost_records_make_what_is_open_partial() {
     join(&mut incidents, slow_link());
     incidents.save(|_| Ok::<_, ()>(())).unwrap();
     incidents.mark_partial();
-    let incident = only(&incidents);
+    let incident = only(&mut incidents);
     assert!(incident.partial && incident.story.contains("Records were lost"), "{incident:#?}");
     assert!(incidents.unsaved());
     let (_, next) = join(&mut incidents, later(slow_link(), WINDOW_MS + 1)).unwrap();
@@ -292,7 +317,7 @@ fn after_a_restart_findings_join_what_was_open() {
     };
     assert_eq!(reason, Reason::Escalated);
     assert_eq!(incident.findings.len(), 2);
-    assert_eq!(incident.id, only(&before).id);
+    assert_eq!(incident.id, only(&mut before).id);
 
     let mut late = incidents_restored_late(entries());
     assert_eq!(late.open().count(), 0);
@@ -316,7 +341,7 @@ fn hostile_texts_and_numbers_can_be_stored_and_read_back() {
     finding.evidence.push(Evidence::Note { text: "\u{1b}[2J".repeat(100_000) });
     finding.family = Family::Linker;
     join(&mut incidents, finding);
-    let json = serde_json::to_vec(&only(&incidents)).unwrap();
+    let json = serde_json::to_vec(&only(&mut incidents)).unwrap();
     assert!(json.len() < 64 * 1024, "{} bytes", json.len());
     let back: Incident = serde_json::from_slice(&json).unwrap();
     assert_eq!(serde_json::to_vec(&back).unwrap(), json);

@@ -2,16 +2,18 @@
 
 use std::cmp::Reverse;
 
+use super::limit::count;
 use super::sentence::{mapped, method, proven, unit};
 use super::text::{base, clause, cut, name, path, place_module, seconds, symbol};
 use super::{code, loader_files, pam};
 use crate::finding::{Evidence, Finding};
 
-/// Characters of a title.
+/// Characters of a title, without how often it was seen.
 const MAX_TITLE: usize = 240;
 
-/// Names the worst, and the time it cost where that is known too.
-pub(super) fn title(findings: &[Finding]) -> String {
+/// Names the worst, the time it cost where that is known too, and on how many connections or how often it
+/// was seen.
+pub(super) fn title(findings: &[Finding], connections: u64) -> String {
     let Some(worst) = lead(findings) else { return String::new() };
     let mut title = headline(worst);
     if proven(worst)
@@ -21,15 +23,22 @@ pub(super) fn title(findings: &[Finding]) -> String {
         title.push_str(" and added ");
         title.push_str(&cost);
     }
-    cut(&title, MAX_TITLE)
+    let title = cut(&title, MAX_TITLE);
+    match (connections, count(worst)) {
+        (2.., _) => format!("{title}; on {connections} connections"),
+        (_, 2..) => format!("{title}; seen {} times", count(worst)),
+        _ => title,
+    }
 }
 
-/// The worst finding; among equals the one that proves most, then the earliest.
+/// The worst finding that is not to be expected; among equals the one that proves most, then the
+/// earliest.
 pub(super) fn lead(findings: &[Finding]) -> Option<&Finding> {
     findings.iter().min_by_key(|finding| {
         let ranks = finding.evidence.iter().map(|evidence| rank(finding, evidence));
         let proof = ranks.min().unwrap_or(u8::MAX);
-        (Reverse(finding.severity), proof, finding.time)
+        let expected = finding.suppressed_by.is_some();
+        (expected, Reverse(finding.severity), proof, finding.time)
     })
 }
 

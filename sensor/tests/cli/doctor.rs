@@ -26,7 +26,8 @@ fn doctor_writes_one_object_per_line_with_stable_keys() {
             "cgroup",
             "configuration",
             "state_dir",
-            "guarded"
+            "guarded",
+            "suppressions"
         ]
     );
     for line in &lines {

@@ -9,6 +9,7 @@
 
 mod baseline;
 mod config;
+mod decisions;
 mod doctor;
 mod harness;
 mod incidents;

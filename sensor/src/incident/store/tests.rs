@@ -11,10 +11,10 @@ use std::{env, fs};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
-use super::{Entry, FILE, IncidentReader, IncidentStore, State, StoreError, StoreLimits};
+use super::{Entry, FILE, IncidentReader, IncidentStore, StoreError, StoreLimits};
 use crate::host::Lineage;
-use crate::incident::Incident;
 use crate::incident::sample::redirected;
+use crate::incident::{Incident, State, Suppression};
 
 /// Directory of the crash test's child.
 const CHILD_DIR: &str = "HALFSECOND_TEST_STORE";
@@ -40,8 +40,10 @@ fn entry(number: i64, state: State) -> Entry {
         hosts: vec!["web1".to_owned()],
         recommendation: String::new(),
         partial: false,
+        decisions: Vec::new(),
     };
-    Entry { lineage: Lineage::Program("/usr/sbin/sshd 00".to_owned()), omitted: 0, incident }
+    let lineage = Lineage::Program("/usr/sbin/sshd 00".to_owned());
+    Entry { lineage, others: Vec::new(), omitted: 0, connections: 0, over: false, incident }
 }
 
 fn put(store: &IncidentStore, numbers: impl IntoIterator<Item = i64>) -> u64 {
@@ -88,6 +90,30 @@ fn a_later_state_replaces_the_former() {
     assert!(store.open_entries().unwrap().is_empty());
     assert_eq!(listed(&store), [2, 1]);
     assert_eq!(store.get(&changing.incident.id).unwrap().unwrap().score, 99);
+}
+
+#[test]
+fn suppressions_are_replaced_as_a_whole_and_a_store_without_any_has_none() {
+    let dir = TempDir::new().unwrap();
+    let first = store(dir.path());
+    put(&first, [1]);
+    assert_eq!(first.suppressions().unwrap(), []);
+    let suppression = |name: &str, matches: u64| -> Suppression {
+        serde_json::from_value(serde_json::json!({
+            "name": name, "origin": "rule", "who": "alice", "why": "so", "matches": matches,
+            "until": "2027-01-31T00:00:00Z", "since": "2026-11-22T00:00:00Z",
+        }))
+        .unwrap()
+    };
+    let (old, other) = (suppression("a", 1), suppression("b", 2));
+    first.put_suppressions(&[&old, &other]).unwrap();
+    let again = suppression("a", 7);
+    first.put_suppressions(&[&again]).unwrap();
+    assert_eq!(first.suppressions().unwrap(), std::slice::from_ref(&again));
+    drop(first);
+    let reader = IncidentReader::open(dir.path()).unwrap();
+    assert_eq!(reader.suppressions().unwrap(), [again]);
+    assert_eq!(reader.list(9).unwrap().incidents.len(), 1, "the incidents are as they were");
 }
 
 #[test]

@@ -11,9 +11,10 @@ use proptest::prelude::{
 
 use super::super::limit::count;
 use super::{WINDOW, incidents};
+use crate::config::Suppress;
 use crate::finding::{Evidence, Exposure, Family, Finding, ProcessRef, Severity};
 use crate::host::{Lineage, ProcessId};
-use crate::incident::{Entry, Incident, Incidents};
+use crate::incident::{Decision, Entry, Incident, Incidents, State, Suppressions, Verb};
 
 /// A finding, whose it is, and the event clock.
 type Step = (Finding, Lineage, u64);
@@ -284,6 +285,7 @@ fn finding() -> impl Strategy<Value = Finding> {
                     evidence,
                     attack: Vec::new(),
                     explained_by: explained,
+                    suppressed_by: None,
                 }
             },
         )
@@ -327,20 +329,60 @@ fn run(steps: &[Step]) -> (Incidents, BTreeMap<String, Incident>) {
     (incidents, latest)
 }
 
+/// A decision about the first open incident, after so many findings.
+fn decisions() -> impl Strategy<Value = Vec<(usize, Verb)>> {
+    let verb = prop_oneof![
+        Just(Verb::Acknowledge),
+        Just(Verb::Close),
+        Just(Verb::Reopen),
+        Just(Verb::Suppress)
+    ];
+    vec((0..90_usize, verb), 0..25)
+}
+
+/// Everything after findings and decisions, by id, with what the store was given of each last.
+fn decided(steps: &[Step], decisions: &[(usize, Verb)]) -> (Incidents, BTreeMap<String, Entry>) {
+    let mut incidents = incidents();
+    let mut stored = BTreeMap::new();
+    let mut last = None;
+    for (number, (finding, lineage, ktime_ns)) in steps.iter().enumerate() {
+        incidents.join(finding.clone(), lineage, *ktime_ns);
+        last = incidents.open().next().map(|one| one.id.clone()).or(last);
+        for (_, verb) in decisions.iter().filter(|(at, _)| *at == number) {
+            let Some(id) = &last else { continue };
+            let time = Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();
+            let until = Some(time + jiff::SignedDuration::from_secs(5_000));
+            let (who, why) = ("alice".to_owned(), "so".to_owned());
+            let decision = Decision { verb: *verb, time, who, why, uid: 0, until };
+            let before = incidents.decide(id, stored.get(id).cloned(), &decision, *ktime_ns);
+            let again = incidents.decide(id, stored.get(id).cloned(), &decision, *ktime_ns);
+            // A second time it is either known, or as impossible as before.
+            assert_eq!(before.is_ok(), again.is_ok(), "{before:?} {again:?}");
+        }
+        assert!(incidents.is_sound(), "after {number}");
+        let keep = |entries: &[&Entry]| {
+            stored.extend(entries.iter().map(|one| (one.incident.id.clone(), (*one).clone())));
+            Ok::<_, ()>(())
+        };
+        incidents.save(keep).unwrap();
+    }
+    (incidents, stored)
+}
+
 proptest! {
     // A case is up to 90 findings.
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn any_findings_are_counted_and_told_within_bounds(steps in steps()) {
-        let (incidents, _) = run(&steps);
+        let (mut incidents, _) = run(&steps);
         let counters = incidents.counters();
         let joined = counters.kept + counters.repeated + counters.omitted + counters.passed;
         prop_assert_eq!(joined, u64::try_from(steps.len()).unwrap());
         for incident in incidents.open() {
             prop_assert!(incident.score <= 100);
             prop_assert!(!incident.story.is_empty() && incident.story.chars().count() <= 6001);
-            prop_assert!(incident.title.chars().count() <= 241);
+            prop_assert!(incident.title.chars().count() <= 280);
             prop_assert!(incident.recommendation.len() < 8000);
             for text in [&incident.title, &incident.story, &incident.recommendation] {
                 prop_assert!(!text.contains(char::is_control), "{text:?}");
@@ -368,6 +410,52 @@ proptest! {
             Ok::<_, ()>(())
         }).unwrap();
         prop_assert_eq!(accounted, u64::try_from(total).unwrap());
+    }
+
+    #[test]
+    fn whatever_people_decide_the_books_hold(steps in steps(), decisions in decisions()) {
+        let (mut incidents, stored) = decided(&steps, &decisions);
+        let counters = incidents.counters();
+        let joined = counters.kept + counters.repeated + counters.omitted + counters.passed;
+        prop_assert_eq!(joined, u64::try_from(steps.len()).unwrap());
+        let open: Vec<String> = incidents.open().map(|one| one.id.clone()).collect();
+        for (id, entry) in &stored {
+            prop_assert_eq!(entry.joins(), open.contains(id), "{:?}", entry);
+            let closed = entry.incident.state == State::Closed;
+            prop_assert!(!closed || !open.contains(id));
+            prop_assert!(entry.incident.decisions.len() <= 32);
+        }
+    }
+
+    #[test]
+    fn what_is_suppressed_never_makes_an_incident_worse(findings in vec(finding(), 1..40)) {
+        let rules = [Suppress {
+            name: "all".to_owned(),
+            detector: None,
+            subject: Some("s".to_owned()),
+            package: None,
+            build_id: None,
+            sha256: None,
+            until: Timestamp::MAX,
+            who: "alice".to_owned(),
+            why: "so".to_owned(),
+        }];
+        let lineage = Lineage::Program("p".to_owned());
+        let mut incidents = incidents();
+        incidents.set_suppressions(Suppressions::new(&rules, Vec::new(), Timestamp::UNIX_EPOCH));
+        let mut told = 0;
+        for finding in &findings {
+            told += usize::from(incidents.join(finding.clone(), &lineage, 1).is_some());
+        }
+        // What proves a redirection is not waved through by a program's name.
+        let proof = |one: &&Finding| one.severity == Severity::Critical && one.family == Family::Hook;
+        let proven = findings.iter().filter(proof).count();
+        prop_assert_eq!(told > 0, proven > 0);
+        for incident in incidents.open() {
+            let expected = if proven > 0 { Severity::Critical } else { Severity::Info };
+            prop_assert_eq!(incident.severity, expected);
+            prop_assert!(proven > 0 || incident.score == 0);
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn told(findings: Vec<Finding>) -> Incident {
     for finding in findings {
         join(&mut incidents, finding);
     }
-    only(&incidents)
+    only(&mut incidents)
 }
 
 fn keys(value: &Value) -> BTreeSet<&str> {

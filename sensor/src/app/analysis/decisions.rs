@@ -1,0 +1,87 @@
+//! What people have decided, taken up while keeping house.
+
+use tracing::{info, warn};
+
+use crate::app::decisions::{Failed, settle};
+use crate::incident::{Answer, IncidentUpdate, Reason, Request, Suppressions, take};
+use crate::trouble::chain;
+
+use super::Worker;
+
+/// What may be in trouble.
+const REQUESTS: &str = "requests";
+
+// === impl Worker ===
+
+impl Worker {
+    /// Follows every request that waits, and answers those that are done for good.
+    pub(super) fn take_decisions(&mut self) {
+        let Some(store) = self.incidents.clone() else { return };
+        let waiting = match take(&self.config.state_dir) {
+            Ok(waiting) => waiting,
+            Err(error) => return self.tell_turn(REQUESTS, Err(chain(&error))),
+        };
+        let mut outcome = Ok(());
+        for pending in waiting {
+            let answer = match &pending.request {
+                Ok(request) => match settle(request, self.analysis.incidents(), &store) {
+                    Ok(incident) => {
+                        told(request);
+                        let state = incident.state;
+                        self.publish(&[IncidentUpdate { reason: Reason::Decided, incident }]);
+                        Answer::Done(state)
+                    }
+                    Err(Failed::Refused(refusal)) => Answer::Refused(refusal.to_string()),
+                    Err(Failed::Store(error)) => {
+                        self.store_failed("write", &error);
+                        continue;
+                    }
+                },
+                Err(reason) => {
+                    warn!(reason, "a request in the state directory is none");
+                    Answer::Refused(reason.clone())
+                }
+            };
+            outcome = outcome.and(pending.answer(&answer));
+        }
+        self.tell_turn(REQUESTS, outcome.map_err(|error| chain(&error)));
+    }
+
+    /// Counts and writes what was suppressed.
+    pub(super) fn keep_suppressions(&mut self) {
+        self.count_suppressed();
+        let suppressions = self.analysis.incidents().suppressions();
+        let Some(store) = self.incidents.clone() else { return };
+        if let Err(error) = suppressions.save(|all| store.put_suppressions(all)) {
+            self.store_failed("write", &error);
+        }
+    }
+
+    /// What is suppressed from now on; a rule shows with its first scrape.
+    pub(super) fn suppress(&mut self, suppressions: Suppressions) {
+        for rule in &self.config.suppress {
+            self.metrics.findings_suppressed.with_label_values(&[rule.name.as_str()]);
+        }
+        // Of those that held until now.
+        self.count_suppressed();
+        self.analysis.incidents().set_suppressions(suppressions);
+    }
+
+    fn count_suppressed(&mut self) {
+        for (rule, count) in self.analysis.incidents().suppressions().matched() {
+            self.metrics.findings_suppressed.with_label_values(&[rule.as_str()]).inc_by(count);
+        }
+    }
+}
+
+fn told(request: &Request) {
+    let Request { id, decision } = request;
+    info!(
+        id,
+        decision = %decision.verb,
+        who = decision.who,
+        why = decision.why,
+        uid = decision.uid,
+        "a person has decided about an incident"
+    );
+}
