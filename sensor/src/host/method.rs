@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How somebody authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub enum Method {
 }
 
 /// Type of a key, by the name that sshd has for it: one of few.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyType(&'static str);
 
 /// What OpenSSH has (sshkey.c `keyimpls`, 8.4 to 10.2).
@@ -91,6 +91,13 @@ impl KeyType {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.0
+    }
+}
+
+// By hand: serde would borrow the name from what is read.
+impl<'de> Deserialize<'de> for KeyType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|name| Self::of(&name))
     }
 }
 

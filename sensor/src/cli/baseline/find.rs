@@ -48,7 +48,7 @@ fn is_denied(error: &StoreError) -> bool {
             redb::Error::Io(error) => Some(error.kind()),
             _ => None,
         },
-        StoreError::Schema { .. } | StoreError::Off => None,
+        StoreError::Schema { .. } | StoreError::Off | StoreError::Full => None,
     };
     kind == Some(io::ErrorKind::PermissionDenied)
 }
