@@ -95,7 +95,7 @@ impl Recorded {
                 match serde_json::to_string(self.analysis.baseline(&subject)) {
                     Ok(baseline) => self.tell(|| Step::Changed { subject, baseline }),
                     Err(error) => {
-                        warn!(%error, subject, "not recorded: replays will know it otherwise")
+                        warn!(%error, subject, "not recorded: replays know it otherwise");
                     }
                 }
             }

@@ -121,6 +121,7 @@ pub(crate) fn incident(id: &str, subject: &str, seconds: i64) -> Incident {
         evidence: Vec::new(),
         attack: Vec::new(),
         explained_by: None,
+        suppressed_by: None,
     };
     Incident {
         id: id.to_owned(),
@@ -135,6 +136,7 @@ pub(crate) fn incident(id: &str, subject: &str, seconds: i64) -> Incident {
         hosts: vec!["host1".to_owned()],
         recommendation: "Look.".to_owned(),
         partial: false,
+        decisions: Vec::new(),
     }
 }
 

@@ -24,7 +24,10 @@ fn process(tgid: u32) -> ProcessId {
 fn sample() -> Vec<Step> {
     let entry = Entry {
         lineage: Lineage::Sshd(process(1)),
+        others: Vec::new(),
         omitted: 0,
+        connections: 1,
+        over: false,
         incident: incident("aa", "/usr/sbin/sshd ab", 0),
     };
     let refusal = Refusal { nature: Nature::Odd, ..Refusal::default() };

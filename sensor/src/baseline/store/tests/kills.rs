@@ -44,8 +44,10 @@ fn case(at: u64, round: u64) -> Case {
         hosts: vec!["web1".to_owned()],
         recommendation: String::new(),
         partial: false,
+        decisions: Vec::new(),
     };
-    Case { lineage: Lineage::Program("/usr/sbin/sshd 00".to_owned()), omitted: 0, incident }
+    let lineage = Lineage::Program("/usr/sbin/sshd 00".to_owned());
+    Case { lineage, others: Vec::new(), omitted: 0, connections: 0, over: false, incident }
 }
 
 /// Rounds told of every subject and incident: the number of the last write that is on disk.
