@@ -106,6 +106,7 @@ pub struct Learning {
     pub flush_every: Duration,
     /// Baselines kept, and bytes of all of them as they are stored: beyond, those of the programs seen
     /// least recently go, of guarded ones last.
+    #[serde(default)]
     pub keep: Bounds,
 }
 
