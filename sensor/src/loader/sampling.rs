@@ -22,7 +22,7 @@ const PROCESSES_MAX: usize = 16;
 pub(super) struct Sampled(BTreeMap<u32, PerfEventLinkId>);
 
 impl Sensor {
-    /// Samples a process until told otherwise; not one that has ended meanwhile.
+    /// Samples a process until told otherwise.
     ///
     /// Errors: too many are being sampled, or the kernel refuses.
     pub fn sample_process(&mut self, tgid: u32) -> Result<(), String> {
@@ -36,14 +36,11 @@ impl Sensor {
         let program = program(object).map_err(|error| reason(&error))?;
         let config = PerfEventConfig::Software(SoftwareEvent::CpuClock);
         let scope = PerfEventScope::OneProcess { pid: tgid, cpu: None };
-        match program.attach(config, scope, SamplePolicy::Period(PERIOD_NS), false) {
-            Ok(link) => {
-                sampled.0.insert(tgid, link);
-                Ok(())
-            }
-            Err(error) if has_ended(&error) => Ok(()),
-            Err(error) => Err(reason(&error)),
-        }
+        let link = program
+            .attach(config, scope, SamplePolicy::Period(PERIOD_NS), false)
+            .map_err(|error| reason(&error))?;
+        sampled.0.insert(tgid, link);
+        Ok(())
     }
 
     /// Ends it; absent already is as good.
@@ -52,12 +49,6 @@ impl Sensor {
         let Some(link) = sampled.0.remove(&tgid) else { return Ok(()) };
         program(object).and_then(|program| program.detach(link)).map_err(|error| reason(&error))
     }
-}
-
-/// Whether the process is no more.
-fn has_ended(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::SyscallError(call)
-        if call.io_error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()))
 }
 
 fn program(object: &mut aya::Ebpf) -> Result<&mut PerfEvent, ProgramError> {
