@@ -13,6 +13,8 @@
 //! * *Replay twice* gives the same bytes, always.
 //! * Where a replay with other settings, or another build, asks for a slot check that nobody made
 //!   then, its answer is that the process is gone, and it is counted ([`Counts::unanswered`]).
+//! * *Not in it yet*: what people decide about incidents, and suppressions. Where somebody has decided,
+//!   or a rule has matched, a replay tells the incidents as they were before.
 //!
 //! # The format
 //!

@@ -159,7 +159,11 @@ fn names_that_nobody_resolves_make_no_logins_suspicious() {
 fn a_directory_that_answers_late_makes_no_logins_suspicious() {
     let machine = Machine::acquire().unwrap();
     let (lab, state) = (SshdLab::builder(&machine).late().start().unwrap(), State::new().unwrap());
-    let (module, wait) = (lab.dir().join("pam_directory.so"), lab.dir().join("wait_ms"));
+    // Where only root writes, as modules lie: code from anywhere else never becomes normal.
+    let mut named = tempfile::Builder::new();
+    let modules =
+        named.prefix("halfsecond-modules-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (module, wait) = (modules.path().join("pam_directory.so"), lab.dir().join("wait_ms"));
     let waited = lab.dir().join("waited");
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-Wall", "-Wextra", "-shared", "-fPIC", "-Wl,--build-id", MODULE, "-o"]);
