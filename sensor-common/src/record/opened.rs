@@ -16,8 +16,9 @@ pub const STACK_WORDS: usize = 512;
 ///
 /// A stack holds secrets, so what leaves the kernel are addresses at most: a word is zeroed unless it
 /// lies near where this process has its program and heap, its mappings, or in the stack itself, and
-/// unless some byte of it is neither zero nor printable ASCII. What the process was started with
-/// (arguments, environment) is not even read.
+/// unless some byte of it is neither zero nor printable ASCII. Addresses in the program's own code
+/// pass in any case, where that lies at a random place (at 4 GiB or above). What the process was
+/// started with (arguments, environment) is not even read.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Opened {

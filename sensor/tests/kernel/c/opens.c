@@ -2,15 +2,16 @@
 // plug-in host, a library that loads another behind its program's back, and code injected into
 // anonymous memory that does the same. What it opens does nothing.
 //
-//   opens self|other|memory|namespace|exec LIBRARY SECRET...
+//   opens self|fixed|other|memory|namespace|exec LIBRARY SECRET...
 //
 // Writes a line when the library is open and closed again (`namespace`: open; `exec`: the line comes from
-// the shell that it has become), and ends with its input.
+// the shell that it has become), and ends with its input. `fixed` is `self` without randomized addresses.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <unistd.h>
 
 #if __has_include(<link.h>)
@@ -37,7 +38,12 @@ OUTLINE static void leave(char **secrets) {
         }
 }
 
-OUTLINE static void *own(const char *path) {
+// Every byte of the address it is returned to is a letter where the program lies at 0x555555554000,
+// which is where x86-64 puts it without randomization.
+OUTLINE __attribute__((aligned(256))) static void *own(const char *path) {
+#if defined __x86_64__
+    __asm__ volatile(".skip 64, 0x90");
+#endif
     void *library = dlopen(path, RTLD_NOW);
     STAY;
     return library;
@@ -79,6 +85,11 @@ OUTLINE static void *open_by(const char *mode, const char *path) {
 
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
+    if (!strcmp(argv[1], "fixed") && !(personality(0xffffffff) & ADDR_NO_RANDOMIZE)) {
+        personality(ADDR_NO_RANDOMIZE);
+        execv("/proc/self/exe", argv);
+        return 5;
+    }
     leave(argv + 3);
     void *library = open_by(argv[1], argv[2]);
     if (!library) {
