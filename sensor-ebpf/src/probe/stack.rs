@@ -28,19 +28,21 @@ pub struct Sieve {
 }
 
 impl Sieve {
-    /// Where the kernel does not say where something lies, nothing near it passes.
+    /// Where the kernel does not say where something lies, nothing near it passes. Without a branch, as
+    /// below.
     #[inline(always)]
     pub fn new(bounds: &Bounds, sp: u64, stack_len: u64) -> Self {
         let code = bounds.end_code.wrapping_sub(bounds.start_code);
         let heap = bounds.brk.wrapping_sub(bounds.start_code);
-        let program_len = if heap < PROGRAM { heap } else { code };
-        let is_placed_by_chance = bounds.start_code >= RANDOM && code < PROGRAM;
+        let is_heap = mask(is_below(heap, PROGRAM));
+        let code = code & mask(is_below(code, PROGRAM));
+        let is_placed_by_chance = mask(is_below(bounds.start_code, RANDOM) ^ 1);
         Self {
             program: bounds.start_code,
-            program_len: if program_len < PROGRAM { program_len } else { 0 },
-            code_len: if is_placed_by_chance { code } else { 0 },
+            program_len: (heap & is_heap) | (code & !is_heap),
+            code_len: code & is_placed_by_chance,
             mappings: bounds.mmap_base.wrapping_sub(MAPPINGS),
-            mappings_len: if bounds.mmap_base == 0 { 0 } else { 2 * MAPPINGS },
+            mappings_len: (2 * MAPPINGS) & mask(is_below(bounds.mmap_base, 1) ^ 1),
             stack: sp,
             stack_len,
         }
@@ -56,15 +58,26 @@ impl Sieve {
         // One address in fifty of a program at 0x55.. reads as text. That six letters of a secret
         // are one in its code is a chance of one in millions, and then they say where that lies.
         let is_code = is_in(word, self.program, self.code_len);
-        word & (is_code | (is_near & is_no_text(word))).wrapping_neg()
+        word & mask(is_code | (is_near & is_no_text(word)))
     }
 }
 
-/// 1 or 0. `len` is less than half of all addresses.
+/// 1 or 0.
 #[inline(always)]
 fn is_in(word: u64, base: u64, len: u64) -> u64 {
-    let into = word.wrapping_sub(base);
-    (into.wrapping_sub(len) & !into) >> 63
+    is_below(word.wrapping_sub(base), len)
+}
+
+/// 1 or 0. `limit` is at most half of all numbers.
+#[inline(always)]
+fn is_below(number: u64, limit: u64) -> u64 {
+    (number.wrapping_sub(limit) & !number) >> 63
+}
+
+/// All bits of a 1, none of a 0.
+#[inline(always)]
+fn mask(bit: u64) -> u64 {
+    bit.wrapping_neg()
 }
 
 /// A return address without the signature that pointer authentication puts into its upper bits.
