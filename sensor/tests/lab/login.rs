@@ -1,6 +1,6 @@
 //! Logins with the real ssh client, kept apart from the developer's own configuration.
 
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     machine::USER,
     process::{Finished, Running, finish},
-    sshd::SshdLab,
+    sshd::{KNOWN_HOSTS, SshdLab},
 };
 
 /// Longer than sshd's own 120 s for an authentication would only hide a hang.
@@ -58,7 +58,7 @@ impl SshdLab {
     /// Logs in, runs `remote` in the user's shell and waits for its end. The exit code is
     /// `remote`'s, or 255 if there was no session.
     pub(crate) fn run(&self, method: Method, remote: &str) -> Result<Finished> {
-        let mut client = self.client(method)?;
+        let mut client = self.client(method);
         finish(client.arg(remote), "", PATIENCE)
     }
 
@@ -69,7 +69,7 @@ impl SshdLab {
         options: &[&str],
         remote: &str,
     ) -> Result<Finished> {
-        let mut client = self.client(method)?;
+        let mut client = self.client(method);
         client.args(options);
         if !remote.is_empty() {
             client.arg(remote);
@@ -79,12 +79,12 @@ impl SshdLab {
 
     /// A client with these options that goes on until it is dropped.
     pub(crate) fn start_with(&self, method: Method, options: &[&str]) -> Result<Running> {
-        Running::spawn(self.client(method)?.args(options))
+        Running::spawn(self.client(method).args(options))
     }
 
     /// Logs in as [`Self::login`] does; also tells when the client learned that it was let in.
     pub(crate) fn timed_login(&self, method: Method) -> Result<Timestamp> {
-        let mut command = self.client(method)?;
+        let mut command = self.client(method);
         // The first value of an option counts, but -v raises the level all the same.
         let mut client = Running::spawn(command.args(["-v", "echo ok"]))?;
         let told = |line: &str| line.contains("Authenticated to ").then(Timestamp::now);
@@ -101,7 +101,7 @@ impl SshdLab {
 
     /// Logs in and keeps the session open.
     pub(crate) fn open(&self, method: Method) -> Result<Session> {
-        let mut command = self.client(method)?;
+        let mut command = self.client(method);
         let client = Running::spawn(command.arg("echo open; exec cat"))?;
         let opened = |line: &str| (line == "open").then_some(());
         if client.stdout().wait_for(0, PATIENCE, opened).is_none() {
@@ -111,7 +111,7 @@ impl SshdLab {
     }
 
     /// The client command, up to the remote command.
-    fn client(&self, method: Method) -> Result<Command> {
+    fn client(&self, method: Method) -> Command {
         let mut command = if method.is_password() {
             let file = match method {
                 Method::WrongPassword | Method::WrongDialogue => self.machine.wrong_password_file(),
@@ -125,11 +125,11 @@ impl SshdLab {
         };
         // The user has no home the client could read, and no agent: nothing but what is named here.
         command.env_clear().env("PATH", "/usr/bin:/bin").args(["-F", "none"]);
-        let known = self.known_hosts()?;
+        let known = self.dir.path().join(KNOWN_HOSTS);
         let mut option = |text: &str| {
             command.args(["-o", text]);
         };
-        option(&format!("UserKnownHostsFile={known}"));
+        option(&format!("UserKnownHostsFile={}", known.display()));
         option("GlobalKnownHostsFile=none");
         option("StrictHostKeyChecking=yes");
         option("IdentityAgent=none");
@@ -153,16 +153,7 @@ impl SshdLab {
             option(&format!("IdentityFile={}", self.machine.key(key).display()));
         }
         command.args(["-T", "-p", &self.port.to_string(), &format!("{USER}@127.0.0.1")]);
-        Ok(command)
-    }
-
-    fn known_hosts(&self) -> Result<String> {
-        let path = self.dir.path().join("known_hosts");
-        fs::write(
-            &path,
-            format!("[127.0.0.1]:{} {}", self.port, self.machine.public_key("host")?),
-        )?;
-        Ok(path.display().to_string())
+        command
     }
 }
 

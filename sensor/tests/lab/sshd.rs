@@ -23,6 +23,8 @@ use super::{
 pub(crate) const SSHD: &str = "/usr/sbin/sshd";
 /// Compiled into Debian's sshd. Belongs to the package and is empty: it may stay.
 const PRIVSEP_DIR: &str = "/run/sshd";
+/// In the lab's directory. Written once: clients run side by side.
+pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 /// Mounts each pair of paths up to "--" (the first over the second), then becomes the rest.
 const MOUNT_AND_EXEC: &str = r#"set -e
 while [ "$1" != -- ]; do mount --rbind "$1" "$2"; shift 2; done
@@ -238,6 +240,8 @@ impl Builder {
         let port = free_port()?;
         let inside = root.as_deref().map_or(dir.path(), |_| Path::new(trixie::LAB_DIR));
         private_file(&dir.path().join("sshd_config"), &self.config(inside, port))?;
+        let known = format!("[127.0.0.1]:{port} {}", self.machine.public_key("host")?);
+        fs::write(dir.path().join(KNOWN_HOSTS), known)?;
         if self.late {
             fixture.withhold()?;
         }
