@@ -62,8 +62,9 @@ pub(super) fn steps(findings: &[Finding]) -> Vec<String> {
 const DETECTORS: [(&str, &str); 11] = [
     (
         "preload_env",
-        "Find who set the variable: /proc/PID/environ of the parents, the unit file and its \
-         drop-ins, ~/.ssh/environment, /etc/environment.",
+        "Find who set the variable: the unit file and its drop-ins, /etc/environment and what else \
+         pam_env reads, ~/.ssh/environment for what came by ssh, /proc/PID/environ of the parents. Look \
+         at what lies where it leads, and keep a copy.",
     ),
     (
         "loader_config_changed",
@@ -83,8 +84,9 @@ const DETECTORS: [(&str, &str); 11] = [
     ),
     (
         "auth_cpu_shift",
-        "Log in again with another method: a cost that every method pays arises before \
-         authentication, one that a single method pays arises in its code.",
+        "Log in again by other methods, with a key and a password that are good for nothing else \
+         and void afterwards: a cost that every method pays arises before authentication, one that a \
+         single method pays arises in its code.",
     ),
     (
         "preauth_exec",
@@ -122,23 +124,28 @@ const DETECTORS: [(&str, &str); 11] = [
 /// Commands that only read, in an order in which the most fleeting comes first.
 fn collect(target: &Target<'_>) -> String {
     let Target { pid, program, library } = target;
-    let others = if plain(program) { format!(" (`pgrep -x {program}`)") } else { String::new() };
+    // A path that a shell would read differently is not put into a command.
+    let library = library.map(|path| (path, plain(path) && path.starts_with('/')));
+    let others = match library {
+        Some((path, true)) => format!(" that `grep -l {path} /proc/[0-9]*/maps` names"),
+        _ if plain(program) => format!(" of {program} (`pgrep -x {program}`)"),
+        _ => format!(" of {program}"),
+    };
     let file = match library {
-        // A path that a shell would read differently is not put into a command.
-        Some(library) if plain(library) && library.starts_with('/') => {
-            format!(
-                "`cp -p {library} .` (from /proc/{pid}/map_files where it has been replaced since)"
-            )
-        }
+        Some((path, true)) => format!(
+            "`cp -p {path} .` (where it has been replaced since, from /proc/{pid}/map_files, by the \
+             address that maps has for it)"
+        ),
         Some(_) => format!("the library as it is mapped (from /proc/{pid}/map_files)"),
         None => format!("`cp /proc/{pid}/exe .`"),
     };
     format!(
         "Save evidence before {program} is restarted or any package changed: either destroys it. As \
          root, in a directory of its own (`mkdir -m 700 /root/evidence && cd /root/evidence`), for pid \
-         {pid}, or where that has ended for another process of {program}{others}: `cp /proc/{pid}/maps \
-         .`, `gcore {pid}` for its memory, {file}; and this incident, as `halfsecond incidents --json` \
-         writes it."
+         {pid}, or where that has ended for another process{others}: `cp /proc/{pid}/maps maps.{pid}`, \
+         `gcore -a {pid}` for its memory (if gdb is installed already; keys and passwords are in it), \
+         {file}; and this incident: `halfsecond incidents ID --json > incident.json`. Copy all of it to \
+         another host."
     )
 }
 
@@ -155,12 +162,17 @@ fn verify_package(library: &str) -> String {
     if !plain(library) || !library.starts_with('/') {
         // A path that a shell would read differently is not put into a command.
         return "Ask the package manager who owns the file (its path stands in the evidence) and \
-                verify that package with `dpkg -V` or `rpm -V`."
+                verify that package with `dpkg -V` or `rpm -V`. Without an owner, see when the file came \
+                and what makes the program load it."
             .to_owned();
     }
     format!(
-        "Verify its package: `dpkg -S {library}` names it and `dpkg -V PACKAGE` checks it \
-         (`rpm -Vf {library}`); compare the build-id with the distribution's build."
+        "See whose file it is: `dpkg -S {library}` (`rpm -qf {library}`). With an owner: `dpkg -V \
+         PACKAGE` (`rpm -V`) compares it with what was installed, which says nothing where the \
+         package itself is bad; so compare it with the distribution's own build of that version, too \
+         (`readelf -n {library}` has the build-id). Without an owner: `stat {library}` says when it \
+         came; find what makes the program load it (`readelf -d` of program and libraries for a RUNPATH, \
+         /etc/ld.so.preload, /etc/ld.so.conf.d, the environment of its unit)."
     )
 }
 

@@ -3,7 +3,7 @@
 
 use super::blame::{Blamed, blamed};
 use super::score::{Arithmetic, arithmetic};
-use super::text::{base, clause, name, path};
+use super::text::{base, clause, name, path, plain};
 use super::title::lead;
 use super::{Incident, advice};
 use crate::finding::{Evidence, Family, Finding, Severity};
@@ -32,7 +32,11 @@ pub struct Brief {
 #[must_use]
 pub fn brief(incident: &Incident) -> Brief {
     let findings = &incident.findings;
-    let (steps, decides) = split(incident);
+    let (mut steps, decides) = split(incident);
+    if plain(&incident.id) {
+        let named = format!("halfsecond incidents {} ", incident.id);
+        steps = steps.iter().map(|step| step.replace("halfsecond incidents ID ", &named)).collect();
+    }
     Brief {
         meaning: lead(findings).map(meaning).unwrap_or_default().to_owned(),
         sure: sure(incident, &arithmetic(findings)),
@@ -62,7 +66,7 @@ fn meaning(worst: &Finding) -> &'static str {
         "got_redirected" => {
             "When the program calls a library's function, code of somebody else runs in its place. \
              Where that function decides a login, whoever put the code there decides who gets in, \
-             without a trace in the program's own log."
+             and the program's own log need not show it."
         }
         "text_patched" => {
             "Code in the program's memory is not what its file says: somebody changed what it does \
@@ -96,7 +100,7 @@ fn meaning(worst: &Finding) -> &'static str {
         }
         "pam_stack_changed" => "The rules by which this host lets people in were changed.",
         "preload_env" | "loader_config_changed" | "library_writable_path" => {
-            "Code of somebody's choice is loaded into programs before their own."
+            "Code of somebody's choice can be loaded into programs before, or instead of, their own."
         }
         "library_unexpected" | "library_unowned" | "dlopen_unexpected" => {
             "The program runs code of a file that it never had, or that no package vouches for. It may \
@@ -128,7 +132,11 @@ fn sure(incident: &Incident, sum: &Arithmetic) -> String {
             format!("{:.2} by {} ({})", term.strength, name(&term.detector), family(term.family))
         })
         .collect();
-    told = format!("{told} It is made of {}.", listed(&parts));
+    told = format!("{told} It is made of {}", listed(&parts));
+    told.push_str(match parts.len() {
+        1 => ".",
+        _ => ", put together as 1 - (1 - first) x (1 - second) and so on.",
+    });
     let families = sum.witnesses.len();
     let about = incident.findings.iter().filter(|one| one.suppressed_by.is_none());
     let proof = about.clone().any(is_read);
@@ -141,9 +149,9 @@ fn sure(incident: &Incident, sum: &Arithmetic) -> String {
     told.push_str(match families {
         0 | 1 if proof => "",
         0 | 1 => " Only one kind of sign points this way so far.",
-        2 => " Two kinds of signs that do not depend on each other point the same way.",
-        3 => " Three kinds of signs that do not depend on each other point the same way.",
-        _ => " All kinds of signs point the same way, though they do not depend on each other.",
+        2 => " Two kinds of signs point the same way.",
+        3 => " Three kinds of signs point the same way.",
+        _ => " All kinds of signs point the same way.",
     });
     if about.clone().any(|one| one.explained_by.is_some()) {
         told.push_str(" Part of it is explained, and counts half.");
@@ -287,9 +295,16 @@ mod tests {
 
     #[test]
     fn an_xz_like_incident_says_what_it_means_how_sure_it_is_and_what_to_do() {
-        let brief = brief(&told(xz_like()));
+        let told = told(xz_like());
+        let brief = brief(&told);
         assert!(brief.meaning.contains("decides who gets in"), "{}", brief.meaning);
-        for text in ["96 of 100", "0.88 by got_redirected", "no estimate", "Three kinds of signs"] {
+        for text in [
+            "96 of 100",
+            "0.88 by got_redirected",
+            "(1 - first)",
+            "no estimate",
+            "Three kinds of signs",
+        ] {
             assert!(brief.sure.contains(text), "no {text:?} in {}", brief.sure);
         }
         let [file] = brief.blame.as_slice() else { panic!("{:?}", brief.blame) };
@@ -297,6 +312,8 @@ mod tests {
         assert_eq!(brief.attack, [("T1554".to_owned(), "Compromise Host Software Binary")]);
         assert!(brief.decides.starts_with("Confirmed if") && brief.decides.contains("refuted if"));
         assert!(brief.steps[0].starts_with("Save evidence before sshd is restarted"));
+        let names_itself = format!("`halfsecond incidents {} --json > incident.json`", told.id);
+        assert!(brief.steps[0].contains(&names_itself), "{}", brief.steps[0]);
         assert!(brief.steps.iter().all(|step| !step.contains("Confirmed if")), "{:?}", brief.steps);
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::cli::term::{Style, Tone, severity_tone};
 use crate::finding::{Evidence, Finding};
-use crate::incident::{Decision, Incident, State, brief};
+use crate::incident::{Decision, Incident, State, Verb, brief};
 use crate::metrics::severity_label;
 
 /// Characters of a line of text.
@@ -36,7 +36,7 @@ pub(super) fn one(out: &mut impl Write, incident: &Incident, style: Style) -> io
         ("id", incident.id.clone()),
         ("opened", format!("{:.3}", incident.opened)),
         ("updated", format!("{:.3}", incident.updated)),
-        ("state", state(incident).to_owned()),
+        ("state", format!("{}{}", state(incident), over(incident))),
         ("score", format!("{} of 100", incident.score)),
         ("hosts", incident.hosts.join(", ")),
     ];
@@ -93,7 +93,7 @@ fn write_finding(out: &mut impl Write, finding: &Finding, style: Style) -> io::R
     ];
     rows.extend((!process.cmdline.is_empty()).then(|| row("  command", process.cmdline.join(" "))));
     rows.extend(
-        (!process.ancestors.is_empty()).then(|| row("  below", process.ancestors.join(", "))),
+        (!process.ancestors.is_empty()).then(|| row("  parents", process.ancestors.join(", "))),
     );
     rows.extend(process.container.as_ref().map(|id| row("  container", id.clone())));
     rows.extend(process.pod.as_ref().map(|pod| row("  pod", pod.clone())));
@@ -113,7 +113,7 @@ fn write_evidence(out: &mut impl Write, evidence: &Evidence, style: Style) -> io
     writeln!(out, "  {}", style.paint(Tone::Bold, kind))?;
     let rows: Vec<_> = object
         .iter()
-        .filter(|(key, value)| *key != "kind" && !value.is_null())
+        .filter(|(key, value)| *key != "kind" && !value.is_null() && value.as_str() != Some(""))
         .map(|(key, value)| row(&format!("    {}", key.replace('_', " ")), text(value)))
         .collect();
     style.table(out, &rows)
@@ -205,6 +205,17 @@ fn state(incident: &Incident) -> &'static str {
         State::Acknowledged => "acknowledged",
         State::Suppressed => "suppressed",
         State::Closed => "closed",
+    }
+}
+
+/// A word for an incident that nobody has closed: it reads as if somebody had.
+fn over(incident: &Incident) -> &'static str {
+    let is_closed = incident.state == State::Closed;
+    let by_somebody = incident.decisions.iter().any(|one| one.verb == Verb::Close);
+    if is_closed && !by_somebody {
+        " (nothing has joined it for a while; nobody has said that it is settled)"
+    } else {
+        ""
     }
 }
 

@@ -210,7 +210,7 @@ fn advice_saves_evidence_first_and_never_ends_the_process() {
         assert!(advice.contains("Confirmed if") && advice.contains("refuted if"), "{advice}");
     }
     let advice = told(vec![slow_login()]).recommendation;
-    assert!(advice.starts_with("Log in again with another method"), "{advice}");
+    assert!(advice.starts_with("Log in again by other methods"), "{advice}");
 }
 
 #[test]
