@@ -16,6 +16,7 @@ mod store;
 mod subject;
 mod subject_name;
 
+pub use crate::spool::SpoolError;
 pub use approval::{Approval, NotApproved, Object};
 pub use compare::{Difference, Differs, differences};
 pub use exchange::{

@@ -19,7 +19,7 @@ use crate::verify::elf::{self, Depth, ElfFile, Machine};
 use crate::verify::link_map::{self, Bounds, Memory};
 use crate::verify::maps::Maps;
 use crate::verify::width::Width;
-use crate::{baseline, decode, host, package, watch};
+use crate::{baseline, decode, host, incident, package, watch};
 
 /// Where the synthetic memory of [`link_map`] begins.
 const START: u64 = 0x1000;
@@ -144,6 +144,17 @@ pub fn baselines(data: &[u8]) -> usize {
     baseline::fuzz::read(data)
 }
 
+/// What people leave for a running sensor. First byte: 0 for an order about baselines, 1 for a request about
+/// an incident; otherwise the rest is the names of files in such a folder, a zero byte between two.
+pub fn orders(data: &[u8]) -> usize {
+    let Some((kind, rest)) = data.split_first() else { return 0 };
+    match *kind {
+        0 => baseline::fuzz::obey(rest),
+        1 => incident::read_request(rest),
+        _ => incident::read_names(rest),
+    }
+}
+
 /// Recordings. First byte: 0 for a whole file; otherwise the rest is the text of frames, which no
 /// checksum keeps from being read.
 pub fn recording(data: &[u8]) -> usize {
@@ -239,6 +250,16 @@ mod tests {
     }
 
     #[test]
+    fn orders_and_names_of_orders_are_read() {
+        let forget = br#"{"version":1,"act":{"act":"forget","subject":"/x ab"}}"#;
+        assert_eq!(orders(&[&[0], &forget[..]].concat()), 1);
+        let close = br#"{"id":"a","decision":{"verb":"close","time":"2026-11-22T15:00:00Z",
+            "who":"al","uid":0}}"#;
+        assert_eq!(orders(&[&[1], &close[..]].concat()), 1);
+        assert_eq!(orders(b"\x021.json\x002.taken\x00../3.json\x004.answer\x00.json"), 2);
+    }
+
+    #[test]
     fn what_once_broke_a_reader_is_read_now() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/regressions");
         let mut read = 0;
@@ -253,6 +274,7 @@ mod tests {
                 "records" => records,
                 "cache" => cache,
                 "baselines" => baselines,
+                "orders" => orders,
                 "recording" => recording,
                 other => panic!("no target {other}"),
             };
@@ -266,7 +288,9 @@ mod tests {
 
     #[test]
     fn nothing_at_all_is_understood_as_nothing() {
-        for target in [elf, eh_frame, link_map, maps, btf, records, cache, baselines, recording] {
+        for target in
+            [elf, eh_frame, link_map, maps, btf, records, cache, baselines, orders, recording]
+        {
             assert_eq!(target(&[]), 0);
         }
     }

@@ -37,7 +37,10 @@ pub use decision::{Decision, Refusal, Verb};
 pub use join::{Counters, Incidents, MAX_OPEN};
 pub(crate) use key::content_id;
 pub use limit::MAX_FINDINGS;
-pub use request::{Answer, Pending, Request, RequestError, submit, take, wait};
+pub use request::{Answer, Request};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use request::{read_names, read_request};
+pub(crate) use request::{submit, take};
 pub use score::{Arithmetic, Term, arithmetic};
 pub(crate) use since::sentence as since_sentence;
 pub(crate) use store::Overlay;

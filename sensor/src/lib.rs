@@ -39,6 +39,7 @@ pub mod search;
 pub mod serial;
 pub mod sink;
 pub mod source;
+mod spool;
 pub mod status;
 pub mod symbol;
 pub mod tool;

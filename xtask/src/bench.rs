@@ -12,10 +12,12 @@ mod detect;
 mod idle;
 mod logins;
 mod process;
+mod recording;
 mod report;
 mod rungs;
 mod sshd;
 mod stats;
+mod store;
 mod verify;
 mod workload;
 
@@ -85,6 +87,12 @@ enum Part {
     Detect,
     /// A hundred logins at once, some broken off.
     Logins,
+    /// Starts of programs under a sensor whose store holds 1,000 programs of 200 libraries each, next to
+    /// one whose store holds only what it sees here.
+    Store,
+    /// A storm of starts and a crowd of logins under `run --record`, next to `run`: CPU time of the agent
+    /// and bytes of the recording.
+    Recording,
 }
 
 /// Measures, prints the table, and keeps every sample in `target/bench/samples.csv`.
@@ -116,6 +124,12 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     if args.has(Part::Logins) && !args.without_logins && wants(args, arm::Kind::Halfsecond) {
         within &= logins::measure(&folder()?, args.rounds)?;
     }
+    if args.has(Part::Store) && wants(args, arm::Kind::Halfsecond) {
+        within &= store::measure(&folder()?, args.rounds)?;
+    }
+    if args.has(Part::Recording) && wants(args, arm::Kind::Halfsecond) {
+        recording::measure(&folder()?, args.rounds)?;
+    }
     if args.check && !within {
         bail!("a figure misses its limit");
     }
@@ -127,7 +141,7 @@ fn with_arms(args: &Args, arms: &mut [Box<dyn Arm>]) -> Result<bool> {
     let mut within = true;
     if args.has(Part::Workloads) {
         let mut workloads = workload::chosen(&args.workload)?;
-        let mut report = Report::new();
+        let mut report = Report::of(report::SENSOR);
         for round in 0..args.rounds {
             eprint!("\rround {} of {} ", round + 1, args.rounds);
             measure_round(round, arms, &mut workloads, &mut report)?;
@@ -217,7 +231,7 @@ fn measure_round(
             let seconds = workload.run().with_context(|| {
                 format!("{} fails with {} running", workload.name(), arm.name())
             })?;
-            let figure = Figure { name: workload.name(), limit: workload.limit() };
+            let figure = Figure { name: workload.name(), limit: Some(workload.limit()) };
             report.add(figure, arm.name(), round, stats::median(&seconds));
         }
         arm.stop().with_context(|| format!("{} does not stop", arm.name()))?;

@@ -16,7 +16,7 @@ use crate::{repo, sh};
 const VERSION: &str = "0.13.2";
 /// Every target, and the longest input it is given, bytes. Inputs of real size would only be slow:
 /// what counts is how the parts fit together.
-const TARGETS: [(&str, u32); 9] = [
+const TARGETS: [(&str, u32); 10] = [
     ("elf", 65_536),
     ("eh_frame", 4096),
     ("link_map", 4096),
@@ -25,6 +25,7 @@ const TARGETS: [(&str, u32); 9] = [
     ("records", 2048),
     ("cache", 16_384),
     ("baselines", 8192),
+    ("orders", 8192),
     ("recording", 65_536),
 ];
 /// What an input may cost: memory with the sanitizer's own, and time.

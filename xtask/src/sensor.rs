@@ -34,6 +34,8 @@ pub(crate) struct Start<'a> {
     pub(crate) lines: Stdio,
     /// Filter of its log; its own default where there is none.
     pub(crate) level: Option<&'a str>,
+    /// Where it records, if it does.
+    pub(crate) record: Option<&'a Path>,
 }
 
 /// An address that nothing listened on a moment ago.
@@ -46,11 +48,14 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 impl Start<'_> {
     /// Starts it, and waits until it is armed.
     pub(crate) fn run(self) -> Result<Sensor> {
-        let Self { agent, config, log, listen, lines, level } = self;
+        let Self { agent, config, log, listen, lines, level, record } = self;
         let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         // Replaced by the agent under the same pid; the kernel ends it when xtask is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(agent).args(["run", "--config"]).arg(config);
+        if let Some(record) = record {
+            command.arg("--record").arg(record);
+        }
         command.stdin(Stdio::null()).stdout(lines).stderr(file);
         if let Some(level) = level {
             command.env("HALFSECOND_LOG", level);
@@ -76,7 +81,8 @@ impl Sensor {
         log: &Path,
         listen: SocketAddr,
     ) -> Result<Self> {
-        Start { agent, config, log, listen, lines: Stdio::null(), level: None }.run()
+        let lines = Stdio::null();
+        Start { agent, config, log, listen, lines, level: None, record: None }.run()
     }
 
     pub(crate) fn pid(&self) -> u32 {

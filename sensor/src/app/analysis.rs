@@ -39,6 +39,8 @@ const HELD_MAX: usize = 256;
 /// What is kept in files of the state directory.
 const INCIDENTS: &str = "incidents";
 const BASELINES: &str = "baselines";
+/// What people leave there.
+const ORDERS: &str = "orders";
 
 #[derive(Debug)]
 enum Work {
@@ -91,6 +93,8 @@ struct Worker {
     asker: Arc<OnceLock<Asker>>,
     told: Tally,
     troubles: Troubles,
+    /// Of the ways on which people reach the sensor.
+    ways: Troubles,
 }
 
 // === impl Intake ===
@@ -191,6 +195,7 @@ impl AnalysisThread {
             asker,
             told,
             troubles: Troubles::default(),
+            ways: Troubles::default(),
         };
         worker.open_incidents();
         worker.obey();
@@ -292,6 +297,8 @@ impl Worker {
         for told in self.analysis.obey(orders, Timestamp::now()) {
             info!(order = told, "the baselines were changed by hand");
         }
+        let outcome = orders.outcome();
+        self.tell_way(ORDERS, outcome);
     }
 
     fn observe(&self, seen: &Observation) {
@@ -390,6 +397,17 @@ impl Worker {
                 warn!(what, reason, "cannot be written for now: kept in memory, tried again");
             }
             Some(Turn::Works) => info!(what, "written again"),
+            None => {}
+        }
+    }
+
+    /// Whether people can reach the sensor, where that changes.
+    fn tell_way(&mut self, what: &'static str, outcome: Result<(), String>) {
+        match self.ways.note(what, outcome) {
+            Some(Turn::Fails { reason }) => {
+                warn!(what, reason, "cannot be taken up for now: what waits there stays");
+            }
+            Some(Turn::Works) => info!(what, "are taken up again"),
             None => {}
         }
     }

@@ -11,9 +11,11 @@ use crate::cli::incidents::decide::{DecideError, Followed};
 use crate::config::{Config, host_name};
 use crate::host::Clock;
 use crate::incident::{
-    Answer, Entry, Incident, IncidentStore, Incidents, Refusal, Request, RequestError, Standing,
-    StoreError, Suppressions, Verb, submit, wait,
+    Answer, Entry, Incident, IncidentStore, Incidents, Refusal, Request, Standing, StoreError,
+    Suppressions, Verb, submit,
 };
+use crate::spool::{Came, SpoolError};
+use crate::trouble::chain;
 
 use super::incidents::{read_store, read_suppressions};
 
@@ -106,19 +108,25 @@ fn replaced_by(id: &str, store: &IncidentStore) -> Result<Option<String>, StoreE
 }
 
 fn ask(state_dir: &Path, request: &Request) -> Result<Followed, DecideError> {
-    let left = submit(state_dir, request).map_err(|error: RequestError| {
-        let denied = error.source.kind() == std::io::ErrorKind::PermissionDenied;
-        if denied {
-            DecideError::Denied(error.path.display().to_string())
-        } else {
-            DecideError::Other(crate::trouble::chain(&error))
+    let left = submit(state_dir, request).map_err(|error| of_spool(&error))?;
+    match left.wait(PATIENCE).map_err(|error| of_spool(&error))? {
+        Came::Answered(Answer::Done(state)) => Ok(Followed::BySensor(state)),
+        Came::Answered(Answer::Refused(reason)) => Err(DecideError::RefusedBySensor(reason)),
+        Came::Waits(path) | Came::Taken(path) => {
+            Ok(Followed::NotYet { patience: PATIENCE, request: path })
         }
-    })?;
-    match wait(&left, PATIENCE) {
-        Some(Answer::Done(state)) => Ok(Followed::BySensor(state)),
-        Some(Answer::Refused(reason)) => Err(DecideError::RefusedBySensor(reason)),
-        None => Ok(Followed::NotYet { patience: PATIENCE, request: left }),
+        Came::Unanswered => Err(DecideError::Other(
+            "the sensor could not say what came of the request: its log does, and              `halfsecond incidents ID`"
+                .to_owned(),
+        )),
     }
+}
+
+fn of_spool(error: &SpoolError) -> DecideError {
+    error.denied().map_or_else(
+        || DecideError::Other(chain(error)),
+        |path| DecideError::Denied(path.display().to_string()),
+    )
 }
 
 fn of_store(error: StoreError) -> DecideError {
@@ -129,7 +137,7 @@ fn of_store(error: StoreError) -> DecideError {
         {
             DecideError::Denied(path.display().to_string())
         }
-        other => DecideError::Other(crate::trouble::chain(&other)),
+        other => DecideError::Other(chain(&other)),
     }
 }
 

@@ -1,11 +1,12 @@
-//! Everything that is done with an export, for the fuzzer.
+//! Everything that is done with an export, and with an order of a command, for the fuzzer.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::exchange::Sealed;
-use super::{Baseline, Criteria, Import, Terms, differences};
+use super::{Baseline, Baselines, Criteria, Import, Measure, Store, Terms, differences, order};
+use crate::config::Config;
 
 const CRITERIA: Criteria =
     Criteria { observations: 20, run_length: 1_000_000, guarded: true, unit: "starts" };
@@ -29,11 +30,26 @@ pub(crate) fn read(data: &[u8]) -> usize {
     export.baselines.len()
 }
 
+/// An order, carried out twice on a store that knows the subjects; whether it is one.
+pub(crate) fn obey(data: &[u8]) -> usize {
+    let Ok(act) = order::parse(data) else { return 0 };
+    let mut baselines = Baselines::new(Store::off());
+    for subject in act.subjects() {
+        baselines.learn(&subject, super::Changed::Learned).add_start(Timestamp::UNIX_EPOCH, None);
+    }
+    let measure = Measure::new(&Config::default());
+    for _ in 0..2 {
+        let _ = baselines.obey(&act, &measure);
+    }
+    1
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::baseline::Act;
     use crate::host::{Method, ModuleId};
 
     /// An export of one program of which something of every kind was learned.
@@ -70,6 +86,23 @@ mod tests {
             }
             prop_assert!(read(&bytes) <= 1);
         }
+    }
+
+    #[test]
+    fn an_order_of_each_kind_is_obeyed() {
+        let subject = "/x ab".to_owned();
+        let host = "h".to_owned();
+        let import = Import { time: Timestamp::UNIX_EPOCH, host, signer: None, forced: true };
+        let terms = Terms { settled_too: true, times: true };
+        let baselines = [(subject.clone(), Baseline::default())].into();
+        for act in [
+            Act::Forget { subject: subject.clone() },
+            Act::Approve { subject, approvals: Vec::new() },
+            Act::Import { import, terms, baselines },
+        ] {
+            assert_eq!(obey(&serde_json::to_vec(&order::Order::new(act)).unwrap()), 1);
+        }
+        assert_eq!(obey(b"{}"), 0);
     }
 
     #[test]

@@ -1,18 +1,9 @@
 //! What a person asks of the baselines, and how it reaches the sensor that owns the store.
 //!
 //! Whoever writes the store holds the lock of `baseline.lock`: a sensor for as long as it runs, a command
-//! that finds no sensor for the moment of its change. A command that finds one leaves an order in
-//! `orders/` of the state directory, for root alone, and waits for the answer:
-//!
-//! ```text
-//! ID.order     written by the command, complete from the first moment (renamed into place)
-//! ID.taken     the sensor has it: what it says happens, now or after a crash
-//! ID.answer    it is in the store, or was refused and why; the command takes it away
-//! ```
-//!
-//! The sensor answers once the change is on the disk, and an order carried out a second time changes
-//! nothing more: whenever it is killed, what was answered is there and what was taken is carried out by
-//! the next one. Until it is taken a command can withdraw its order: both rename it, and one wins.
+//! that finds no sensor for the moment of its change. A command that finds one leaves an order in the
+//! [spool](crate::spool) `orders/` of the state directory and waits for the answer. An order that is
+//! carried out a second time changes nothing more.
 
 mod queue;
 
@@ -32,6 +23,8 @@ use super::merge::{Import, Merged, Terms};
 use super::subject::Baseline;
 
 pub(crate) use queue::Orders;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use queue::parse;
 pub use queue::{OrderError, Placed, Sent};
 
 const LOCK: &str = "baseline.lock";

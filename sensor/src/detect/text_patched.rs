@@ -150,6 +150,7 @@ fn code(change: &CodeChange) -> Evidence {
     let target = change.leads_to.as_ref();
     Evidence::Code {
         module: change.place.owner_path(),
+        build_id: build_id(&change.place).map(str::to_owned),
         place,
         function: function(change).to_owned(),
         length: change.length,
@@ -159,20 +160,23 @@ fn code(change: &CodeChange) -> Evidence {
         actual_code: change.actual_code.clone(),
         leads_to: target.map(Place::shown).unwrap_or_default(),
         leads_to_module: target.map(Place::owner_path).unwrap_or_default(),
+        leads_to_build_id: target.and_then(build_id).map(str::to_owned),
         explained_by: tool(change),
     }
 }
 
+fn build_id(place: &Place) -> Option<&str> {
+    place.module.as_ref().and_then(ModuleId::build_id)
+}
+
 /// The same change of the same function is the same object, in whichever process.
 fn object(changes: &[&CodeChange]) -> String {
-    let build = |place: &Place| {
-        place.module.as_ref().and_then(ModuleId::build_id).unwrap_or_default().to_owned()
-    };
     let name = |change: &&CodeChange| {
         let target = change.leads_to.as_ref().map(Place::owner_path).unwrap_or_default();
         let place = &change.place;
         let offset = place.offset.unwrap_or_default();
-        format!("{}{}+{offset:x}>{target}", place.owner_path(), build(place))
+        let build = build_id(place).unwrap_or_default();
+        format!("{}{build}+{offset:x}>{target}", place.owner_path())
     };
     let mut names: Vec<String> = changes.iter().map(name).collect();
     names.sort_unstable();

@@ -148,6 +148,9 @@ pub enum Evidence {
     Code {
         /// Module whose code it is.
         module: String,
+        /// Build-id of that module, hex.
+        #[serde(default)]
+        build_id: Option<String>,
         /// `module+address`, with the nearest function.
         place: String,
         /// That function; empty where there is none.
@@ -166,6 +169,9 @@ pub enum Evidence {
         leads_to: String,
         /// Path of the module they lead into, or what its memory is called.
         leads_to_module: String,
+        /// Build-id of that module, hex.
+        #[serde(default)]
+        leads_to_build_id: Option<String>,
         /// What accounts for it: a probe, a breakpoint.
         explained_by: Option<String>,
     },

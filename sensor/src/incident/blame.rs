@@ -23,6 +23,24 @@ pub(crate) struct Blamed<'a> {
 
 /// Each once, in the order of evidence; empty where it is about no file.
 pub(crate) fn blamed(finding: &Finding) -> Vec<Blamed<'_>> {
+    files(finding, object)
+}
+
+/// The same for who says which file's finding this is: where changed code leads nowhere nobody is to
+/// blame, but it is known whose code it is.
+pub(crate) fn known_by(finding: &Finding) -> Vec<Blamed<'_>> {
+    files(finding, |finding, evidence| match evidence {
+        Evidence::Code { module, build_id, leads_to_module, .. } if leads_to_module.is_empty() => {
+            Some((module.as_str(), build_id.as_deref()))
+        }
+        _ => object(finding, evidence),
+    })
+}
+
+fn files<'a>(
+    finding: &'a Finding,
+    object: impl Fn(&Finding, &'a Evidence) -> Option<(&'a str, Option<&'a str>)>,
+) -> Vec<Blamed<'a>> {
     let mut found: Vec<Blamed<'_>> = Vec::new();
     let objects = || finding.evidence.iter().filter_map(|one| object(finding, one));
     let libraries = || finding.evidence.iter().filter_map(library);
@@ -77,7 +95,9 @@ fn object<'a>(finding: &Finding, evidence: &'a Evidence) -> Option<(&'a str, Opt
     let (path, build_id) = match evidence {
         Evidence::Slot { actual_module, actual_build_id, .. } => (actual_module, actual_build_id),
         // Where it leads nowhere nobody is known; whose code was changed is no culprit.
-        Evidence::Code { leads_to_module, .. } => (leads_to_module, &None),
+        Evidence::Code { leads_to_module, leads_to_build_id, .. } => {
+            (leads_to_module, leads_to_build_id)
+        }
         Evidence::Mapping { module, build_id, .. } => (module, build_id),
         Evidence::Caller { caller_module, .. } => (caller_module, &None),
         Evidence::Audit { callback_module, callback_build_id, .. } => {
@@ -127,7 +147,8 @@ fn sha256<'a>(evidence: &'a Evidence, of: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::super::sample::{
-        BUILD_ID, LIBLZMA, foreign_caller, new_library, preload, redirected, slow_link,
+        BUILD_ID, LIBCRYPTO, LIBCRYPTO_ID, LIBLZMA, foreign_caller, new_library, patched, preload,
+        redirected, slow_link,
     };
     use super::*;
 
@@ -166,24 +187,29 @@ mod tests {
 
     #[test]
     fn whose_code_was_changed_is_not_blamed_for_it() {
-        let mut finding = redirected();
-        let module = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3".to_owned();
-        finding.evidence = vec![Evidence::Code {
-            module: module.clone(),
-            place: module,
-            function: "RSA_public_decrypt".to_owned(),
-            length: 1,
-            expected: "55".to_owned(),
-            actual: "cc".to_owned(),
-            expected_code: Vec::new(),
-            actual_code: Vec::new(),
-            leads_to: String::new(),
-            leads_to_module: String::new(),
-            explained_by: None,
-        }];
+        let finding = patched(false);
         let [nobody] = blamed(&finding).try_into().unwrap();
         assert_eq!((nobody.path, nobody.build_id), ("", None));
         assert!(shared(&finding).is_empty());
+        let [known] = known_by(&finding).try_into().unwrap();
+        assert_eq!((known.path, known.build_id), (LIBCRYPTO, Some(LIBCRYPTO_ID)));
+        // Where it leads somewhere, that is the culprit for everybody.
+        let finding = patched(true);
+        let [culprit] = blamed(&finding).try_into().unwrap();
+        assert_eq!((culprit.path, culprit.build_id), (LIBLZMA, Some(BUILD_ID)));
+        assert_eq!(known_by(&finding), [culprit]);
+    }
+
+    #[test]
+    fn evidence_of_earlier_versions_has_no_identity_of_patched_code() {
+        let mut old = serde_json::to_value(&patched(true).evidence[0]).unwrap();
+        for key in ["build_id", "leads_to_build_id"] {
+            assert!(old.as_object_mut().unwrap().remove(key).is_some(), "{key}");
+        }
+        let mut finding = patched(true);
+        finding.evidence = vec![serde_json::from_value(old).unwrap()];
+        let [culprit] = blamed(&finding).try_into().unwrap();
+        assert_eq!((culprit.path, culprit.build_id), (LIBLZMA, None));
     }
 
     #[test]

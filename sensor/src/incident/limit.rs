@@ -150,6 +150,7 @@ fn trim_code(evidence: &mut Evidence, room: &mut usize) {
     match evidence {
         Evidence::Code {
             module,
+            build_id,
             place,
             function,
             expected,
@@ -158,13 +159,15 @@ fn trim_code(evidence: &mut Evidence, room: &mut usize) {
             actual_code,
             leads_to,
             leads_to_module,
+            leads_to_build_id,
             explained_by,
             ..
         } => {
             expected_code.truncate(MAX_PIECES);
             actual_code.truncate(MAX_PIECES);
             let texts = [module, place, function, expected, actual, leads_to, leads_to_module];
-            let more = expected_code.iter_mut().chain(actual_code).chain(explained_by);
+            let ids = build_id.iter_mut().chain(leads_to_build_id);
+            let more = expected_code.iter_mut().chain(actual_code).chain(explained_by).chain(ids);
             texts.into_iter().chain(more).for_each(|text| shorten(text, room));
         }
         Evidence::Mapping { module, build_id, problem, address, memory, .. } => {

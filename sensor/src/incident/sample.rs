@@ -7,6 +7,8 @@ use crate::host::{Lineage, ProcessId};
 
 pub(super) const LIBLZMA: &str = "/usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1";
 pub(super) const BUILD_ID: &str = "ab12cd34ef567890ab12cd34ef567890ab12cd34";
+pub(super) const LIBCRYPTO: &str = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
+pub(super) const LIBCRYPTO_ID: &str = "77ff0123456789ab77ff0123456789ab77ff0123";
 /// Event clock of the connection's start, ns.
 pub(super) const START_NS: u64 = 1_000_000_000_000;
 const PEER: &str = "192.0.2.7:5022";
@@ -69,6 +71,27 @@ pub(super) fn slow_link() -> Finding {
     let usual = Evidence::Note { text: "liblzma.so.5.4.1: its usual share is 0.0001 s".to_owned() };
     let evidence = vec![timing, library(String::new()), usual];
     finding("link_time_shift", Family::Linker, Severity::Medium, 0.9, 310, evidence)
+}
+
+/// Code of libcrypto is not its file's; it leads into that library, or nowhere.
+pub(super) fn patched(leads: bool) -> Finding {
+    let into = |text: &str| if leads { text.to_owned() } else { String::new() };
+    let code = Evidence::Code {
+        module: LIBCRYPTO.to_owned(),
+        build_id: Some(LIBCRYPTO_ID.to_owned()),
+        place: format!("{LIBCRYPTO}+0x277490 (RSA_public_decrypt+0x0)"),
+        function: "RSA_public_decrypt".to_owned(),
+        length: 5,
+        expected: "f3 0f 1e fa 55".to_owned(),
+        actual: "e9 1b 3c 00 00".to_owned(),
+        expected_code: vec!["0x277490: endbr64".to_owned()],
+        actual_code: vec!["0x277490: jmp 0x120f".to_owned()],
+        leads_to: into("/usr/lib/x86_64-linux-gnu/liblzma.so.5.4.1+0x120f"),
+        leads_to_module: into(LIBLZMA),
+        leads_to_build_id: leads.then(|| BUILD_ID.to_owned()),
+        explained_by: None,
+    };
+    finding("text_patched", Family::Hook, Severity::Critical, 0.97, 330, vec![code])
 }
 
 /// A slot leads into that library.

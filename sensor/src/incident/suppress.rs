@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Entry;
-use super::blame::{Blamed, blamed, complete};
+use super::blame::{Blamed, blamed, complete, known_by};
 use super::decision::{Decision, Refusal};
 use super::key::key;
 use crate::config::Suppress;
@@ -208,12 +208,16 @@ impl Suppression {
     }
 
     fn rule_matches(&self, finding: &Finding) -> bool {
-        let files = blamed(finding);
         let by_file = self.package.is_some() || self.build_id.is_some() || self.sha256.is_some();
         let by_identity = self.build_id.is_some() || self.sha256.is_some();
         if needs_identity(finding) && !by_identity {
             return false;
         }
+        // A rule about a file as a culprit says nothing of changes to its own code, unless it says so.
+        let files = match &self.detector {
+            Some(_) if by_identity => known_by(finding),
+            _ => blamed(finding),
+        };
         if by_file && (files.is_empty() || !complete(finding)) {
             return false;
         }
@@ -349,18 +353,18 @@ fn needs_identity(finding: &Finding) -> bool {
 }
 
 fn identified(finding: &Finding) -> bool {
-    let files = blamed(finding);
+    let files = known_by(finding);
     let known = |file: &Blamed<'_>| file.build_id.is_some() || file.sha256.is_some();
     complete(finding) && !files.is_empty() && files.iter().all(known)
 }
 
 /// One name for a finding that comes again: detector, subject, objects, and the identity of every file
-/// it blames.
+/// it is known by.
 fn recognised_by(finding: &Finding) -> String {
     let (detector, objects) = key(finding);
     let mut parts = vec![detector, finding.subject.clone()];
     parts.extend(objects);
-    for Blamed { path, build_id, sha256, .. } in blamed(finding) {
+    for Blamed { path, build_id, sha256, .. } in known_by(finding) {
         parts.push(path.to_owned());
         parts.extend([build_id, sha256].map(|id| id.unwrap_or_default().to_owned()));
     }

@@ -106,7 +106,8 @@ pub(super) fn date(time: Timestamp) -> String {
 
 /// First letter in upper case where the first word is one of ours; a function's name stays.
 pub(super) fn sentence(text: &str) -> String {
-    const OURS: [&str; 4] = ["linking", "authentication", "the", "something"];
+    const OURS: [&str; 10] =
+        ["authentication", "for", "in", "it", "its", "linking", "no", "something", "the", "what"];
     let first = text.split(' ').next().unwrap_or_default();
     let mut chars = text.chars();
     match chars.next() {
@@ -174,6 +175,20 @@ mod tests {
         assert_eq!(place_module(""), "");
         assert_eq!(symbol("RSA_public_decrypt@OPENSSL_3.0.0"), "RSA_public_decrypt");
         assert_eq!(symbol("@@"), "an unnamed function");
+    }
+
+    #[test]
+    fn sentences_begin_with_a_capital_unless_with_a_name() {
+        for (text, told) in [
+            ("what changed before cannot be told: x", "What changed before cannot be told: x."),
+            ("no package of its files", "No package of its files."),
+            ("it now has a line", "It now has a line."),
+            ("sshd's slot leads to x", "sshd's slot leads to x."),
+            ("whatever.so is new", "whatever.so is new."),
+            ("", "."),
+        ] {
+            assert_eq!(sentence(text), told);
+        }
     }
 
     #[test]

@@ -431,6 +431,7 @@ fn with_sensor(place: &Place, arguments: &[&str], answer: &Value) -> (Value, End
     fs::rename(&order, order.with_extension("taken")).unwrap();
     let draft = order.with_extension("draft");
     fs::write(&draft, answer.to_string()).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(&draft, order.with_extension("answer")).unwrap();
     let output = command.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

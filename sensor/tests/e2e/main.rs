@@ -8,6 +8,7 @@ mod blame;
 mod clean;
 mod comings;
 mod crash;
+mod decisions;
 mod disturbances;
 mod elevation;
 mod fixture;

@@ -100,6 +100,7 @@ fn start(folder: &Path, program: &Path) -> Result<(Sensor, Lines)> {
         listen,
         lines: Stdio::from(writer),
         level: None,
+        record: None,
     };
     Ok((start.run()?, Lines::follow(reader)))
 }

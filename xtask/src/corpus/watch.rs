@@ -74,7 +74,7 @@ impl Watch {
         fs::write(&config, text)?;
         let log = folder.join("logs/halfsecond.log");
         let (config, log, lines) = (&config, &log, Stdio::null());
-        Ok(Self(Start { agent, config, log, listen, lines, level }.run()?))
+        Ok(Self(Start { agent, config, log, listen, lines, level, record: None }.run()?))
     }
 
     pub(super) fn counts(&self) -> Result<Counts> {

@@ -43,6 +43,7 @@ pub(super) fn write(target: &str, folder: &Path) -> io::Result<()> {
         "btf" => vec![("types".to_owned(), btf())],
         "records" => records(),
         "baselines" => exports(),
+        "orders" => orders(),
         "recording" => recordings()?,
         _ => databases(),
     };
@@ -277,6 +278,22 @@ fn exports() -> Seeds {
     vec![("export".to_owned(), export.as_bytes().to_vec())]
 }
 
+/// One order of each kind, a request about an incident, and names of files.
+fn orders() -> Seeds {
+    let forget = b"\0{\"version\":1,\"act\":{\"act\":\"forget\",\"subject\":\"/x ab\"}}";
+    let approve =
+        b"\0{\"version\":1,\"act\":{\"act\":\"approve\",\"subject\":\"/x ab\",\"approvals\":\
+        [{\"time\":\"2026-11-22T15:00:00Z\",\"who\":\"al\",\"why\":\"x\",\"object\":\
+        {\"kind\":\"library\",\"module\":{\"path\":\"/a.so\",\"build\":\"01\"}}}]}}";
+    let suppress = b"\x01{\"id\":\"a1\",\"decision\":{\"verb\":\"suppress\",\"time\":\
+        \"2026-11-22T15:00:00Z\",\"who\":\"al\",\"why\":\"x\",\"uid\":0,\"until\":\
+        \"2026-11-23T15:00:00Z\"}}";
+    let names = b"\x02017950-12-0001.json\0x.taken\0x.answer\0../x.json\0.refused";
+    let all: [(&str, &[u8]); 4] =
+        [("forget", forget), ("approve", approve), ("suppress", suppress), ("names", names)];
+    all.map(|(name, bytes)| (name.to_owned(), bytes.to_vec())).into()
+}
+
 /// `struct cache_file_new` with one entry.
 fn ld_cache() -> Vec<u8> {
     let words = [1_u32, 24, 2, 0, 0, 0, 0, 0x303, 72, 81, 0, 0, 0];
@@ -347,6 +364,7 @@ mod tests {
             "records",
             "cache",
             "baselines",
+            "orders",
             "recording",
         ] {
             let folder = folder.join(target);

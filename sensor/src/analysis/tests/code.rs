@@ -62,6 +62,8 @@ fn a_patched_function_is_a_critical_incident_that_names_both_sides() {
     let code = finding.evidence.iter().find(|one| matches!(one, Evidence::Code { .. })).unwrap();
     let json = serde_json::to_value(code).unwrap();
     assert_eq!((&json["kind"], &json["function"]), (&"code".into(), &"getppid".into()));
+    assert_eq!(json["build_id"], "cd", "whose code it is: {json}");
+    assert!(json["leads_to_build_id"].is_string(), "who is blamed: {json}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::trouble::chain;
 
 use super::Worker;
 
-/// What may be in trouble.
+/// What people leave in the state directory.
 const REQUESTS: &str = "requests";
 
 // === impl Worker ===
@@ -19,7 +19,7 @@ impl Worker {
         let Some(store) = self.incidents.clone() else { return };
         let waiting = match take(&self.config.state_dir) {
             Ok(waiting) => waiting,
-            Err(error) => return self.tell_turn(REQUESTS, Err(chain(&error))),
+            Err(error) => return self.tell_way(REQUESTS, Err(chain(&error))),
         };
         let mut outcome = Ok(());
         for pending in waiting {
@@ -44,7 +44,7 @@ impl Worker {
             };
             outcome = outcome.and(pending.answer(&answer));
         }
-        self.tell_turn(REQUESTS, outcome.map_err(|error| chain(&error)));
+        self.tell_way(REQUESTS, outcome.map_err(|error| chain(&error)));
     }
 
     /// Counts and writes what was suppressed.

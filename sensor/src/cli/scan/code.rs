@@ -92,6 +92,7 @@ fn patched(patch: &Patch) -> Evidence {
     let memory = target.and_then(|target| target.memory.clone());
     Evidence::Code {
         module: patch.module.path.clone(),
+        build_id: patch.module.build_id.clone(),
         place: patch.place(),
         function: patch.symbol.clone().unwrap_or_default(),
         length: patch.length,
@@ -101,6 +102,7 @@ fn patched(patch: &Patch) -> Evidence {
         actual_code: patch.actual_code.clone(),
         leads_to: target.map(ToString::to_string).unwrap_or_default(),
         leads_to_module: module.map(|module| module.path.clone()).or(memory).unwrap_or_default(),
+        leads_to_build_id: module.and_then(|module| module.build_id.clone()),
         explained_by: patch.explanation.as_ref().map(ToString::to_string),
     }
 }

@@ -1,6 +1,8 @@
 use jiff::SignedDuration;
 
-use super::super::sample::{LIBLZMA, at, bare, foreign_caller, preload, slow_link};
+use super::super::sample::{
+    BUILD_ID, LIBCRYPTO_ID, LIBLZMA, at, bare, foreign_caller, patched, preload, slow_link,
+};
 use super::*;
 use crate::finding::Evidence;
 use crate::host::Lineage;
@@ -85,6 +87,37 @@ fn every_key_of_a_rule_must_hold() {
 }
 
 #[test]
+fn patched_code_is_known_by_where_it_leads_else_by_the_file_if_a_rule_says_so() {
+    let by = |detector: Option<&str>, build_id: &str| Suppress {
+        detector: detector.map(str::to_owned),
+        build_id: Some(build_id.to_owned()),
+        ..rule()
+    };
+    let named = Some("text_patched");
+    // Whoever it leads to is the culprit, whether or not the rule names the detector.
+    assert!(matches(&by(named, BUILD_ID), &patched(true)));
+    assert!(matches(&by(None, BUILD_ID), &patched(true)));
+    assert!(!matches(&by(named, LIBCRYPTO_ID), &patched(true)), "it leads elsewhere");
+    // It leads nowhere: the file whose code it is, and only for a rule about such changes.
+    assert!(matches(&by(named, LIBCRYPTO_ID), &patched(false)));
+    assert!(!matches(&by(None, LIBCRYPTO_ID), &patched(false)), "trusted as a caller, perhaps");
+    assert!(!matches(&by(named, BUILD_ID), &patched(false)));
+    let package = Suppress {
+        detector: named.map(str::to_owned),
+        package: Some("libssl3".to_owned()),
+        ..rule()
+    };
+    assert!(!matches(&package, &patched(false)), "critical: only by the very file");
+    // Evidence of earlier versions does not say which file it was.
+    let mut old = patched(false);
+    if let Evidence::Code { build_id, .. } = &mut old.evidence[0] {
+        *build_id = None;
+    }
+    assert!(!matches(&by(named, LIBCRYPTO_ID), &old));
+    assert!(identified(&patched(false)) && identified(&patched(true)) && !identified(&old));
+}
+
+#[test]
 fn nobody_passes_for_another_program_by_a_blank_in_a_path() {
     assert!(is_subject("/usr/sbin/sshd 00ff", "/usr/sbin/sshd"));
     assert!(is_subject("/usr/sbin/sshd 00ff", "/usr/sbin/sshd 00ff"));
@@ -112,6 +145,12 @@ fn a_finding_is_recognised_by_what_it_is_about_and_not_by_when_and_where() {
         *build_id = Some("77".to_owned());
     }
     assert_ne!(recognised_by(&other), known, "another build of the library");
+    let mut patched = patched(false);
+    let code = recognised_by(&patched);
+    if let Evidence::Code { build_id, .. } = &mut patched.evidence[0] {
+        *build_id = Some("77".to_owned());
+    }
+    assert_ne!(recognised_by(&patched), code, "another build of the patched library");
     assert_ne!(recognised_by(&foreign_caller()), known);
 }
 

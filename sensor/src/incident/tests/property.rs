@@ -32,6 +32,7 @@ fn code() -> impl Strategy<Value = Evidence> {
     prop_oneof![
         (text(), text(), vec(text(), 0..40)).prop_map(|(module, place, code)| Evidence::Code {
             module: module.clone(),
+            build_id: Some(place.clone()),
             place: place.clone(),
             function: place.clone(),
             length: 5,
@@ -41,6 +42,7 @@ fn code() -> impl Strategy<Value = Evidence> {
             actual_code: code,
             leads_to: place.clone(),
             leads_to_module: module,
+            leads_to_build_id: Some(place.clone()),
             explained_by: Some(place),
         }),
         (text(), text(), option::of(text())).prop_map(|(module, problem, build_id)| {

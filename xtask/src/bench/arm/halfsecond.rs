@@ -3,13 +3,14 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::Arm;
 use crate::repo;
-use crate::sensor::Sensor;
+use crate::sensor::{Sensor, Start};
 
 /// Not the default, which a sensor in use on this machine has.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9479);
@@ -17,14 +18,22 @@ const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9479);
 const DEFAULT_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9477);
 
 pub(in crate::bench) struct Halfsecond {
+    name: &'static str,
     config: PathBuf,
     log: PathBuf,
     running: Option<Sensor>,
     starts: Vec<Duration>,
+    recording: Option<PathBuf>,
 }
 
 impl Halfsecond {
+    /// With everything of its own in `folder`.
     pub(in crate::bench) fn new(folder: &Path) -> Result<Self> {
+        Self::called("halfsecond", folder)
+    }
+
+    /// One of several, each in a folder of its own.
+    pub(in crate::bench) fn called(name: &'static str, folder: &Path) -> Result<Self> {
         ensure!(
             TcpStream::connect(SocketAddr::from(DEFAULT_PORT)).is_err(),
             "something listens on port {}; stop the sensor that runs on this machine",
@@ -44,7 +53,35 @@ impl Halfsecond {
         );
         fs::write(&config, text)?;
         let log = folder.join("halfsecond.log");
-        Ok(Self { config, log, running: None, starts: Vec::new() })
+        Ok(Self { name, config, log, running: None, starts: Vec::new(), recording: None })
+    }
+
+    /// Has it record, each time anew, to a file in its folder.
+    pub(in crate::bench) fn recorded(mut self) -> Self {
+        self.recording = Some(self.config.with_file_name("bench.rec"));
+        self
+    }
+
+    /// Bytes of its recording so far; none where it does not record.
+    pub(in crate::bench) fn bytes_recorded(&self) -> Result<Option<u64>> {
+        let size = |path: &PathBuf| {
+            fs::metadata(path).with_context(|| format!("no recording {}", path.display()))
+        };
+        Ok(self.recording.as_ref().map(size).transpose()?.map(|file| file.len()))
+    }
+
+    /// What it has said since it was last started.
+    pub(in crate::bench) fn log(&self) -> Result<String> {
+        fs::read_to_string(&self.log).with_context(|| format!("no log {}", self.log.display()))
+    }
+
+    pub(in crate::bench) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The binary that is measured.
+    pub(in crate::bench) fn agent() -> PathBuf {
+        repo::target().join("release/halfsecond")
     }
 
     /// The body of one of its pages, while it runs.
@@ -55,12 +92,24 @@ impl Halfsecond {
 
 impl Arm for Halfsecond {
     fn name(&self) -> &'static str {
-        "halfsecond"
+        self.name
     }
 
     fn start(&mut self) -> Result<()> {
-        let agent = repo::target().join("release/halfsecond");
-        let sensor = Sensor::start(&agent, &self.config, &self.log, SocketAddr::from(LISTEN))?;
+        let record = self.recording.as_deref();
+        if let Some(file) = record.filter(|file| file.exists()) {
+            fs::remove_file(file)?;
+        }
+        let start = Start {
+            agent: &Self::agent(),
+            config: &self.config,
+            log: &self.log,
+            listen: SocketAddr::from(LISTEN),
+            lines: Stdio::null(),
+            level: None,
+            record,
+        };
+        let sensor = start.run()?;
         self.starts.push(sensor.armed_after());
         self.running = Some(sensor);
         Ok(())

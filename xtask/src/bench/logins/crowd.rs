@@ -21,7 +21,7 @@ const SILENCE: Duration = Duration::from_secs(110);
 
 /// What one client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Visit {
+pub(in crate::bench) enum Visit {
     Login,
     /// Goes right after it has connected.
     Connect,
@@ -37,7 +37,7 @@ pub(super) enum Visit {
 pub(super) type Accounts = BTreeMap<(u16, String), usize>;
 
 /// Has `visit` called with every number below `count`, by so many threads at once.
-pub(super) fn crowd<T: Send>(
+pub(in crate::bench) fn crowd<T: Send>(
     count: usize,
     at_once: usize,
     visit: impl Fn(usize) -> Result<T> + Sync,
@@ -66,7 +66,7 @@ pub(super) fn crowd<T: Send>(
 // === impl Visit ===
 
 impl Visit {
-    pub(super) fn of(number: usize) -> Self {
+    pub(in crate::bench) fn of(number: usize) -> Self {
         if number % LEAVERS != LEAVERS - 1 {
             return Self::Login;
         }
@@ -80,7 +80,7 @@ impl Visit {
     }
 
     /// Does it; gives the seconds of a login, and nothing for one who left.
-    pub(super) fn timed(self, server: &Server) -> Result<Option<f64>> {
+    pub(in crate::bench) fn timed(self, server: &Server) -> Result<Option<f64>> {
         if self != Self::Login {
             return self.seen(server).map(|_| None);
         }
