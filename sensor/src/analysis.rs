@@ -22,7 +22,7 @@ use crate::config::{Config, Detect, Learning};
 use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge};
 use crate::finding::{Evidence, Family, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
-use crate::incident::{IncidentUpdate, Incidents, Suppressions};
+use crate::incident::{IncidentUpdate, Incidents};
 use dates::Dates;
 use doubts::Doubts;
 use family::Families;
@@ -88,7 +88,8 @@ pub struct Analysis {
 // === impl Analysis ===
 
 impl Analysis {
-    /// On top of a store. `host` is this machine's name.
+    /// On top of a store. `host` is this machine's name. Nothing is to be expected yet: see
+    /// [`Recorded`](crate::record::Recorded), by which an analysis at work is told everything.
     #[must_use]
     pub fn new(
         config: &Config,
@@ -99,12 +100,8 @@ impl Analysis {
         let baselines = Baselines::new(store);
         let detectors = detect::all();
         let findings = detectors.iter().map(|detector| (detector.id(), 0)).collect();
-        let mut incidents = Incidents::new(config.detect.incident_window, host.clone());
-        // Until somebody who keeps them says what they have matched before.
-        let rules = Suppressions::new(&config.suppress, Vec::new(), Timestamp::UNIX_EPOCH);
-        incidents.set_suppressions(rules);
         Self {
-            incidents,
+            incidents: Incidents::new(config.detect.incident_window, host.clone()),
             host,
             detect: config.detect,
             learning: config.learning,
@@ -220,7 +217,8 @@ impl Analysis {
         self.baselines.failure()
     }
 
-    /// The incidents: what is open, and what is to be saved.
+    /// The incidents: what is open, and what is to be saved. What changes them otherwise has a method of
+    /// [`Recorded`](crate::record::Recorded).
     pub fn incidents(&mut self) -> &mut Incidents {
         &mut self.incidents
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use error::{LoadError, Problem};
-pub use suppress::Suppress;
+pub use suppress::{RULES_MAX, Suppress};
 
 use crate::baseline::Bounds;
 

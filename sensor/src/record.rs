@@ -1,7 +1,8 @@
 //! Recordings: all that the analysis was told, in a file, and the same analysis over it again.
 //!
 //! The analysis is one synchronous object on the event's clock. What it is told is its whole world:
-//! its settings, what the store knew, observations, losses, the time, answers of slot checks. A
+//! its settings, what the store knew, observations, losses, the time, answers of slot checks, and what
+//! people say: changed baselines, rules of what is to be expected, decisions about incidents. A
 //! recording is that, in order, and [`replay`] tells an analysis the same. What follows from it:
 //!
 //! * *Live against replay*: a recording made with arguments (`--with-arguments`), replayed by the
@@ -13,8 +14,16 @@
 //! * *Replay twice* gives the same bytes, always.
 //! * Where a replay with other settings, or another build, asks for a slot check that nobody made
 //!   then, its answer is that the process is gone, and it is counted ([`Counts::unanswered`]).
-//! * *Not in it yet*: what people decide about incidents, and suppressions. Where somebody has decided,
-//!   or a rule has matched, a replay tells the incidents as they were before.
+//! * *Decisions* were followed at their step and are again, by the clock that stands there; whether a
+//!   suppression is over is decided by the time of each finding. One that was refused changed
+//!   nothing, and is not in it; one that was tried again, as the store had failed, is in it as often.
+//!   A replay decides about the incident as it is told there; where another build or configuration
+//!   does not tell it under its id, the decision is not followed, and counted
+//!   ([`Counts::unfollowed`]).
+//! * *Rules* of another configuration take the place of the recorded ones ([`replay_with_rules`]); the
+//!   suppressions of incidents stay, as people have made them.
+//! * Where a redacted recording begins with the suppression of an incident that is about the value of
+//!   a variable, it matches nothing: the value is not there. Made in the recording itself, it does.
 //!
 //! # The format
 //!
@@ -62,8 +71,8 @@ pub use live::Recorded;
 pub use reader::{Ended, ReadError, Reader};
 pub use recorder::{Progress, Recorder, Recording, Target};
 pub use redact::Redactor;
-pub use replay::{Counts, Replayed, replay};
-pub use step::{Answer, Header, Question, Settings, Step};
+pub use replay::{Counts, Replayed, replay, replay_with_rules};
+pub use step::{Answer, Decided, Header, Question, Settings, Step};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -11,9 +11,10 @@ use crate::cli::incidents::decide::{DecideError, Followed};
 use crate::config::{Config, host_name};
 use crate::host::Clock;
 use crate::incident::{
-    Answer, Entry, Incident, IncidentStore, Incidents, Refusal, Request, Standing, StoreError,
-    Suppressions, Verb, submit,
+    Answer, Entry, Incident, IncidentStore, IncidentUpdate, Incidents, Refusal, Request, Standing,
+    StoreError, Suppressions, Verb, submit,
 };
+use crate::record::Recorded;
 use crate::spool::{Came, SpoolError};
 use crate::trouble::chain;
 
@@ -37,19 +38,34 @@ pub(super) enum Failed {
     Store(#[from] StoreError),
 }
 
-/// Follows `request` and writes what it changes. What a failed write leaves is tried again with the
-/// same request, which changes nothing that is changed already.
-pub(super) fn settle(
+/// Follows `request` in the sensor that runs, and writes what it changes. What a failed write leaves is
+/// tried again with the same request, which changes nothing that is changed already.
+pub(super) fn settle_live(
+    request: &Request,
+    analysis: &mut Recorded,
+    store: &IncidentStore,
+) -> Result<IncidentUpdate, Failed> {
+    let Request { id, decision } = request;
+    let update = analysis.decide(id, store.entry(id)?, decision, Clock::ktime_ns())?;
+    keep(analysis.incidents(), store)?;
+    Ok(update)
+}
+
+/// The same where no sensor runs.
+fn settle(
     request: &Request,
     incidents: &mut Incidents,
     store: &IncidentStore,
 ) -> Result<Incident, Failed> {
     let Request { id, decision } = request;
-    let stored = store.entry(id)?;
-    let incident = incidents.decide(id, stored, decision, Clock::ktime_ns())?;
-    incidents.save(|entries| store.put(entries).map(|_| ()))?;
-    incidents.suppressions().save(|all| store.put_suppressions(all))?;
+    let incident = incidents.decide(id, store.entry(id)?, decision, Clock::ktime_ns())?;
+    keep(incidents, store)?;
     Ok(incident)
+}
+
+fn keep(incidents: &mut Incidents, store: &IncidentStore) -> Result<(), StoreError> {
+    incidents.save(|entries| store.put(entries).map(|_| ()))?;
+    incidents.suppressions().save(|all| store.put_suppressions(all))
 }
 
 /// What the store and the configuration say is to be expected; tells what does nothing.

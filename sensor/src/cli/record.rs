@@ -27,13 +27,13 @@ Examples:
   sudo halfsecond run --record host.rec           in the sensor that runs anyway
 
 Runs the sensor, without outputs and HTTP, and writes to a file all that its detectors are told:
-what was observed, what slot checks answered, what the baselines of `state_dir` said. What it
-learns and finds is kept there as always. Ctrl-C or SIGTERM ends it. The service of `deploy/` may
-write below `state_dir` only.
+what was observed, what slot checks answered, what the baselines of `state_dir` said, the rules
+of [[suppress]], and what people decide about incidents. What it learns and finds is kept there as
+always. Ctrl-C or SIGTERM ends it. The service of `deploy/` may write below `state_dir` only.
 
-Arguments, values of loader variables and the names of users who were not let in are replaced,
-unless --with-arguments is given; paths of files and addresses of clients are not. The file is for
-root alone.
+Arguments, values of loader variables, the names of users who were not let in, and who decided
+what and why are replaced, unless --with-arguments is given; paths of files, addresses of clients,
+and what a suppression matches by are not. The file is for root alone.
 
 A file that was cut, by a full disk or a sensor that was killed, replays up to the cut.
 Exits with 2 if a sensor runs already (restart it with `halfsecond run --record FILE`) or FILE
@@ -55,7 +55,8 @@ pub struct RecordArgs {
     /// End after this time, such as `90s`, `10min` or `2h`, counted from the start of the command
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub lasting: Option<Duration>,
-    /// Record arguments, values of variables and the names of users who were not let in
+    /// Record arguments, values of variables, names of users who were not let in, and who decided what
+    /// and why
     #[arg(long)]
     pub with_arguments: bool,
 }
@@ -66,7 +67,8 @@ pub struct RunArgs {
     /// Record to this file for `halfsecond replay`; to FILE.1, FILE.2 and so on where it exists
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Record arguments, values of variables and the names of users who were not let in
+    /// Record arguments, values of variables, names of users who were not let in, and who decided what
+    /// and why
     #[arg(long, requires = "record")]
     pub with_arguments: bool,
 }

@@ -13,7 +13,9 @@ use super::{Exit, Failure, Global, ended, incidents};
 use crate::config::Config;
 use crate::incident::Incident;
 use crate::metrics::severity_label;
-use crate::record::{Change, Ended, Header, Reader, Replayed, Settings, diff, replay};
+use crate::record::{
+    Change, Counts, Ended, Header, Reader, Replayed, Settings, diff, replay_with_rules,
+};
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -24,11 +26,13 @@ Examples:
   halfsecond replay host.rec --diff before.jsonl  what another build has changed
 
 Runs the same detectors by the clock of the recording, with the settings that stand in it, or
-those of --config ([detect], [learning], [patrol], `provenance`). Needs no privilege, no agent and
-no kernel feature, and keeps nothing.
+those of --config ([detect], [learning], [patrol], [[suppress]], `provenance`). What people decided
+about incidents while it was recorded is followed again. Needs no privilege, no agent and no kernel
+feature, and keeps nothing.
 
 --diff lists incidents that were added, removed or changed: from the recording's settings to
-OTHER, or from the incidents in OTHER to those of this build.
+OTHER, or from the incidents in OTHER to those of this build. So `--diff rules.toml` shows what
+other [[suppress]] rules hide, and what they hide no more.
 Exits with 1 if there are incidents, with --diff if any differ; with 2 if FILE cannot be read.";
 
 /// Longer than any incident we write.
@@ -50,12 +54,12 @@ pub struct ReplayArgs {
 
 /// Replays a recording, and writes its incidents or how others differ to `out`.
 pub fn replayed(global: &Global, args: &ReplayArgs, out: &mut impl Write) -> Result<Exit, Failure> {
-    let settings = match &global.config {
-        Some(path) => Some(Settings::of(&Config::load(Some(path))?)),
+    let config = match &global.config {
+        Some(path) => Some(Config::load(Some(path))?),
         None => None,
     };
     let Some(other) = &args.diff else {
-        let (header, replayed) = play(&args.file, settings)?;
+        let (header, replayed) = play(&args.file, config.as_ref())?;
         if !global.json && args.id.is_none() {
             let written = about(out, &header, &replayed);
             if written.is_err() {
@@ -64,10 +68,10 @@ pub fn replayed(global: &Global, args: &ReplayArgs, out: &mut impl Write) -> Res
         }
         return incidents::tell(global, &replayed.incidents, args.id.as_deref(), out);
     };
-    let (_, here) = play(&args.file, settings)?;
+    let (_, here) = play(&args.file, config.as_ref())?;
     let changes = if other.extension().is_some_and(|extension| extension == "toml") {
-        let others = Settings::of(&Config::load(Some(other))?);
-        diff(&here.incidents, &play(&args.file, Some(others))?.1.incidents)
+        let other = Config::load(Some(other))?;
+        diff(&here.incidents, &play(&args.file, Some(&other))?.1.incidents)
     } else {
         diff(&saved(other)?, &here.incidents)
     };
@@ -76,14 +80,18 @@ pub fn replayed(global: &Global, args: &ReplayArgs, out: &mut impl Write) -> Res
     ended(written, if changes.is_empty() { Exit::Success } else { Exit::Findings })
 }
 
-fn play(path: &Path, settings: Option<Settings>) -> Result<(Header, Replayed), Failure> {
+/// With the settings and rules of `config`, or else those of the recording.
+fn play(path: &Path, config: Option<&Config>) -> Result<(Header, Replayed), Failure> {
     let told = |text: String| Failure::Usage(format!("{}: {text}", path.display()));
     let file = File::open(path).map_err(|error| told(error.to_string()))?;
     let mut reader = Reader::open(BufReader::new(file)).map_err(|error| told(error.to_string()))?;
     let header = reader.header().clone();
-    let settings = settings.unwrap_or(header.settings);
+    let settings = config.map_or(header.settings, Settings::of);
+    let rules = config.map(|config| config.suppress.as_slice());
     // Nobody has checked what the observations of a file somebody made up say.
-    let played = catch_unwind(AssertUnwindSafe(|| replay(&mut reader, &settings, &mut |_| {})));
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        replay_with_rules(&mut reader, &settings, rules, &mut |_| {})
+    }));
     let played =
         played.map_err(|_| told("it cannot be replayed: no sensor saw such things".into()))?;
     let replayed = played.map_err(|error| told(crate::trouble::chain(&error)))?;
@@ -108,6 +116,13 @@ fn warn(path: &Path, replayed: &Replayed) {
              that are not in it count as ended"
         );
     }
+    if counts.unfollowed > 0 {
+        tracing::warn!(
+            %path,
+            decisions = counts.unfollowed,
+            "people decided about incidents that are not told here, or stand otherwise: not followed"
+        );
+    }
     if counts.omitted > 0 {
         tracing::warn!(%path, omitted = counts.omitted, "there were more incidents than are kept");
     }
@@ -115,14 +130,25 @@ fn warn(path: &Path, replayed: &Replayed) {
 
 fn about(out: &mut impl Write, header: &Header, replayed: &Replayed) -> io::Result<()> {
     let Header { host, agent, begun, redacted, .. } = header;
+    let Counts { observations, decisions, suppressed, .. } = replayed.counts;
+    let what = [
+        Some(format!("{observations} observations")),
+        (decisions > 0).then(|| counted(decisions, "decision")),
+        (suppressed > 0).then(|| format!("{} suppressed", counted(suppressed, "finding"))),
+        redacted.then(|| "without arguments".to_owned()),
+    ];
+    let what: Vec<String> = what.into_iter().flatten().collect();
     writeln!(
         out,
-        "Recording of {}, begun {begun:.0} by halfsecond {}: {} observations{}.\n",
+        "Recording of {}, begun {begun:.0} by halfsecond {}: {}.\n",
         clean(host),
         clean(agent),
-        replayed.counts.observations,
-        if *redacted { ", without arguments" } else { "" },
+        what.join(", "),
     )
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// The last state of every incident in a file.

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 use super::reader::{Section, Wrong};
 use crate::metrics::DETECTORS;
 
-/// Each has a label of a metric.
-const RULES_MAX: usize = 64;
+/// Rules of a configuration; each has a label of a metric.
+pub const RULES_MAX: usize = 64;
 const NAME_MAX: usize = 40;
 const TEXT_MAX: usize = 1000;
 

@@ -266,6 +266,15 @@ impl Suppressions {
         suppressions
     }
 
+    /// Those that another sensor, or this one before, had in effect, with what they had matched.
+    #[must_use]
+    pub fn known(all: Vec<Suppression>) -> Self {
+        let (rules, kept): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|one| one.origin == Origin::Rule);
+        let kept = kept.into_iter().take(MAX_KEPT).map(|one| (one.name.clone(), one)).collect();
+        Self { rules, kept, ..Self::default() }
+    }
+
     /// Every one: rules in the configuration's order, then those of incidents by id.
     pub fn iter(&self) -> impl Iterator<Item = &Suppression> {
         self.rules.iter().chain(self.kept.values())

@@ -105,6 +105,7 @@ fn differences(before: &Incident, after: &Incident) -> Vec<String> {
     turned("score", before.score.to_string(), after.score.to_string());
     turned("title", quoted(&before.title), quoted(&after.title));
     turned("state", json(&before.state), json(&after.state));
+    turned("decisions", decided(before), decided(after));
     turned("partial", before.partial.to_string(), after.partial.to_string());
     turned("opened", before.opened.to_string(), after.opened.to_string());
     turned("updated", before.updated.to_string(), after.updated.to_string());
@@ -135,15 +136,39 @@ fn findings(before: &Incident, after: &Incident) -> Vec<String> {
         let of = |incident: &Incident| -> Vec<String> {
             incident.findings.iter().filter(|one| named(one) == *name).map(json).collect()
         };
-        if of(before) != of(after) {
-            all.push(format!("~ {name}"));
+        if of(before) == of(after) {
+            continue;
         }
+        let (was, is) = (suppressed_by(before, name, named), suppressed_by(after, name, named));
+        let turned = match is {
+            _ if was == is => String::new(),
+            Some(by) => format!(", suppressed by {by}"),
+            None => ", not suppressed".to_owned(),
+        };
+        all.push(format!("~ {name}{turned}"));
     }
     if all.is_empty() && before.findings.len() != after.findings.len() {
         let (old, new) = (before.findings.len(), after.findings.len());
         all.push(format!("findings {old} -> {new}"));
     }
     all
+}
+
+/// What suppresses the findings of this name; `None` where one of them is not.
+fn suppressed_by<'a>(
+    incident: &'a Incident,
+    name: &str,
+    named: impl Fn(&Finding) -> String,
+) -> Option<&'a str> {
+    let mut same = incident.findings.iter().filter(|one| named(one) == name);
+    let first = same.next()?.suppressed_by.as_deref()?;
+    same.all(|one| one.suppressed_by.is_some()).then_some(first)
+}
+
+/// What people have decided, in their order.
+fn decided(incident: &Incident) -> String {
+    let verbs: Vec<String> = incident.decisions.iter().map(|one| one.verb.to_string()).collect();
+    if verbs.is_empty() { "none".to_owned() } else { verbs.join(", ") }
 }
 
 fn quoted(text: &str) -> String {
@@ -157,7 +182,7 @@ fn json<T: Serialize>(value: &T) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incident::State;
+    use crate::incident::{State, Verb};
     use crate::record::testing::incident;
 
     fn told(changes: &[Change]) -> Vec<(&'static str, &str)> {
@@ -197,6 +222,30 @@ mod tests {
         assert_eq!(told(&changes), [("changed", "b")]);
         let later = incident("c", "/usr/sbin/sshd ab", 100_000);
         assert_eq!(told(&diff(&[old], &[later])), [("removed", "a"), ("added", "c")]);
+    }
+
+    #[test]
+    fn what_a_rule_or_a_decision_changes_is_told() {
+        let old = incident("a", "/usr/sbin/sshd ab", 10);
+        let mut new = old.clone();
+        new.state = State::Suppressed;
+        new.findings[0].suppressed_by = Some("rule edr".to_owned());
+        new.decisions.push(crate::record::testing::decision(Verb::Acknowledge, 20));
+        let told = |before: &Incident, after: &Incident| {
+            let changes = diff(std::slice::from_ref(before), std::slice::from_ref(after));
+            let [Change::Changed { differs, .. }] = &changes[..] else { panic!() };
+            differs.clone()
+        };
+        let finding = "~ got_redirected: \"a slot leads elsewhere\"";
+        assert_eq!(
+            told(&old, &new),
+            [
+                "state \"open\" -> \"suppressed\"",
+                "decisions none -> acknowledged",
+                &format!("{finding}, suppressed by rule edr"),
+            ]
+        );
+        assert_eq!(told(&new, &old)[2], format!("{finding}, not suppressed"));
     }
 
     #[test]

@@ -8,13 +8,13 @@ use tracing::warn;
 
 use super::check::Recording;
 use super::recorder::Recorder;
-use super::step::Step;
+use super::step::{Decided, Step};
 use crate::analysis::Analysis;
 use crate::baseline::{Orders, Store};
 use crate::config::Config;
 use crate::detect::SlotCheck;
 use crate::host::Observation;
-use crate::incident::{Entry, IncidentUpdate};
+use crate::incident::{Decision, Entry, IncidentUpdate, Reason, Refusal, Suppressions};
 
 /// An analysis. All that it is told goes through here, and into the recording, if there is one.
 pub struct Recorded {
@@ -45,7 +45,13 @@ impl Recorded {
             });
             checker = Box::new(Recording { checker, recorder: recorder.clone() });
         }
-        Self { analysis: Analysis::new(config, host, store, checker), recorder }
+        let mut live = Self { analysis: Analysis::new(config, host, store, checker), recorder };
+        if !config.suppress.is_empty() {
+            // Until somebody who keeps them says what they have matched before.
+            let rules = Suppressions::new(&config.suppress, Vec::new(), Timestamp::UNIX_EPOCH);
+            live.suppress(rules);
+        }
+        live
     }
 
     /// See [`Analysis::on_observation`].
@@ -85,6 +91,35 @@ impl Recorded {
         }
         self.tell(|| Step::Restore { now, ktime_ns });
         self.analysis.incidents().restore(entries, now, ktime_ns);
+    }
+
+    /// Says what is to be expected from now on:
+    /// [`Incidents::set_suppressions`](crate::incident::Incidents::set_suppressions).
+    pub fn suppress(&mut self, suppressions: Suppressions) {
+        for one in suppressions.iter() {
+            self.tell(|| Step::Suppression(Box::new(one.clone())));
+        }
+        self.tell(|| Step::Suppressions);
+        self.analysis.incidents().set_suppressions(suppressions);
+    }
+
+    /// Follows a decision: [`Incidents::decide`](crate::incident::Incidents::decide). One that is
+    /// refused changes nothing, and is not recorded.
+    pub fn decide(
+        &mut self,
+        id: &str,
+        stored: Option<Entry>,
+        decision: &Decision,
+        ktime_ns: u64,
+    ) -> Result<IncidentUpdate, Refusal> {
+        let incidents = self.analysis.incidents();
+        let past = incidents.past(id, stored);
+        let incident = incidents.decide(id, past.clone(), decision, ktime_ns)?;
+        self.tell(|| {
+            let (id, decision) = (id.to_owned(), decision.clone());
+            Step::Decided(Box::new(Decided { id, decision, ktime_ns, past }))
+        });
+        Ok(IncidentUpdate { reason: Reason::Decided, incident })
     }
 
     /// See [`Analysis::obey`]. What an order was is of no matter later, only what it has made.

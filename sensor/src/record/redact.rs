@@ -1,5 +1,5 @@
-//! What a recording leaves out unless it is asked for: arguments, values of variables, and the names
-//! of users who were not let in.
+//! What a recording leaves out unless it is asked for: arguments, values of variables, the names of
+//! users who were not let in, and who decided what and why.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::step::Step;
 use crate::finding::{Evidence, ProcessRef};
 use crate::host::{Body, Connection, Observation, Process};
-use crate::incident::Entry;
+use crate::incident::{Decision, Entry};
 
 /// Replaces texts in steps. Equal texts stay equal: each becomes a token that is computed with a key
 /// of this recording, which is written nowhere.
@@ -21,6 +21,10 @@ use crate::incident::Entry;
 /// * Values of loader variables keep their length and punctuation, by which detectors judge them
 ///   (`/x/x:/xxx`). Libraries that they make the loader load stay, as every other library does.
 /// * User names of connections that are not (yet) authenticated.
+/// * Who has decided about an incident or answers for a suppression, and why. What a suppression matches
+///   by stays: its name, detector, subject, package and digests, and the hashes by which findings of an
+///   incident are recognised. Those hold the values of variables: whoever guesses one can see that
+///   it was right. So does a decision's user id stay, like every other.
 ///
 /// Paths of files, addresses of clients and lines of PAM's configuration are no part of this.
 #[derive(Clone)]
@@ -55,6 +59,18 @@ impl Redactor {
             Step::Restored(mut entry) => {
                 self.entry(&mut entry);
                 Step::Restored(entry)
+            }
+            Step::Suppression(mut one) => {
+                self.said(&mut one.who);
+                self.said(&mut one.why);
+                Step::Suppression(one)
+            }
+            Step::Decided(mut decided) => {
+                self.decision(&mut decided.decision);
+                if let Some(past) = &mut decided.past {
+                    self.entry(past);
+                }
+                Step::Decided(decided)
             }
             other => other,
         }
@@ -108,7 +124,22 @@ impl Redactor {
                 }
             }
         }
+        for decision in &mut entry.incident.decisions {
+            self.decision(decision);
+        }
         entry.tell();
+    }
+
+    fn decision(&self, decision: &mut Decision) {
+        self.said(&mut decision.who);
+        self.said(&mut decision.why);
+    }
+
+    /// Nothing stays nothing.
+    fn said(&self, text: &mut String) {
+        if !text.is_empty() {
+            *text = self.token(text);
+        }
     }
 
     fn arguments(&self, all: &mut [String]) {
@@ -169,7 +200,13 @@ fn assignment(variable: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::host::Lineage;
+    use crate::incident::{Suppression, Verb};
+    use crate::record::Decided;
+    use crate::record::testing::{decision, incident, suppression};
 
     fn redacted(arguments: &[&str]) -> Vec<String> {
         let mut all: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
@@ -196,6 +233,37 @@ mod tests {
         assert!(listener.starts_with("sshd: ") && listener.contains(" [listener] "), "{listener}");
         assert_eq!(title("/usr/sbin/sshd"), "/usr/sbin/sshd");
         assert_eq!(redacted(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn who_decides_and_why_is_left_out_and_what_a_suppression_matches_by_stays() {
+        let redactor = Redactor::with([7; 32]);
+        let text = |step| serde_json::to_string(&redactor.apply(step)).unwrap();
+        let mut one = suppression("edr");
+        (one.who, one.why) = ("alice".to_owned(), "ticket 4711".to_owned());
+        one.keys = vec!["9f".repeat(32)];
+        let told = text(Step::Suppression(Box::new(one.clone())));
+        let kept: Suppression = serde_json::from_value(
+            serde_json::from_str::<Value>(&told).unwrap()["suppression"].take(),
+        )
+        .unwrap();
+        let (who, why) = (kept.who.clone(), kept.why.clone());
+        assert_eq!(kept, Suppression { who, why, ..one });
+
+        let mut incident = incident("aa", "/usr/sbin/sshd ab", 0);
+        incident.decisions = vec![decision(Verb::Acknowledge, 5)];
+        let lineage = Lineage::Program("/usr/sbin/sshd ab".to_owned());
+        let (others, omitted, connections, over) = (Vec::new(), 0, 0, true);
+        let entry = Entry { lineage, others, omitted, connections, over, incident };
+        let before = text(Step::Restored(Box::new(entry.clone())));
+        let decision = decision(Verb::Suppress, 9);
+        let decided = Decided { id: "aa".to_owned(), decision, ktime_ns: 9, past: Some(entry) };
+        let decided = text(Step::Decided(Box::new(decided)));
+        for told in [told, before, decided] {
+            assert!(!told.contains("alice") && !told.contains("ticket"), "{told}");
+            // Equal ones stay equal.
+            assert!(told.contains(&kept.who) && told.contains(&kept.why), "{told}");
+        }
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! The analysis over a recording.
 
+mod people;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::Read;
 use std::mem;
+
+use jiff::Timestamp;
 
 use super::check::Recorded;
 use super::reader::{Ended, ReadError, Reader};
 use super::step::{Header, Settings, Step};
 use crate::analysis::Analysis;
 use crate::baseline::{Memory, Store};
-use crate::incident::{Entry, Incident, IncidentUpdate, MAX_OPEN};
+use crate::config::Suppress;
+use crate::incident::{Entry, Incident, IncidentUpdate, MAX_OPEN, Suppression};
+use people::Expected;
 
 /// Incidents kept, as by the store.
 const INCIDENTS_MAX: usize = 10_000;
@@ -20,6 +26,8 @@ const INCIDENTS_MAX: usize = 10_000;
 pub struct Replayed {
     /// The latest state of each incident that the recording opened or changed, newest first.
     pub incidents: Vec<Incident>,
+    /// What is to be expected at its end, with what each has matched.
+    pub suppressions: Vec<Suppression>,
     /// How the recording ended.
     pub ended: Ended,
     /// What was counted.
@@ -39,6 +47,12 @@ pub struct Counts {
     pub unasked: u64,
     /// Incidents for which there was no room.
     pub omitted: u64,
+    /// People's decisions that were followed.
+    pub decisions: u64,
+    /// Those that were followed then and cannot be here: their incident is not told, or stands otherwise.
+    pub unfollowed: u64,
+    /// Findings that were suppressed.
+    pub suppressed: u64,
 }
 
 /// An analysis that is told what stands in a recording.
@@ -48,7 +62,13 @@ struct Player {
     memory: Memory,
     provenance: bool,
     restored: Vec<Entry>,
-    incidents: BTreeMap<String, Incident>,
+    expected: Expected,
+    /// As the agent's store has them.
+    entries: BTreeMap<String, Entry>,
+    /// Bytes of incidents that were there before.
+    before: usize,
+    /// When the recording began.
+    begun: Timestamp,
     counts: Counts,
 }
 
@@ -62,7 +82,21 @@ pub fn replay<R: Read>(
     settings: &Settings,
     told: &mut dyn FnMut(&IncidentUpdate),
 ) -> Result<Replayed, ReadError> {
-    let mut player = Player::new(recording.header(), settings);
+    replay_with_rules(recording, settings, None, told)
+}
+
+/// The same, with `rules` for those of the recording where they are given. What people have decided
+/// about incidents, suppressions among it, stays.
+///
+/// # Errors
+/// See [`replay`].
+pub fn replay_with_rules<R: Read>(
+    recording: &mut Reader<R>,
+    settings: &Settings,
+    rules: Option<&[Suppress]>,
+    told: &mut dyn FnMut(&IncidentUpdate),
+) -> Result<Replayed, ReadError> {
+    let mut player = Player::new(recording.header(), settings, Expected::new(rules));
     let mut next = recording.step()?;
     while let Some(step) = next {
         // What it will ask for stands behind it.
@@ -81,18 +115,24 @@ pub fn replay<R: Read>(
 // === impl Player ===
 
 impl Player {
-    fn new(header: &Header, settings: &Settings) -> Self {
+    fn new(header: &Header, settings: &Settings, mut expected: Expected) -> Self {
         let (checks, memory) = (Recorded::default(), Memory::default());
         let store = Store::remembering(memory.clone());
         let config = settings.config();
-        let analysis = Analysis::new(&config, header.host.clone(), store, Box::new(checks.clone()));
+        let mut analysis =
+            Analysis::new(&config, header.host.clone(), store, Box::new(checks.clone()));
+        // A recording may have none.
+        analysis.incidents().set_suppressions(expected.take());
         Self {
             analysis,
             checks,
             memory,
             provenance: settings.provenance,
             restored: Vec::new(),
-            incidents: BTreeMap::new(),
+            expected,
+            entries: BTreeMap::new(),
+            before: 0,
+            begun: header.begun,
             counts: Counts::default(),
         }
     }
@@ -122,41 +162,12 @@ impl Player {
                 self.collect();
                 updates
             }
-            Step::Loss => {
-                self.counts.losses += 1;
-                self.analysis.on_loss();
-                Vec::new()
-            }
-            Step::AskDates(asks) => {
-                self.analysis.ask_dates(asks && self.provenance);
-                Vec::new()
-            }
-            Step::Restored(_) if self.restored.len() >= MAX_OPEN => {
-                return Err("it has more open incidents than any host");
-            }
-            Step::Restored(entry) => {
-                self.restored.push(*entry);
-                Vec::new()
-            }
-            Step::Restore { now, ktime_ns } => {
-                let entries = mem::take(&mut self.restored);
-                self.analysis.incidents().restore(entries, now, ktime_ns);
-                Vec::new()
-            }
-            Step::Changed { subject, baseline } => {
-                let Ok(baseline) = serde_json::from_str(&baseline) else {
-                    return Err("it has a changed baseline that cannot be read");
-                };
-                self.analysis.change(&subject, baseline);
-                Vec::new()
-            }
             Step::Finish => self.analysis.finish(),
-            // Answers to nothing, and an end that the reader takes for itself.
-            answer @ (Step::Known { .. } | Step::Answer(_)) => {
-                self.prepare(answer)?;
+            Step::Decided(decided) => self.decide(*decided)?,
+            other => {
+                self.take_in(other)?;
                 Vec::new()
             }
-            Step::End { .. } => Vec::new(),
         };
         if !updates.is_empty() {
             self.collect();
@@ -165,15 +176,54 @@ impl Player {
         Ok(updates)
     }
 
+    /// A step that tells nobody anything by itself.
+    fn take_in(&mut self, step: Step) -> Result<(), &'static str> {
+        match step {
+            Step::Loss => {
+                self.counts.losses += 1;
+                self.analysis.on_loss();
+            }
+            Step::AskDates(asks) => self.analysis.ask_dates(asks && self.provenance),
+            Step::Restored(_) if self.restored.len() >= MAX_OPEN => {
+                return Err("it has more open incidents than any host");
+            }
+            Step::Restored(entry) => {
+                self.admit(&entry)?;
+                self.restored.push(*entry);
+            }
+            Step::Restore { now, ktime_ns } => {
+                let entries = mem::take(&mut self.restored);
+                self.analysis.incidents().restore(entries, now, ktime_ns);
+            }
+            Step::Suppression(one) => self.expected.tell(*one)?,
+            Step::Suppressions => {
+                let expected = self.expected.take();
+                self.analysis.incidents().set_suppressions(expected);
+            }
+            Step::Changed { subject, baseline } => {
+                let Ok(baseline) = serde_json::from_str(&baseline) else {
+                    return Err("it has a changed baseline that cannot be read");
+                };
+                self.analysis.change(&subject, baseline);
+            }
+            // Answers to nothing.
+            answer @ (Step::Known { .. } | Step::Answer(_)) => self.prepare(answer)?,
+            // These tell something, and an end the reader takes for itself.
+            Step::Seen(_) | Step::Tick(_) | Step::Finish | Step::Decided(_) | Step::End { .. } => {}
+        }
+        Ok(())
+    }
+
     /// As the agent saves them.
     fn collect(&mut self) {
-        let Self { analysis, incidents, counts, .. } = self;
-        let keep = |entries: &[&Entry]| {
-            for Entry { incident, .. } in entries {
-                if incidents.len() >= INCIDENTS_MAX && !incidents.contains_key(&incident.id) {
+        let Self { analysis, entries, counts, .. } = self;
+        let keep = |changed: &[&Entry]| {
+            for &entry in changed {
+                let id = &entry.incident.id;
+                if entries.len() >= INCIDENTS_MAX && !entries.contains_key(id) {
                     counts.omitted += 1;
                 } else {
-                    incidents.insert(incident.id.clone(), incident.clone());
+                    entries.insert(id.clone(), entry.clone());
                 }
             }
             Ok::<_, Infallible>(())
@@ -196,8 +246,12 @@ impl Player {
     fn end(mut self, ended: Ended) -> Replayed {
         self.collect();
         self.counts.unanswered = self.checks.unanswered();
-        let mut incidents: Vec<_> = self.incidents.into_values().collect();
+        let kept = self.analysis.incidents();
+        self.counts.suppressed = kept.counters().suppressed;
+        let suppressions = kept.suppressions().iter().cloned().collect();
+        let mut incidents: Vec<_> =
+            self.entries.into_values().map(|entry| entry.incident).collect();
         incidents.sort_by(|a, b| b.opened.cmp(&a.opened).then_with(|| b.id.cmp(&a.id)));
-        Replayed { incidents, ended, counts: self.counts }
+        Replayed { incidents, suppressions, ended, counts: self.counts }
     }
 }

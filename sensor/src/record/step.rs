@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Detect, Learning, Patrol, host_name};
 use crate::detect::{Anyway, CheckFailed, CheckReport};
 use crate::host::{CheckReason, Clock, Observation, ProcessId};
-use crate::incident::Entry;
+use crate::incident::{Decision, Entry, Suppression};
 
 /// Longer than any time that a configuration may have.
 const LONGEST: Duration = Duration::from_hours(24 * 3660);
@@ -60,6 +60,12 @@ pub enum Step {
         /// The same instant, `CLOCK_MONOTONIC` ns.
         ktime_ns: u64,
     },
+    /// A rule, or the suppression of an incident, with what it has matched so far.
+    Suppression(Box<Suppression>),
+    /// All those told since the last such step are to be expected from now on, and nothing else.
+    Suppressions,
+    /// What a person has decided about an incident.
+    Decided(Box<Decided>),
     /// From now on somebody answers what changed before a shift; or nobody does.
     AskDates(bool),
     /// An observation.
@@ -102,6 +108,20 @@ pub struct Answer {
     pub question: Question,
     /// What came of it.
     pub outcome: Result<CheckReport, CheckFailed>,
+}
+
+/// See [`Step::Decided`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Decided {
+    /// The incident's id.
+    pub id: String,
+    /// What was decided.
+    pub decision: Decision,
+    /// When it was followed, `CLOCK_MONOTONIC` ns.
+    pub ktime_ns: u64,
+    /// The incident as it was stored, where nothing could join it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Entry>,
 }
 
 /// A method of [`SlotCheck`](crate::detect::SlotCheck).

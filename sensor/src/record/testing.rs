@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Header, Reader, Recorder, Recording, Redactor, Settings, Step, Target};
 use crate::config::Config;
 use crate::finding::{Family, Finding, ProcessRef, Severity};
-use crate::incident::{Incident, State};
+use crate::incident::{Decision, Incident, Origin, State, Suppression, Verb};
 
 /// More than any test is ahead of the disk.
 const WAITING: usize = 1 << 17;
@@ -140,6 +140,38 @@ pub(crate) fn incident(id: &str, subject: &str, seconds: i64) -> Incident {
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+/// What somebody decides then; a suppression is for an hour.
+pub(crate) fn decision(verb: Verb, seconds: i64) -> Decision {
+    Decision {
+        verb,
+        time: at(seconds),
+        who: "alice".to_owned(),
+        why: "ticket 4711".to_owned(),
+        uid: 0,
+        until: (verb == Verb::Suppress).then(|| at(seconds + 3600)),
+    }
+}
+
+/// A rule about sshd that has not matched yet.
+pub(crate) fn suppression(name: &str) -> Suppression {
+    Suppression {
+        name: name.to_owned(),
+        origin: Origin::Rule,
+        detector: None,
+        subject: Some("/usr/sbin/sshd".to_owned()),
+        package: None,
+        build_id: None,
+        sha256: None,
+        keys: Vec::new(),
+        who: "bob".to_owned(),
+        why: "it wraps crypto".to_owned(),
+        until: at(1_000_000),
+        since: at(0),
+        matches: 0,
+        last_match: None,
+    }
+}
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap() + SignedDuration::from_secs(seconds)
 }

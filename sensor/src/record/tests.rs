@@ -1,5 +1,7 @@
 //! Recordings that were cut, changed, made up, or could not be written.
 
+mod people;
+
 use std::io::{self, Write};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -7,12 +9,12 @@ use std::time::Duration;
 use flate2::write::DeflateEncoder;
 use flate2::{Compression, Crc};
 
-use super::testing::{Shared, header, incident, recording, steps};
+use super::testing::{Shared, at, decision, header, incident, recording, steps, suppression};
 use super::*;
 use crate::config::Config;
 use crate::detect::{CheckFailed, CheckReport, Nature, Refusal};
 use crate::host::{CheckReason, Lineage, ProcessId};
-use crate::incident::Entry;
+use crate::incident::{Entry, Verb};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -20,16 +22,25 @@ fn process(tgid: u32) -> ProcessId {
     ProcessId { tgid, start_ticks: 7 }
 }
 
-/// One of each kind that needs no host.
-fn sample() -> Vec<Step> {
-    let entry = Entry {
+/// An incident as a store has it.
+fn entry(id: &str) -> Entry {
+    Entry {
         lineage: Lineage::Sshd(process(1)),
         others: Vec::new(),
         omitted: 0,
         connections: 1,
         over: false,
-        incident: incident("aa", "/usr/sbin/sshd ab", 0),
-    };
+        incident: incident(id, "/usr/sbin/sshd ab", -60),
+    }
+}
+
+fn decided(id: &str, verb: Verb, past: Option<Entry>) -> Step {
+    let id = id.to_owned();
+    Step::Decided(Box::new(Decided { id, decision: decision(verb, 60), ktime_ns: 9, past }))
+}
+
+/// One of each kind that needs no host.
+fn sample() -> Vec<Step> {
     let refusal = Refusal { nature: Nature::Odd, ..Refusal::default() };
     let report = CheckReport { slots_checked: 5, settled: true, ..CheckReport::default() };
     let answer = |outcome| {
@@ -39,8 +50,11 @@ fn sample() -> Vec<Step> {
     let known = Step::Known { subject: "/usr/bin/su cd".to_owned(), stored: "{}".to_owned() };
     vec![
         Step::AskDates(true),
-        Step::Restored(Box::new(entry)),
+        Step::Restored(Box::new(entry("aa"))),
         Step::Restore { now: "2026-11-22T14:03:07Z".parse().unwrap(), ktime_ns: 9 },
+        Step::Suppression(Box::new(suppression("edr"))),
+        Step::Suppressions,
+        decided("bb", Verb::Close, Some(entry("bb"))),
         Step::Tick(10),
         known,
         answer(Ok(report)),
@@ -79,7 +93,11 @@ fn frame(number: u32, plain: usize, packed: &[u8]) -> Vec<u8> {
 }
 
 fn first_frame() -> Vec<u8> {
-    let mut text = serde_json::to_vec(&header(&Config::default())).unwrap();
+    frame_of(&header(&Config::default()))
+}
+
+fn frame_of(header: &Header) -> Vec<u8> {
+    let mut text = serde_json::to_vec(header).unwrap();
     text.push(b'\n');
     text
 }
@@ -184,11 +202,7 @@ fn what_is_no_step_and_what_follows_the_end_is_damage() {
 
 #[test]
 fn settings_that_no_sensor_takes_are_damage() {
-    let refused = |config: &Config| {
-        let mut text = serde_json::to_vec(&header(config)).unwrap();
-        text.push(b'\n');
-        refused(&frames(&[&text]))
-    };
+    let refused = |config: &Config| refused(&frames(&[&frame_of(&header(config))]));
     let mut config = Config::default();
     config.detect.run_length = 0;
     assert!(refused(&config).contains("run length"));
@@ -340,7 +354,9 @@ fn numbers_that_no_sensor_records_are_replayed_without_a_panic() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/steps.jsonl");
     let lines = std::fs::read_to_string(path).unwrap();
     let lines: Vec<&str> = lines.lines().collect();
-    let (head, settings) = (first_frame(), Settings::of(&Config::default()));
+    // So late that the incidents of its decisions are older.
+    let header = Header { begun: at(1_000_000), ..header(&Config::default()) };
+    let (head, settings) = (frame_of(&header), header.settings);
     let mut replays = 0;
     for (at, line) in lines.iter().enumerate() {
         for place in 0.. {

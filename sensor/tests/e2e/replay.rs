@@ -22,14 +22,25 @@ fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }
 
-/// A login to a server that the fixture has just come to, and what the sensor makes of it.
-fn attack(machine: &Arc<Machine>, sensor: &Sensor) -> Result<()> {
+/// A login to a server that the fixture has just come to, and what the sensor makes of it: the incident's
+/// id.
+fn attack(machine: &Arc<Machine>, sensor: &Sensor) -> Result<String> {
     let lab =
         SshdLab::builder(machine).variant(Variant::Constructor).burn_ms(300).late().start()?;
     lab.arrive()?;
     learned::login(&lab, Method::Rsa)?;
-    sensor.incident_that("a critical incident", |one| one["severity"] == "critical")?;
-    sensor.caught_up(&lab).map(drop)
+    let found = sensor.incident_that("a critical incident", |one| one["severity"] == "critical")?;
+    sensor.caught_up(&lab)?;
+    Ok(found["id"].as_str().context("an incident without an id")?.to_owned())
+}
+
+/// Somebody says that he sees to the incident while the sensor runs.
+fn acknowledge(id: &str, config: &str) -> Result<()> {
+    let args = ["incidents", "ack", id, "--who", "alice", "--why", "ticket 4711", "--json"];
+    let (code, lines) = answer(&args, config)?;
+    ensure!(code == Some(0), "exit code {code:?}: {lines:?}");
+    ensure!(lines.iter().any(|one| one["state"] == "acknowledged"), "{lines:?}");
+    Ok(())
 }
 
 #[test]
@@ -43,7 +54,8 @@ fn a_recorded_attack_replays_to_the_incidents_that_the_sensor_kept() {
         let (_, before) = answer(&["incidents", "--json"], &config)?;
         let args = ["run", "--record", text(&file)?, "--with-arguments"];
         let sensor = Sensor::armed(&machine, Agent::spawn(&args, &config)?, port)?;
-        attack(&machine, &sensor)?;
+        let id = attack(&machine, &sensor)?;
+        acknowledge(&id, &config)?;
         sensor.stop()?;
 
         let (_, kept) = answer(&["incidents", "--json"], &config)?;
@@ -53,6 +65,8 @@ fn a_recorded_attack_replays_to_the_incidents_that_the_sensor_kept() {
         ensure!(code == Some(1), "exit code {code:?}");
         ensure!(replayed.iter().any(|one| one["severity"] == "critical"), "{replayed:#?}");
         ensure!(replayed == own, "replayed {replayed:#?}\nkept {own:#?}");
+        let decided = replayed.iter().find(|one| one["id"] == *id).context("no such incident")?;
+        ensure!(decided["decisions"][0]["who"] == "alice", "{decided:#?}");
         ensure!(answer(&replay, &config)?.1 == replayed, "the second replay differs");
         // Another build would have written such a file.
         let lines: Vec<String> = own.iter().map(Value::to_string).collect();

@@ -220,7 +220,7 @@ fn records() -> Seeds {
 fn recordings() -> io::Result<Seeds> {
     let folder = repo::root().join("sensor/tests/recordings");
     let mut seeds = Seeds::new();
-    for name in ["clean", "attacked", "upgraded"] {
+    for name in ["clean", "attacked", "upgraded", "decided"] {
         let file = fs::read(folder.join(format!("{name}.rec")))?;
         seeds.push((name.to_owned(), [&[0], &file[..]].concat()));
     }

@@ -1,16 +1,18 @@
 //! Live against replay: whatever a test here tells an analysis is recorded, and replayed when it ends.
 
 mod days;
+mod decided;
 
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 
 use self::days::{attacked_day, clean_day, talkative_day};
+use self::decided::decided_day;
 use super::*;
 use crate::baseline::Store;
 use crate::finding::Evidence;
 use crate::host::Observation;
-use crate::incident::Entry;
+use crate::incident::{Decision, Entry, Refusal, Suppression};
 use crate::record::testing::{Tape, recording};
 use crate::record::{Ended, Reader, Recorded, Redactor, Replayed, Settings, Step, replay};
 
@@ -54,6 +56,23 @@ impl Watched {
         self.note(updates)
     }
 
+    pub(super) fn decide(
+        &mut self,
+        id: &str,
+        stored: Option<Entry>,
+        decision: &Decision,
+        ktime_ns: u64,
+    ) -> Result<IncidentUpdate, Refusal> {
+        let update = (**self).decide(id, stored, decision, ktime_ns)?;
+        self.told.push(line(&update));
+        Ok(update)
+    }
+
+    /// What is to be expected, with what each has matched.
+    pub(super) fn suppressions(&mut self) -> Vec<Suppression> {
+        self.incidents().suppressions().iter().cloned().collect()
+    }
+
     fn note(&mut self, updates: Vec<IncidentUpdate>) -> Vec<IncidentUpdate> {
         self.told.extend(updates.iter().map(line));
         updates
@@ -85,9 +104,13 @@ impl Drop for Watched {
         if self.tape.is_none() || std::thread::panicking() {
             return;
         }
+        let (suppressions, suppressed) =
+            (self.suppressions(), self.incidents().counters().suppressed);
         let (again, replayed) = play(&self.end());
         assert_eq!(replayed.ended, Ended::Whole);
         assert_eq!((replayed.counts.unanswered, replayed.counts.unasked), (0, 0));
+        assert_eq!((replayed.counts.unfollowed, replayed.counts.suppressed), (0, suppressed));
+        assert_eq!(replayed.suppressions, suppressions, "they have matched otherwise");
         assert_eq!(again, self.told, "replay tells something else than was told live");
     }
 }
@@ -243,6 +266,9 @@ fn a_check_that_the_recording_does_not_have_is_counted() {
 fn masked(incident: &Incident) -> Incident {
     let mut masked = incident.clone();
     (masked.title, masked.story) = (String::new(), String::new());
+    for decision in &mut masked.decisions {
+        (decision.who, decision.why) = (String::new(), String::new());
+    }
     for finding in &mut masked.findings {
         finding.process.cmdline.clear();
         for evidence in &mut finding.evidence {
@@ -263,19 +289,24 @@ fn masked(incident: &Incident) -> Incident {
 fn a_redacted_recording_tells_the_same_but_for_what_was_redacted() {
     let (mut open, mut closed) =
         (bench(&soon(), None), bench(&soon(), Some(Redactor::with([7; 32]))));
-    talkative_day(&mut open);
-    talkative_day(&mut closed);
+    for bench in [&mut open, &mut closed] {
+        talkative_day(bench);
+        decided_day(bench);
+    }
     assert_eq!(open.analysis.told, closed.analysis.told, "what is told live is not redacted");
     let bytes = closed.analysis.end();
     let (told, redacted) = play(&bytes);
     let (_, whole) = play(&open.analysis.end());
     let text = json(&whole.incidents).concat();
     assert!(text.contains("mallory/s3cret"), "the value is evidence: {text}");
-    assert!(
-        !told.concat().contains("s3cret") && !json(&redacted.incidents).concat().contains("s3cret")
-    );
+    assert!(text.contains("carol") && text.contains("ticket 4711"), "{text}");
     let steps = crate::record::testing::steps(&bytes).unwrap().concat();
-    assert!(!steps.contains("s3cret"), "it is nowhere in the file");
+    for secret in ["s3cret", "carol", "ticket 4711", "bob", "it wraps crypto"] {
+        assert!(!told.concat().contains(secret), "{secret}");
+        assert!(!json(&redacted.incidents).concat().contains(secret), "{secret}");
+        assert!(!steps.contains(secret), "{secret} is nowhere in the file");
+    }
+    assert_eq!(redacted.counts, whole.counts);
     let all =
         |replayed: &Replayed| -> Vec<Incident> { replayed.incidents.iter().map(masked).collect() };
     assert_eq!(json(&all(&redacted)), json(&all(&whole)));

@@ -2,8 +2,8 @@
 
 use tracing::{info, warn};
 
-use crate::app::decisions::{Failed, settle};
-use crate::incident::{Answer, IncidentUpdate, Reason, Request, Suppressions, take};
+use crate::app::decisions::{Failed, settle_live};
+use crate::incident::{Answer, Request, Suppressions, take};
 use crate::trouble::chain;
 
 use super::Worker;
@@ -24,11 +24,11 @@ impl Worker {
         let mut outcome = Ok(());
         for pending in waiting {
             let answer = match &pending.request {
-                Ok(request) => match settle(request, self.analysis.incidents(), &store) {
-                    Ok(incident) => {
+                Ok(request) => match settle_live(request, &mut self.analysis, &store) {
+                    Ok(update) => {
                         told(request);
-                        let state = incident.state;
-                        self.publish(&[IncidentUpdate { reason: Reason::Decided, incident }]);
+                        let state = update.incident.state;
+                        self.publish(&[update]);
                         Answer::Done(state)
                     }
                     Err(Failed::Refused(refusal)) => Answer::Refused(refusal.to_string()),
@@ -64,7 +64,7 @@ impl Worker {
         }
         // Of those that held until now.
         self.count_suppressed();
-        self.analysis.incidents().set_suppressions(suppressions);
+        self.analysis.suppress(suppressions);
     }
 
     fn count_suppressed(&mut self) {

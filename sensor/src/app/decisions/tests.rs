@@ -3,9 +3,13 @@ use std::thread;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::baseline::Store;
+use crate::detect::{Anyway, CheckFailed, CheckReport, SlotCheck};
 use crate::finding::{Evidence, Family, Finding, ProcessRef, Severity};
-use crate::host::Lineage;
+use crate::host::{CheckReason, Lineage, ProcessId};
 use crate::incident::{Decision, IncidentReader, State, StoreLimits, take};
+use crate::record::testing::Tape;
+use crate::record::{Reader, replay};
 
 fn decision(verb: Verb) -> Decision {
     let time = "2026-11-22T15:00:00Z".parse().unwrap();
@@ -96,8 +100,21 @@ fn a_store_that_is_not_there_is_not_made() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// Nobody asks it.
+struct Unasked;
+
+impl SlotCheck for Unasked {
+    fn check(&mut self, _: ProcessId, _: CheckReason) -> Result<CheckReport, CheckFailed> {
+        Err(CheckFailed::Gone)
+    }
+
+    fn check_anyway(&mut self, _: ProcessId, _: Anyway) -> Result<CheckReport, CheckFailed> {
+        Err(CheckFailed::Gone)
+    }
+}
+
 #[test]
-fn a_sensor_that_runs_is_asked_and_its_answer_told() {
+fn a_sensor_that_runs_is_asked_its_answer_told_and_what_it_followed_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let id = left(&config);
@@ -105,14 +122,17 @@ fn a_sensor_that_runs_is_asked_and_its_answer_told() {
     let store = IncidentStore::open(dir.path(), StoreLimits::default()).unwrap().store;
     let path = dir.path().to_owned();
     let sensor = thread::spawn(move || {
-        let mut incidents = Incidents::new(Duration::from_mins(5), "web1".to_owned());
-        incidents.restore(store.open_entries().unwrap(), finding().time, 5);
+        let (config, host) = (Config::default(), "web1".to_owned());
+        let (recorder, tape) = Tape::start(&config, None);
+        let mut analysis =
+            Recorded::new(&config, host, Store::off(), Box::new(Unasked), Some(recorder));
+        analysis.restore(store.open_entries().unwrap(), finding().time, 5);
         let mut answered = 0;
         while answered < 2 {
             for pending in take(&path).unwrap() {
-                let answer = match settle(pending.request.as_ref().unwrap(), &mut incidents, &store)
-                {
-                    Ok(incident) => Answer::Done(incident.state),
+                let request = pending.request.as_ref().unwrap();
+                let answer = match settle_live(request, &mut analysis, &store) {
+                    Ok(update) => Answer::Done(update.incident.state),
                     Err(error) => Answer::Refused(error.to_string()),
                 };
                 pending.answer(&answer).unwrap();
@@ -120,14 +140,22 @@ fn a_sensor_that_runs_is_asked_and_its_answer_told() {
             }
             thread::yield_now();
         }
-        store
+        drop(analysis);
+        (store, tape.end())
     });
     let followed = follow(&config, &request(&id, Verb::Acknowledge)).unwrap();
     assert_eq!(followed, Followed::BySensor(State::Acknowledged));
     let refused = follow(&config, &request("none", Verb::Close)).unwrap_err();
     assert_eq!(refused.to_string(), "no incident has the id \"none\"");
-    let store = sensor.join().unwrap();
-    assert_eq!(store.get(&id).unwrap().unwrap().state, State::Acknowledged);
+    let (store, recording) = sensor.join().unwrap();
+    let kept = store.get(&id).unwrap().unwrap();
+    assert_eq!(kept.state, State::Acknowledged);
+    let mut reader = Reader::open(&recording[..]).unwrap();
+    let settings = reader.header().settings;
+    let replayed = replay(&mut reader, &settings, &mut |_| {}).unwrap();
+    assert_eq!((replayed.counts.decisions, replayed.counts.unfollowed), (1, 0));
+    let json = |incident: &Incident| serde_json::to_value(incident).unwrap();
+    assert_eq!(json(&replayed.incidents[0]), json(&kept));
 }
 
 #[test]

@@ -85,6 +85,36 @@ fn another_configuration_is_compared_with_the_one_in_the_recording() {
 }
 
 #[test]
+fn rules_of_another_configuration_are_compared_with_those_of_the_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let rule = "[[suppress]]\nname = \"lab\"\nsubject = \"/usr/sbin/sshd\"\n\
+                until = 2027-01-31\nwho = \"bob\"\nwhy = \"a lab\"\n";
+    // As in the recordings.
+    let settled = "[learning]\nobservations = 5\n";
+    let without = in_folder(&folder, "without.toml", settled);
+    let with = in_folder(&folder, "with.toml", format!("{settled}{rule}"));
+    let usual = run(&global(false, Some(without.clone())), &args(attacked(), None)).unwrap().1;
+    assert!(usual.contains(" observations.\n"), "{usual}");
+    let shown = run(&global(false, Some(with.clone())), &args(attacked(), None)).unwrap().1;
+    assert!(shown.contains(" findings suppressed.\n"), "{shown}");
+    let (exit, text) = run(&global(false, None), &args(attacked(), Some(with.clone()))).unwrap();
+    assert_eq!(exit, Exit::Findings);
+    assert!(text.contains(", suppressed by rule lab"), "{text}");
+    let (_, text) = run(&global(false, Some(with)), &args(attacked(), Some(without))).unwrap();
+    assert!(text.contains(", not suppressed"), "{text}");
+}
+
+#[test]
+fn decisions_in_a_recording_are_shown_with_its_incidents() {
+    let decided = attacked().with_file_name("decided.rec");
+    let (exit, text) = run(&global(false, None), &args(decided.clone(), None)).unwrap();
+    assert_eq!(exit, Exit::Findings);
+    assert!(text.contains(" 4 decisions, ") && text.contains(" findings suppressed"), "{text}");
+    let (_, lines) = run(&global(true, None), &args(decided, None)).unwrap();
+    assert!(lines.contains("\"who\":\"carol\""), "{lines}");
+}
+
+#[test]
 fn files_that_cannot_be_replayed_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let whole = recording(&[Step::Loss, Step::Tick(7)]);

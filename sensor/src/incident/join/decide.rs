@@ -9,6 +9,17 @@ use crate::host::Lineage;
 // === impl Incidents ===
 
 impl Incidents {
+    /// The incident `id` where nothing joins it any more: as it waits to be saved, or else as `stored`.
+    /// `None` while it is open.
+    #[must_use]
+    pub fn past(&self, id: &str, stored: Option<Entry>) -> Option<Entry> {
+        if self.joined_by(id).is_some() {
+            return None;
+        }
+        let waiting = self.closed.iter().find(|entry| entry.incident.id == id).cloned();
+        waiting.or(stored)
+    }
+
     /// Follows `decision` about the incident `id`; `stored` is that incident as a store has it, for
     /// the case that nothing joins it any more. What has changed is [unsaved](Self::unsaved) then.
     /// The same decision a second time changes nothing.
@@ -20,15 +31,19 @@ impl Incidents {
         ktime_ns: u64,
     ) -> Result<Incident, Refusal> {
         decision.check()?;
-        let here = self.open.iter().find(|(_, open)| open.entry().incident.id == id);
-        if let Some(lineage) = here.map(|(lineage, _)| lineage.clone()) {
+        if let Some(lineage) = self.joined_by(id).cloned() {
             return self.decide_open(&lineage, id, decision, ktime_ns);
         }
-        let waiting = self.closed.iter().find(|entry| entry.incident.id == id).cloned();
-        let Some(entry) = waiting.or(stored) else {
+        let Some(entry) = self.past(id, stored) else {
             return Err(Refusal::Unknown(id.to_owned()));
         };
         self.decide_past(entry, decision, ktime_ns)
+    }
+
+    /// Whose findings join the incident `id`; `None` where nothing does.
+    fn joined_by(&self, id: &str) -> Option<&Lineage> {
+        let here = self.open.iter().find(|(_, open)| open.entry().incident.id == id);
+        here.map(|(lineage, _)| lineage)
     }
 
     /// The incident that findings of `lineage` join now.

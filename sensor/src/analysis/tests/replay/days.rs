@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::*;
+use super::decided::decided_day;
 use super::{bench, play, soon};
 use crate::host::{Body, Traced};
 use crate::package::{Content, Distro, Manager, Origin, Owned, Owner};
 use crate::record::{Ended, Replayed};
 
 /// `expected` writes what the recordings of `sensor/tests/recordings` are to tell, `all` the recordings
-/// as well.
+/// as well, and the name of one only that.
 const UPDATE: &str = "HALFSECOND_UPDATE_RECORDINGS";
 
 type Day = fn(&mut Bench);
@@ -122,18 +123,21 @@ fn summary(replayed: &Replayed) -> String {
     replayed.incidents.iter().map(one).collect()
 }
 
-/// What a step is, and what an observation is about.
+/// What a step is, and what an observation is about, whence a suppression is, or that a decision was
+/// about an incident of the past.
 type Kind = (Option<String>, Option<String>);
 
 /// Keeps the first step of each kind.
-fn note_kinds(bytes: &[u8], all: &mut BTreeMap<Kind, String>) {
-    for step in crate::record::testing::steps(bytes).unwrap() {
+fn note_kinds(steps: impl IntoIterator<Item = String>, all: &mut BTreeMap<Kind, String>) {
+    for step in steps {
         let value: serde_json::Value = serde_json::from_str(&step).unwrap();
         let name = |value: &serde_json::Value| match value.as_object() {
             Some(object) => object.keys().next().cloned(),
             None => value.as_str().map(str::to_owned),
         };
-        all.entry((name(&value), name(&value["seen"]["body"]))).or_insert(step);
+        let past = value["decided"]["past"].is_object().then(|| "past".to_owned());
+        let body = name(&value["seen"]["body"]).or(name(&value["suppression"]["origin"])).or(past);
+        all.entry((name(&value), body)).or_insert(step);
     }
 }
 
@@ -143,7 +147,7 @@ fn record(file: &Path, day: Day, steps: &mut BTreeMap<Kind, String>) {
     day(&mut bench);
     let bytes = bench.analysis.end();
     std::fs::write(file, &bytes).unwrap();
-    note_kinds(&bytes, steps);
+    note_kinds(crate::record::testing::steps(&bytes).unwrap(), steps);
     let mut lines = String::new();
     for step in steps.values() {
         lines.push_str(step);
@@ -158,17 +162,26 @@ fn the_recordings_kept_here_tell_what_they_told() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
     let update = std::env::var(UPDATE).unwrap_or_default();
     let mut steps = BTreeMap::new();
-    let days: [(&str, Day); 3] =
-        [("clean", clean_day), ("attacked", talkative_day), ("upgraded", upgraded_day)];
+    if update != "all" {
+        let kept = std::fs::read_to_string(folder.join("steps.jsonl")).unwrap();
+        note_kinds(kept.lines().map(str::to_owned), &mut steps);
+    }
+    let days: [(&str, Day); 4] = [
+        ("clean", clean_day),
+        ("attacked", talkative_day),
+        ("upgraded", upgraded_day),
+        ("decided", decided_day),
+    ];
     for (name, day) in days {
         let file = folder.join(format!("{name}.rec"));
         let expected = folder.join(format!("{name}.txt"));
-        if update == "all" {
+        if update == "all" || update == name {
             record(&file, day, &mut steps);
         }
         let (_, replayed) = play(&std::fs::read(&file).unwrap());
         assert_eq!(replayed.ended, Ended::Whole);
         assert_eq!((replayed.counts.unanswered, replayed.counts.unasked), (0, 0));
+        assert_eq!(replayed.counts.unfollowed, 0);
         if !update.is_empty() {
             std::fs::write(&expected, summary(&replayed)).unwrap();
         }
