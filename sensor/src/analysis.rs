@@ -350,7 +350,7 @@ impl Analysis {
 
     fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {
         let draft = match self.awaited(seen) {
-            Some(path) => self.waits.hold(seen, path, draft),
+            Some(awaited) => self.waits.hold(seen, awaited, draft),
             None => Some(draft),
         };
         let draft = draft.and_then(|draft| {
@@ -362,13 +362,14 @@ impl Analysis {
         }
     }
 
-    /// The library whose package is asked about, and might explain findings on this.
-    fn awaited(&self, seen: &Observation) -> Option<String> {
+    /// The library whose package is asked about, and might explain findings on this; whether by an
+    /// upgrade.
+    fn awaited(&self, seen: &Observation) -> Option<(String, bool)> {
         let empty = Baseline::default();
         let own = self.baselines.peek(&seen.process.program.subject).unwrap_or(&empty);
         let mut files = upgrade::awaited(seen, own).into_iter();
-        let awaited = files.find(|module| self.origins.awaits(seen.process.id, &module.path));
-        awaited.map(|module| module.path.clone())
+        let awaited = files.find(|(module, _)| self.origins.awaits(seen.process.id, &module.path));
+        awaited.map(|(module, upgrade)| (module.path.clone(), upgrade))
     }
 
     /// Says of a finding what an upgrade accounts for.

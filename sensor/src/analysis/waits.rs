@@ -11,6 +11,10 @@ use crate::host::{Body, Observation, Owners, ProcessId};
 
 /// Held back at most, ns.
 const PATIENCE_NS: u64 = 1_500_000_000;
+/// The same of what may be an upgrade, ns: while it goes on disks are busy, and whose a file is can be told
+/// only once its package manager has written that down. What the library does beyond what the one before
+/// it did is told meanwhile.
+const UPGRADE_PATIENCE_NS: u64 = 10_000_000_000;
 /// Held back at once, of each kind; beyond, they go on as they are.
 const WAITING_MAX: usize = 1024;
 
@@ -65,13 +69,19 @@ impl Waits {
         }
     }
 
-    /// Takes a finding that waits for the answer about the library at `path`; gives it back where there
-    /// is no room.
-    pub(super) fn hold(&mut self, seen: &Observation, path: String, draft: Draft) -> Option<Draft> {
+    /// Takes a finding that waits for the answer about the library at `path`, which may be an upgrade;
+    /// gives it back where there is no room.
+    pub(super) fn hold(
+        &mut self,
+        seen: &Observation,
+        (path, upgrade): (String, bool),
+        draft: Draft,
+    ) -> Option<Draft> {
         if self.findings.len() >= WAITING_MAX {
             return Some(draft);
         }
-        let due_ktime_ns = seen.ktime_ns.saturating_add(PATIENCE_NS);
+        let patience_ns = if upgrade { UPGRADE_PATIENCE_NS } else { PATIENCE_NS };
+        let due_ktime_ns = seen.ktime_ns.saturating_add(patience_ns);
         let waiting = Waiting { due_ktime_ns, path, seen: seen.clone(), draft };
         // What was held before it was judged is older than what came before it.
         let at = self.findings.partition_point(|other| other.due_ktime_ns <= due_ktime_ns);

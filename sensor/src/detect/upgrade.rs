@@ -81,18 +81,22 @@ fn text(owned: &Owned) -> String {
     }
 }
 
-/// The files whose package might explain a finding on this.
-pub(crate) fn awaited<'a>(seen: &'a Observation, baseline: &Baseline) -> Vec<&'a ModuleId> {
+/// The files whose package might explain a finding on this, and whether each may be an upgrade of a
+/// library that is known.
+pub(crate) fn awaited<'a>(seen: &'a Observation, baseline: &Baseline) -> Vec<(&'a ModuleId, bool)> {
     let follows = |module: &ModuleId| {
         let mut known = baseline.libraries.iter();
         !baseline.has_library(module) && known.any(|(known, _)| is_before(known, module))
     };
     match &seen.body {
-        Body::Library(library) if library.asked => vec![&library.module],
+        Body::Library(library) if library.asked => {
+            vec![(&library.module, follows(&library.module))]
+        }
         Body::Opened(opening) => {
             let asker = opening.asked.as_ref().map(|asked| &asked.place.module);
             let files = [Some(&opening.module), asker.filter(|asker| asker.is_mapped_file())];
-            files.into_iter().flatten().filter(|module| follows(module)).collect()
+            let files = files.into_iter().flatten().filter(|module| follows(module));
+            files.map(|module| (module, true)).collect()
         }
         // Only who goes on with what another build did.
         Body::Called(call) => {
@@ -101,7 +105,8 @@ pub(crate) fn awaited<'a>(seen: &'a Observation, baseline: &Baseline) -> Vec<&'a
                 let mut known = callers.into_iter().flat_map(|callers| &callers.modules);
                 follows(module) && known.any(|known| is_before(known, module))
             };
-            call.by().map(|from| &from.module).filter(goes_on).into_iter().collect()
+            let from = call.by().map(|from| &from.module).filter(goes_on);
+            from.map(|module| (module, true)).into_iter().collect()
         }
         _ => Vec::new(),
     }

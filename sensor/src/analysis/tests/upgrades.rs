@@ -117,6 +117,33 @@ fn an_upgrade_that_its_package_vouches_for_is_a_remark_and_is_learned() {
 }
 
 #[test]
+fn a_file_that_may_be_an_upgrade_is_given_the_time_that_one_takes() {
+    for (seconds, severity) in [(8, Severity::Info), (11, Severity::High)] {
+        let (mut bench, usual) = learned(SSHD_PATH);
+        replace(&mut bench, LZMA, 4711);
+        let origin = upgraded(&bench, Content::Matches);
+        bench.world.login(&usual);
+        let mut asked = Vec::new();
+        for event in bench.world.take() {
+            bench.station.on_event(event, &mut |one| asked.push(one));
+        }
+        let mut told = None;
+        for mut one in asked {
+            if let Body::Library(library) = &mut one.body {
+                library.asked = true;
+                let library = library.clone();
+                told = Some(answer(&one, &library, &origin));
+            }
+            bench.told.extend(bench.analysis.on_observation(one));
+        }
+        let later = bench.world.now + seconds * 1_000 * MS;
+        bench.told.extend(bench.analysis.tick(later));
+        bench.told.extend(bench.analysis.on_observation(told.expect("its library was told")));
+        assert_eq!(of(&mut bench, "library_unexpected"), [severity], "after {seconds} s");
+    }
+}
+
+#[test]
 fn an_upgrade_under_a_new_name_is_one_as_well() {
     let (mut bench, mut usual) = learned(SSHD_PATH);
     for (path, _) in &mut usual.libraries {

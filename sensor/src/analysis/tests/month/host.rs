@@ -28,8 +28,10 @@ pub(super) const DAY: u64 = 24 * HOUR;
 const BEGUN_S: i64 = 1_699_833_600;
 /// From the start of the kernel to that of the sensor.
 const BOOTING: u64 = 20_000 * MS;
-/// How long the provenance station takes at most to answer: it may have to read a file.
+/// How long the provenance station takes at most to answer: it may have to read a file. Of one that was
+/// upgraded this day: the disk may be busy with the rest.
 const ANSWERED_NS: u64 = 400 * MS;
+const UPGRADED_NS: u64 = 8_000 * MS;
 
 /// What checks of processes find; of any other, nothing.
 #[derive(Clone, Debug, Default)]
@@ -304,21 +306,27 @@ impl Host {
             let (due, later): (Vec<_>, Vec<_>) =
                 answers.into_iter().partition(|(due, _)| *due <= now);
             answers = later;
-            self.feed_all(due);
+            self.answer_all(due);
             if is_library {
                 if !self.is_news(&seen) {
                     continue;
                 }
-                answers.push((now + self.random(ANSWERED_NS), self.answer(&mut seen)));
+                let answer = self.answer(&mut seen);
+                let longest = if is_new(&answer) { UPGRADED_NS } else { ANSWERED_NS };
+                answers.push((now + self.random(longest), answer));
             }
             self.feed(seen);
         }
-        self.feed_all(answers);
+        self.answer_all(answers);
     }
 
-    fn feed_all(&mut self, mut answers: Vec<(u64, Observation)>) {
+    /// When each is due.
+    fn answer_all(&mut self, mut answers: Vec<(u64, Observation)>) {
         answers.sort_by_key(|(due, _)| *due);
-        for (_, seen) in answers {
+        for (due, seen) in answers {
+            let at_ns = self.booted_ns + due.saturating_sub(BOOTING);
+            self.busy_ns = self.busy_ns.max(at_ns);
+            self.tick(at_ns);
             self.feed(seen);
         }
     }
@@ -393,4 +401,11 @@ impl Host {
             self.incidents.insert(incident.id.clone(), incident);
         }
     }
+}
+
+/// Its package was upgraded within a day.
+fn is_new(answer: &Observation) -> bool {
+    let Body::Traced(traced) = &answer.body else { return false };
+    let installed = traced.origin.package().and_then(|owned| owned.installed);
+    installed.is_some_and(|at| answer.time.duration_since(at) < SignedDuration::from_hours(24))
 }
