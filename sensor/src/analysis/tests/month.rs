@@ -31,7 +31,7 @@ const LEAST: [(&str, u64); 12] = [
     ("starts by cron", 720),
     ("log rotations", 30),
     ("backups", 30),
-    ("packages upgraded", 13),
+    ("packages upgraded", 15),
     ("looks at the listener", 90),
     ("boots", 5),
     ("restarts of the sensor", 2),
@@ -90,6 +90,7 @@ fn tells_one(seed: u64) {
     for detector in ["got_redirected", "foreign_caller", "link_time_shift"] {
         assert!(detectors(incident).contains(&detector), "{detector}: {}", incident.story);
     }
+    assert!(incident.title.ends_with("on 8 connections"), "{}", incident.title);
     for blame in ["liblzma.so.5.6.1", "liblzma5 5.6.1-1", "the upgrade of liblzma5"] {
         assert!(incident.story.contains(blame), "{blame}: {}", incident.story);
     }

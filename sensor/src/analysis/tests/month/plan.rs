@@ -17,8 +17,9 @@ const CRYPTO: &str = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3";
 
 /// Days on which the server is started anew, at 4:10.
 const REBOOTS: [u64; 4] = [5, 11, 17, 24];
-/// And on which only the sensor is.
-const RESTARTS: [u64; 2] = [8, 20];
+/// And on which only the sensor is, at 6:50, and the package that is upgraded while it is away.
+const RESTARTS: [(u64, &str, &str); 2] =
+    [(8, "libcom-err2", "1.47.0-2+b1"), (20, "libkrb5-3", "1.20.1-2+deb12u2")];
 /// Packages by the day on which unattended-upgrades brings them.
 const UPGRADES: [(u64, &str, &str); 12] = [
     (3, "libssl3", "3.0.11-1~deb12u2"),
@@ -56,7 +57,7 @@ enum Event {
     Upgrades(u64),
     Look,
     Reboot,
-    Restart,
+    Restart(&'static str, &'static str),
 }
 
 /// Lets the month happen. Gives when liblzma was upgraded, and the first login after it was over, ns.
@@ -115,8 +116,8 @@ fn day_of(host: &mut Host, day: u64) -> Vec<(u64, Event)> {
     if REBOOTS.contains(&day) {
         all.push((4 * HOUR + 10 * MINUTE, Event::Reboot));
     }
-    if RESTARTS.contains(&day) {
-        all.push((6 * HOUR + 50 * MINUTE, Event::Restart));
+    for (_, package, version) in RESTARTS.into_iter().filter(|(its, ..)| *its == day) {
+        all.push((6 * HOUR + 50 * MINUTE, Event::Restart(package, version)));
     }
     all.sort_by_key(|(at_ns, _)| *at_ns);
     all.into_iter().map(|(at_ns, event)| (day * DAY + at_ns, event)).collect()
@@ -154,8 +155,11 @@ fn happen(host: &mut Host, event: Event, at_ns: u64) {
             host.count("looks at the listener");
         }
         Event::Reboot => host.boot(at_ns),
-        Event::Restart => {
-            host.start_sensor(at_ns);
+        Event::Restart(package, version) => {
+            host.stop();
+            assert!(host.files.upgrade(package, version, Host::wall(at_ns)) > 0, "{package}");
+            host.count("packages upgraded");
+            host.start_sensor(at_ns + MINUTE);
             host.count("restarts of the sensor");
         }
     }
