@@ -106,11 +106,17 @@ impl Worker {
         counts: Arc<Counts>,
         found: Found,
     ) -> io::Result<()> {
+        let mut worker = Self::new(messages, counts, found)?;
+        let thread = thread::Builder::new().name("provenance".to_owned());
+        thread.spawn(move || worker.run(Line::new(inbox))).map(drop)
+    }
+
+    fn new(messages: Sender<Message>, counts: Arc<Counts>, found: Found) -> io::Result<Self> {
         let answer = move |answer| {
             // The worker has ended: nobody asks any more.
             let _ = messages.send(Message::Hashed(answer));
         };
-        let mut worker = Self {
+        Ok(Self {
             host: Arc::new(Root::host()?),
             files: Aside::new("traced-files", || ()),
             changes: Aside::new("changes", || ()).with_patience(CHANGES_PATIENCE),
@@ -125,9 +131,7 @@ impl Worker {
             searches: Gatherer::new(),
             counts,
             found,
-        };
-        let thread = thread::Builder::new().name("provenance".to_owned());
-        thread.spawn(move || worker.run(Line::new(inbox))).map(drop)
+        })
     }
 
     fn run(&mut self, mut line: Line) {
@@ -380,3 +384,6 @@ impl Worker {
         self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
