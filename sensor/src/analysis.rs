@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::baseline::{Baseline, Baselines, Changed, Measure, Opened, Store, StoreTally};
 use crate::config::{Config, Detect, Learning};
-use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge};
+use crate::detect::{self, Detector, Draft, Reading, SlotCheck, World, judge, upgrade};
 use crate::finding::{Evidence, Family, Finding, Severity};
 use crate::host::{Body, Directive, Lineage, Observation};
 use crate::incident::{IncidentUpdate, Incidents};
@@ -141,6 +141,7 @@ impl Analysis {
             body => Observation { body, ..seen },
         };
         self.writers.note(&seen);
+        self.origins.note_asked(&seen);
         let Some(seen) = self.waits.pass(seen) else { return updates };
         for seen in self.hold.pass(seen) {
             self.judge(seen, 0, &mut updates);
@@ -314,7 +315,7 @@ impl Analysis {
         let Self { learner, origins, baselines, directives, .. } = self;
         learner.take(&seen, lessons, origins, baselines, directives);
         for (seen, draft) in answered {
-            self.tell(&seen, draft, updates);
+            self.report(&seen, draft, updates);
         }
         for draft in drafts {
             self.report(&seen, draft, updates);
@@ -346,8 +347,10 @@ impl Analysis {
     }
 
     fn report(&mut self, seen: &Observation, draft: Draft, updates: &mut Vec<IncidentUpdate>) {
-        let answered = self.origins.is_answered(seen);
-        let draft = if answered { Some(draft) } else { self.waits.hold(seen, draft) };
+        let draft = match self.awaited(seen) {
+            Some(awaited) => self.waits.hold(seen, awaited, draft),
+            None => Some(draft),
+        };
         let draft = draft.and_then(|draft| {
             let baseline = self.baselines.peek(&draft.program.subject);
             self.dates.hold(seen, draft, baseline)
@@ -357,7 +360,27 @@ impl Analysis {
         }
     }
 
+    /// The library whose package is asked about, and might explain findings on this; whether by an
+    /// upgrade.
+    fn awaited(&self, seen: &Observation) -> Option<(String, bool)> {
+        let empty = Baseline::default();
+        let own = self.baselines.peek(&seen.process.program.subject).unwrap_or(&empty);
+        let mut files = upgrade::awaited(seen, own).into_iter();
+        let awaited = files.find(|(module, _)| self.origins.awaits(seen.process.id, &module.path));
+        awaited.map(|(module, upgrade)| (module.path.clone(), upgrade))
+    }
+
+    /// Says of a finding what an upgrade accounts for.
+    fn explain(&self, seen: &Observation, draft: &mut Draft) {
+        let empty = Baseline::default();
+        let own = self.baselines.peek(&seen.process.program.subject).unwrap_or(&empty);
+        let (detect, learning) = (&self.detect, &self.learning);
+        let world = World { own, login: None, detect, learning, packages: &self.origins };
+        upgrade::explain(seen, draft, &world);
+    }
+
     fn tell(&mut self, seen: &Observation, mut draft: Draft, updates: &mut Vec<IncidentUpdate>) {
+        self.explain(seen, &mut draft);
         if let Some((_, count)) =
             self.tally.findings.iter_mut().find(|(id, _)| *id == draft.detector)
         {

@@ -29,6 +29,7 @@ pub(crate) mod remote_write;
 mod streak;
 mod text_patched;
 pub(crate) mod timing;
+pub(crate) mod upgrade;
 
 pub use check::{
     Anyway, Category, CheckFailed, CheckReport, CodeChange, Mismatch, Namespace, Nature, NoCheck,
@@ -41,8 +42,10 @@ use sensor_stats::Wealth;
 
 use crate::baseline::Baseline;
 use crate::config::{Detect, Learning};
+use crate::event::FileKey;
 use crate::finding::{Evidence, Family, Severity};
-use crate::host::{Observation, Program};
+use crate::host::{ModuleId, Observation, Program};
+use crate::package::Owned;
 
 /// What a detector may look at besides the observation.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,10 @@ pub(crate) trait Brought: std::fmt::Debug {
 
     /// It is known that no package has brought the file at `path` as it is now.
     fn foreign(&self, path: &str) -> bool;
+
+    /// The package that has brought this very file, on the host itself; `None` where none has, the file
+    /// is not what it brought, it is another file than `file`, or nobody knows yet.
+    fn vouched(&self, module: &ModuleId, file: Option<&FileKey>) -> Option<&Owned>;
 }
 
 /// A verdict before it has a time, a host and an id.

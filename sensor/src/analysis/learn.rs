@@ -22,7 +22,7 @@ use crate::config::{Detect, Learning};
 use crate::detect::judge::{self, Judged};
 use crate::detect::{Brought, Category, CheckReport, Draft, Reading, World};
 use crate::event::FileKey;
-use crate::finding::{Exposure, Severity};
+use crate::finding::Severity;
 use crate::host::{
     Asked, Body, ConnectionId, Directive, LinkTiming, Method, ModuleId, Observation, Opening,
     ProcessId, Program, Verdict,
@@ -169,22 +169,9 @@ impl Learner {
         match &seen.body {
             Body::Started => started(seen),
             Body::Library(library) => {
-                let (exe, file) = (program.file, library.file);
-                let module = library.module.clone();
-                match judge::library(seen, library, world) {
-                    Judged::Known => Vec::new(),
-                    Judged::Undecided => own(refused(program, library)),
-                    Judged::Unexpected if program.guarded() => own(refused(program, library)),
-                    // Nor a file that others can change, however often it is mapped.
-                    _ if program.guarded() && library.placed.exposure != Exposure::Ordinary => {
-                        own(refused(program, library))
-                    }
-                    judged => {
-                        let late = judged == Judged::Unexpected;
-                        own(What::Library { module, exe, file, late })
-                    }
-                }
+                trust::library(seen, library, world).map_or_else(Vec::new, own)
             }
+            Body::Traced(traced) => trust::traced(seen, traced, world).map_or_else(Vec::new, own),
             Body::Environment(variable) => {
                 let known = judge::knows_variable(variable, world);
                 let open = !program.guarded() || !judge::settled(seen, world);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::detect::Brought;
 use crate::detect::judge::Judged;
+use crate::event::FileKey;
 use crate::finding::Evidence;
-use crate::host::{Body, Observation, ProcessId, Traced};
-use crate::package::{Content, Origin, Owner};
+use crate::host::{Body, ModuleId, Observation, ProcessId, Traced};
+use crate::package::{Content, Origin, Owned, Owner};
 use crate::search::Explained;
 use crate::verify::cache::Lru;
 
@@ -26,6 +27,9 @@ pub(super) struct Origins {
     /// Until the answer is there, which may be learned meanwhile.
     judged: Lru<(ProcessId, String), Judged>,
     answered: Lru<(ProcessId, String), ()>,
+    asked: Lru<(ProcessId, String), ()>,
+    /// Files of the host that are what their packages brought: a path may hold another by now.
+    vouched: Lru<ModuleId, (FileKey, Arc<Origin>)>,
 }
 
 // === impl Origins ===
@@ -37,6 +41,8 @@ impl Origins {
             ways: Lru::new(REMEMBERED, REMEMBERED),
             judged: Lru::new(REMEMBERED, REMEMBERED),
             answered: Lru::new(REMEMBERED, REMEMBERED),
+            asked: Lru::new(REMEMBERED, REMEMBERED),
+            vouched: Lru::new(REMEMBERED, REMEMBERED),
         }
     }
 
@@ -45,9 +51,19 @@ impl Origins {
         self.judged.insert((process, path.to_owned()), judged, 1);
     }
 
+    /// Notes that an answer about a library is to be expected.
+    pub(super) fn note_asked(&mut self, seen: &Observation) {
+        if let Body::Library(library) = &seen.body
+            && library.asked
+        {
+            self.asked.insert((seen.process.id, library.module.path.clone()), (), 1);
+        }
+    }
+
     /// Takes an answer, and adds to it what was thought of its library.
     pub(super) fn note(&mut self, seen: &Observation, traced: &mut Traced) {
         let path = traced.library.module.path.clone();
+        self.note_vouched(seen, traced);
         let subject = seen.process.program.subject.clone();
         self.packages.insert(path.clone(), Arc::clone(&traced.origin), 1);
         self.ways.insert((subject, path.clone()), traced.way.clone(), 1);
@@ -56,15 +72,22 @@ impl Origins {
         self.answered.insert(key, (), 1);
     }
 
-    /// There is nothing to wait for.
-    pub(super) fn is_answered(&mut self, seen: &Observation) -> bool {
-        match &seen.body {
-            Body::Library(library) => {
-                let key = (seen.process.id, library.module.path.clone());
-                self.answered.get(&key).is_some()
-            }
-            _ => true,
+    /// The word of a package counts for the files of the host's own root.
+    fn note_vouched(&mut self, seen: &Observation, traced: &Traced) {
+        let Traced { library, origin, .. } = traced;
+        let genuine = origin.content == Content::Matches
+            && origin.package().is_some_and(|owned| !owned.config)
+            && seen.process.shown.container.is_none();
+        if genuine {
+            let known = (library.file, Arc::clone(origin));
+            self.vouched.insert(library.module.clone(), known, 1);
         }
+    }
+
+    /// This process has mapped the library, and the answer about it is still to come.
+    pub(super) fn awaits(&self, process: ProcessId, path: &str) -> bool {
+        let key = (process, path.to_owned());
+        self.asked.peek(&key).is_some() && self.answered.peek(&key).is_none()
     }
 
     /// Adds what is known of the module that a finding speaks of, unless it is there, and of the
@@ -103,6 +126,11 @@ impl Brought for Origins {
         let differs = |origin: &Origin| matches!(origin.content, Content::Differs { .. });
         let origin = self.packages.peek(&path.to_owned());
         origin.is_some_and(|origin| origin.owner == Owner::Nobody || differs(origin))
+    }
+
+    fn vouched(&self, module: &ModuleId, file: Option<&FileKey>) -> Option<&Owned> {
+        let (known, origin) = self.vouched.peek(module)?;
+        origin.package().filter(|_| file.is_none_or(|file| file == known))
     }
 }
 

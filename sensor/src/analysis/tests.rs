@@ -6,6 +6,7 @@ mod environment;
 mod hooks;
 mod instrument;
 mod keeping;
+mod month;
 mod normal;
 mod openings;
 mod orders;
@@ -18,6 +19,7 @@ mod replay;
 mod roots;
 mod shifts;
 mod strangers;
+mod upgrades;
 mod writers;
 
 use std::path::{Path, PathBuf};

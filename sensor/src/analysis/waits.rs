@@ -1,6 +1,7 @@
 //! What is held back until the provenance station has answered: findings that name a library, so
-//! that they say where it came from; variables and changes of PAM's files, which are judged by whose
-//! their libraries are; and writes by debuggers, which are judged by whose those are.
+//! that they say where it came from, and as what an upgrade accounts for is a remark; variables and
+//! changes of PAM's files, which are judged by whose their libraries are; and writes by debuggers,
+//! which are judged by whose those are.
 //! Not for long: an answer may wait for a disk, and a finding must not.
 
 use std::collections::VecDeque;
@@ -10,14 +11,28 @@ use crate::host::{Body, Observation, Owners, ProcessId};
 
 /// Held back at most, ns.
 const PATIENCE_NS: u64 = 1_500_000_000;
+/// The same of what may be an upgrade, ns: while it goes on disks are busy, and whose a file is can be told
+/// only once its package manager has written that down. What the library does beyond what the one before
+/// it did is told meanwhile.
+const UPGRADE_PATIENCE_NS: u64 = 10_000_000_000;
 /// Held back at once, of each kind; beyond, they go on as they are.
 const WAITING_MAX: usize = 1024;
 
-/// What waits, in the order in which it came.
+/// What waits, the next that is due first.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    findings: VecDeque<(u64, Observation, Draft)>,
+    findings: VecDeque<Waiting>,
     held: VecDeque<(u64, Observation)>,
+}
+
+/// A finding that waits for an answer.
+#[derive(Debug)]
+struct Waiting {
+    due_ktime_ns: u64,
+    /// Of the library that is asked about.
+    path: String,
+    seen: Observation,
+    draft: Draft,
 }
 
 /// What waited long enough.
@@ -54,36 +69,39 @@ impl Waits {
         }
     }
 
-    /// Takes a finding on a library that is asked about; gives it back where it need not wait.
-    pub(super) fn hold(&mut self, seen: &Observation, draft: Draft) -> Option<Draft> {
-        let asked = matches!(&seen.body, Body::Library(library) if library.asked);
-        if !asked || self.findings.len() >= WAITING_MAX {
+    /// Takes a finding that waits for the answer about the library at `path`, which may be an upgrade;
+    /// gives it back where there is no room.
+    pub(super) fn hold(
+        &mut self,
+        seen: &Observation,
+        (path, upgrade): (String, bool),
+        draft: Draft,
+    ) -> Option<Draft> {
+        if self.findings.len() >= WAITING_MAX {
             return Some(draft);
         }
-        let due = seen.ktime_ns.saturating_add(PATIENCE_NS);
-        self.findings.push_back((due, seen.clone(), draft));
+        let patience_ns = if upgrade { UPGRADE_PATIENCE_NS } else { PATIENCE_NS };
+        let due_ktime_ns = seen.ktime_ns.saturating_add(patience_ns);
+        let waiting = Waiting { due_ktime_ns, path, seen: seen.clone(), draft };
+        // What was held before it was judged is older than what came before it.
+        let at = self.findings.partition_point(|other| other.due_ktime_ns <= due_ktime_ns);
+        self.findings.insert(at, waiting);
         None
     }
 
-    /// The findings on a library that waited for its answer.
+    /// The findings that waited for the answer about this library.
     pub(super) fn answered(&mut self, process: ProcessId, path: &str) -> Vec<(Observation, Draft)> {
-        let is_it = |seen: &Observation| {
-            let path_of = |seen: &Observation| match &seen.body {
-                Body::Library(library) => library.module.path == path,
-                _ => false,
-            };
-            seen.process.id == process && path_of(seen)
-        };
+        let is_it = |waiting: &Waiting| waiting.seen.process.id == process && waiting.path == path;
         let (told, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.findings).into_iter().partition(|(_, seen, _)| is_it(seen));
+            std::mem::take(&mut self.findings).into_iter().partition(is_it);
         self.findings = kept;
-        told.into_iter().map(|(_, seen, draft)| (seen, draft)).collect()
+        told.into_iter().map(|Waiting { seen, draft, .. }| (seen, draft)).collect()
     }
 
     /// The next that has waited too long.
     pub(super) fn pop(&mut self, now_ns: u64) -> Option<Due> {
-        if self.findings.front().is_some_and(|(due, ..)| *due <= now_ns) {
-            let (_, seen, draft) = self.findings.pop_front()?;
+        if self.findings.front().is_some_and(|waiting| waiting.due_ktime_ns <= now_ns) {
+            let Waiting { seen, draft, .. } = self.findings.pop_front()?;
             return Some(Due::Finding(seen, draft));
         }
         if self.held.front().is_some_and(|(due, _)| *due <= now_ns) {
@@ -93,7 +111,7 @@ impl Waits {
     }
 
     pub(super) fn next_due(&self) -> Option<u64> {
-        let finding = self.findings.front().map(|(due, ..)| *due);
+        let finding = self.findings.front().map(|waiting| waiting.due_ktime_ns);
         let variable = self.held.front().map(|(due, _)| *due);
         finding.into_iter().chain(variable).min()
     }

@@ -52,7 +52,9 @@ mod tests {
     use crate::baseline::Baseline;
     use crate::config::Config;
     use crate::detect::{Brought, StrayCode};
+    use crate::event::FileKey;
     use crate::host::ModuleId;
+    use crate::package::Owned;
 
     const INJECTED: &str = "/usr/lib/heaptrack/libheaptrack_inject.so";
 
@@ -67,6 +69,10 @@ mod tests {
 
         fn foreign(&self, path: &str) -> bool {
             path != self.0
+        }
+
+        fn vouched(&self, _module: &ModuleId, _file: Option<&FileKey>) -> Option<&Owned> {
+            None
         }
     }
 

@@ -1,7 +1,7 @@
 //! Known, still being learned, or unexpected: the judgements that detectors and learning share, so
 //! that nothing is ever both reported and learned.
 
-use super::World;
+use super::{World, upgrade};
 use crate::host::{
     Asked, Called, Library, Located, ModuleId, Observation, Opening, Preloaded, Variable,
 };
@@ -67,6 +67,11 @@ pub(crate) fn caller(
     if !own && seen.process.program.guarded() && world.packages.foreign(&module.path) {
         return if settled(seen, world) { Judged::Unexpected } else { Judged::Undecided };
     }
+    // What it has replaced did the same.
+    let before = known.and_then(|known| Some((known, upgrade::replaced(module, None, world)?)));
+    if before.is_some_and(|(known, before)| known.modules.contains(before.known)) {
+        return Judged::Learning;
+    }
     // Learned where the frames of the library did not lead out of it.
     let inside = |callers: &crate::baseline::Callers| {
         call.library.as_ref().is_some_and(|library| callers.modules.contains(library))
@@ -109,6 +114,9 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
     if known && has_library {
         return Judged::Known;
     }
+    if goes_on(opening, (&module, known), world) {
+        return Judged::Learning;
+    }
     let same_asker = openings.askers(&library.path).any(|known| known.path == module.path);
     if (library.is_unread() && world.own.has_path(&library.path))
         || (module.is_unread() && same_asker)
@@ -128,6 +136,22 @@ pub(crate) fn opening(seen: &Observation, opening: &Opening, world: &World<'_>) 
         return Judged::Learning;
     }
     Judged::Unexpected
+}
+
+/// What was opened, or who asked for it, or both have replaced a library that did the same; `known`: who
+/// asked for it always did.
+fn goes_on(opening: &Opening, (asker, known): (&ModuleId, bool), world: &World<'_>) -> bool {
+    let library = &opening.module;
+    let before = upgrade::replaced(library, Some(&opening.file), world);
+    let before_asker = upgrade::replaced(asker, None, world);
+    let is_upgrade = before.is_some() || (before_asker.is_some() && world.own.has_library(library));
+    let libraries = [Some(library), before.map(|before| before.known)];
+    let askers = [Some(asker), before_asker.map(|before| before.known)];
+    let mut pairs = libraries.iter().flatten().flat_map(|library| {
+        let askers = askers.iter().flatten();
+        askers.map(move |asker| world.own.openings.knows(&library.path, asker))
+    });
+    is_upgrade && (known || pairs.any(|is_known| is_known))
 }
 
 /// Of an opening that teaches no asker: it is too early to say that those who are known are all.

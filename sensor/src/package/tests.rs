@@ -202,7 +202,7 @@ fn an_upgrade_is_noticed_once_and_told_with_its_time() {
 
 impl Packages {
     /// As if every database had been read long ago.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         for slot in self.views.values_mut().flat_map(|view| &mut view.slots) {
             slot.built = slot.built.checked_sub(REST * 100).unwrap();
         }

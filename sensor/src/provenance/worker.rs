@@ -1,14 +1,14 @@
 //! The station's thread: asks the packages' records at once, and the hasher for what is to be
 //! compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -20,7 +20,9 @@ use super::{Counts, Found};
 use crate::event::FileKey;
 use crate::host::{Aside, Body, Clock, Dated, Library, Observation, Owners, Traced};
 use crate::package::digest::{Answer, Hasher, Job, Limits, Outcome, Source};
-use crate::package::{Bounds, Content, Origin, Owned, Owner, Packages, Root, RootKey, Verdict};
+use crate::package::{
+    Bounds, Content, Origin, Owned, Owner, PackageError, Packages, Root, RootKey, Verdict,
+};
 use crate::search::{self, Explained, FileId, Gatherer, Remains, Unexplained};
 use crate::trouble::chain;
 use crate::verify::cache::Lru;
@@ -33,6 +35,11 @@ const WRITERS: usize = 64;
 const CHANGES_PATIENCE: Duration = Duration::from_millis(1500);
 /// How often the hasher is looked after.
 const LOOK: Duration = Duration::from_secs(1);
+/// A library whose package manager is at work is asked about again after this time, so often, and so many
+/// of them at once.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+const AGAIN_TIMES: u32 = 4;
+const AGAIN_MAX: usize = 256;
 
 pub(super) enum Message {
     /// Where did this library come from?
@@ -58,9 +65,20 @@ pub(super) struct Worker {
     /// Where the files of debuggers were found.
     writers: Lru<FileKey, RootKey>,
     variables: Variables,
+    /// In the order in which they are due.
+    again: VecDeque<Again>,
     searches: Gatherer,
     counts: Arc<Counts>,
     found: Found,
+}
+
+/// A question to be asked again.
+struct Again {
+    due: Instant,
+    times: u32,
+    place: Place,
+    file: FileKey,
+    asker: Asker,
 }
 
 /// One file below one root.
@@ -88,11 +106,17 @@ impl Worker {
         counts: Arc<Counts>,
         found: Found,
     ) -> io::Result<()> {
+        let mut worker = Self::new(messages, counts, found)?;
+        let thread = thread::Builder::new().name("provenance".to_owned());
+        thread.spawn(move || worker.run(Line::new(inbox))).map(drop)
+    }
+
+    fn new(messages: Sender<Message>, counts: Arc<Counts>, found: Found) -> io::Result<Self> {
         let answer = move |answer| {
             // The worker has ended: nobody asks any more.
             let _ = messages.send(Message::Hashed(answer));
         };
-        let mut worker = Self {
+        Ok(Self {
             host: Arc::new(Root::host()?),
             files: Aside::new("traced-files", || ()),
             changes: Aside::new("changes", || ()).with_patience(CHANGES_PATIENCE),
@@ -103,12 +127,11 @@ impl Worker {
             known: Lru::new(REMEMBERED, REMEMBERED),
             writers: Lru::new(WRITERS, WRITERS),
             variables: Variables::default(),
+            again: VecDeque::new(),
             searches: Gatherer::new(),
             counts,
             found,
-        };
-        let thread = thread::Builder::new().name("provenance".to_owned());
-        thread.spawn(move || worker.run(Line::new(inbox))).map(drop)
+        })
     }
 
     fn run(&mut self, mut line: Line) {
@@ -119,6 +142,7 @@ impl Worker {
                 Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            self.ask_again();
             // A worker that hangs is replaced.
             self.hasher.health();
         }
@@ -219,7 +243,22 @@ impl Worker {
         told.map(Arc::new).map_err(|error| error.to_string().into())
     }
 
+    fn ask_again(&mut self) {
+        let now = Instant::now();
+        while self.again.front().is_some_and(|again| again.due <= now) {
+            let Some(Again { times, place, file, asker, .. }) = self.again.pop_front() else {
+                return;
+            };
+            self.trace_again(Some((place, file)), asker, times);
+        }
+    }
+
     fn trace(&mut self, place: Option<(Place, FileKey)>, asker: Asker) {
+        self.trace_again(place, asker, 0);
+    }
+
+    /// The same where it was asked so many times before.
+    fn trace_again(&mut self, place: Option<(Place, FileKey)>, asker: Asker, times: u32) {
         let Some((place, file)) = place else {
             let reason = "the file is not at its path any more, or cannot be had".to_owned();
             return self.answer(asker, &Arc::new(Origin::unknown(reason)));
@@ -236,6 +275,14 @@ impl Worker {
             Ok(None) => {
                 let origin = Origin { owner: Owner::Nobody, content: Content::NotRecorded };
                 self.settle(key, origin, asker);
+            }
+            Err(PackageError::Changing { .. })
+                if matches!(asker, Asker::Library { .. })
+                    && times < AGAIN_TIMES
+                    && self.again.len() < AGAIN_MAX =>
+            {
+                let (due, times) = (Instant::now() + AGAIN_AFTER, times + 1);
+                self.again.push_back(Again { due, times, place, file, asker });
             }
             // May be another answer next time.
             Err(error) => self.answer(asker, &Arc::new(Origin::unknown(chain(&error)))),
@@ -337,3 +384,6 @@ impl Worker {
         self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

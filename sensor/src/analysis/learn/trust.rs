@@ -1,8 +1,10 @@
 //! Who may teach: what a lesson must be vouched for by, and processes that nobody can vouch for.
 
 use super::{Lesson, State, What};
-use crate::detect::Brought;
-use crate::host::{Library, Observation, Program};
+use crate::detect::judge::{self, Judged};
+use crate::detect::{Brought, World, upgrade};
+use crate::finding::Exposure;
+use crate::host::{Library, Observation, Program, Traced};
 
 // === impl State ===
 
@@ -25,6 +27,36 @@ impl State {
         });
         lessons
     }
+}
+
+/// What a mapped library teaches.
+pub(super) fn library(seen: &Observation, library: &Library, world: &World<'_>) -> Option<What> {
+    let program = &seen.process.program;
+    // What has replaced one that is known, by its package's word, is no news.
+    let upgrade = upgrade::of_library(library, world).is_some();
+    match judge::library(seen, library, world) {
+        Judged::Known => None,
+        Judged::Undecided => Some(refused(program, library)),
+        Judged::Unexpected if program.guarded() && !upgrade => Some(refused(program, library)),
+        // Nor a file that others can change, however often it is mapped.
+        _ if program.guarded() && library.placed.exposure != Exposure::Ordinary => {
+            Some(refused(program, library))
+        }
+        judged => Some(accepted(program, library, judged == Judged::Unexpected && !upgrade)),
+    }
+}
+
+/// The same, once its package's word has come after it.
+pub(super) fn traced(seen: &Observation, traced: &Traced, world: &World<'_>) -> Option<What> {
+    let program = &seen.process.program;
+    let waited = program.guarded() && traced.judged == Some(Judged::Unexpected);
+    upgrade::of_library(&traced.library, world).filter(|_| waited)?;
+    Some(accepted(program, &traced.library, false))
+}
+
+fn accepted(program: &Program, library: &Library, late: bool) -> What {
+    let (exe, file) = (program.file, library.file);
+    What::Library { module: library.module.clone(), exe, file, late }
 }
 
 /// A library that is not accepted.

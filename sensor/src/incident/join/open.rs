@@ -186,7 +186,10 @@ impl Open {
         self.last_ktime_ns = self.last_ktime_ns.max(ktime_ns);
         self.unsaved = true;
         self.outdated = true;
-        self.note_connection(accepted(&finding));
+        // A remark on a connection is no sign that it is concerned.
+        if finding.severity > Severity::Info {
+            self.note_connection(accepted(&finding));
+        }
         let Entry { omitted, incident, .. } = &mut self.entry;
         let spoken = finding.suppressed_by.is_none() && finding.severity > Severity::Info;
         let news = spoken
