@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::step::Step;
@@ -21,7 +22,8 @@ use crate::incident::{Decision, Entry};
 /// * Values of loader variables keep their length and punctuation, by which detectors judge them
 ///   (`/x/x:/xxx`). Libraries that they make the loader load stay, as every other library does.
 /// * User names of connections that are not (yet) authenticated.
-/// * Who has decided about an incident or answers for a suppression, and why. What a suppression matches
+/// * Who has decided about an incident, answers for a suppression or has approved a part of a baseline, and
+///   why; and the host from which a baseline was imported. What a suppression matches
 ///   by stays: its name, detector, subject, package and digests, and the hashes by which findings of an
 ///   incident are recognised. Those hold the values of variables: whoever guesses one can see that
 ///   it was right. So does a decision's user id stay, like every other.
@@ -72,8 +74,29 @@ impl Redactor {
                 }
                 Step::Decided(decided)
             }
+            Step::Known { subject, stored } => {
+                Step::Known { subject, stored: self.baseline(&stored) }
+            }
+            Step::Changed { subject, baseline } => {
+                Step::Changed { subject, baseline: self.baseline(&baseline) }
+            }
             other => other,
         }
+    }
+
+    /// Without the words of those who approved parts of it, and the hosts it was imported from. Text that
+    /// is none is as good as an empty one.
+    fn baseline(&self, text: &str) -> String {
+        let Ok(mut baseline) = serde_json::from_str::<Value>(text) else { return String::new() };
+        for (list, field) in [("approvals", "who"), ("approvals", "why"), ("imports", "host")] {
+            let entries = baseline.get_mut(list).and_then(Value::as_array_mut);
+            for entry in entries.into_iter().flatten() {
+                if let Some(Value::String(text)) = entry.get_mut(field) {
+                    self.said(text);
+                }
+            }
+        }
+        baseline.to_string()
     }
 
     fn observation(&self, seen: &mut Observation) {
@@ -119,7 +142,8 @@ impl Redactor {
                     Evidence::Exec { cmdline, .. } | Evidence::Writer { cmdline, .. } => {
                         self.arguments(cmdline);
                     }
-                    Evidence::Session { user: Some(user), .. } => *user = self.token(user),
+                    Evidence::Session { user: Some(user), .. }
+                    | Evidence::Libpam { user: Some(user), .. } => *user = self.token(user),
                     _ => {}
                 }
             }
@@ -200,9 +224,8 @@ fn assignment(variable: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
+    use crate::baseline::Baseline;
     use crate::host::Lineage;
     use crate::incident::{Suppression, Verb};
     use crate::record::Decided;
@@ -264,6 +287,60 @@ mod tests {
             // Equal ones stay equal.
             assert!(told.contains(&kept.who) && told.contains(&kept.why), "{told}");
         }
+    }
+
+    #[test]
+    fn who_approved_a_part_of_a_baseline_and_why_is_left_out_and_nothing_else() {
+        let redactor = Redactor::with([7; 32]);
+        let approval = serde_json::json!({
+            "time": "2026-01-01T00:00:00Z", "who": "alice", "why": "ticket 4711",
+            "object": {"kind": "times", "stream": "link"},
+        });
+        let import =
+            serde_json::json!({"time": "2026-01-01T00:00:00Z", "host": "db7", "signer": null});
+        let mut value = serde_json::to_value(Baseline::default()).unwrap();
+        value["approvals"] = serde_json::json!([approval]);
+        value["imports"] = serde_json::json!([import]);
+        let before: Baseline = serde_json::from_value(value.clone()).unwrap();
+        let (subject, stored) = ("/usr/sbin/sshd ab".to_owned(), value.to_string());
+        let steps = [
+            Step::Known { subject: subject.clone(), stored: stored.clone() },
+            Step::Changed { subject, baseline: stored },
+        ];
+        for step in steps {
+            let (Step::Known { stored: text, .. } | Step::Changed { baseline: text, .. }) =
+                redactor.apply(step)
+            else {
+                panic!("another step");
+            };
+            assert!(!text.contains("alice") && !text.contains("4711") && !text.contains("db7"));
+            let mut after: Baseline = serde_json::from_str(&text).unwrap();
+            assert!(after.approvals[0].who.starts_with("redacted-"), "{text}");
+            after.approvals.clone_from(&before.approvals);
+            after.imports.clone_from(&before.imports);
+            assert_eq!(after, before);
+        }
+        let damaged = Step::Known { subject: String::new(), stored: "alice {".to_owned() };
+        let Step::Known { stored, .. } = redactor.apply(damaged) else { panic!("another step") };
+        assert_eq!(stored, "");
+    }
+
+    #[test]
+    fn the_user_of_a_login_that_libpam_refused_is_left_out() {
+        let mut incident = incident("aa", "/usr/sbin/sshd ab", 0);
+        incident.findings[0].evidence = vec![Evidence::Libpam {
+            verdict: "let the user in".to_owned(),
+            libpam: "libpam refused".to_owned(),
+            user: Some("alice".to_owned()),
+        }];
+        let lineage = Lineage::Program("/usr/sbin/sshd ab".to_owned());
+        let (others, omitted, connections, over) = (Vec::new(), 0, 0, true);
+        let mut entry = Entry { lineage, others, omitted, connections, over, incident };
+        entry.tell();
+        assert!(entry.incident.story.contains("alice"), "{}", entry.incident.story);
+        let told = Redactor::with([7; 32]).apply(Step::Restored(Box::new(entry)));
+        let told = serde_json::to_string(&told).unwrap();
+        assert!(!told.contains("alice") && told.contains("redacted-"), "{told}");
     }
 
     #[test]
