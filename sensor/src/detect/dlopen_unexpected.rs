@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::judge::{self, Judged};
-use super::{Detector, Draft, Namespace, World};
+use super::{Detector, Draft, Namespace, World, upgrade};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{
     Asked, Body, Located, ModuleId, Observation, Opening, ProcessId, inode_text, seconds,
@@ -195,7 +195,9 @@ fn severity(
     if users_own || !guarded {
         return (Severity::Low, 0.3);
     }
-    let stranger = !judge::belongs(seen, &module, world) || !world.own.has_library(library);
+    let stranger = !judge::belongs(seen, &module, world)
+        || !world.own.has_library(library)
+        || upgrade::has_followed(&module, world.own);
     match (seen.process.program.sshd(), stranger, asked.unwound) {
         (true, true, true) => (Severity::High, 0.7),
         (_, true, true) => (Severity::Medium, 0.6),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::judge::{self, Judged};
-use super::{Detector, Draft, World};
+use super::{Detector, Draft, World, upgrade};
 use crate::finding::{Evidence, Family, Severity};
 use crate::host::{Body, Called, Located, Observation};
 
@@ -91,6 +91,7 @@ fn severity(seen: &Observation, from: &Located, world: &World<'_>, calls: u64) -
     }
     let stranger = !judge::is_file(&from.module)
         || !world.own.has_library(&from.module)
+        || upgrade::has_followed(&from.module, world.own)
         || world.packages.foreign(&from.module.path);
     match (stranger, calls >= CALLS_SURE) {
         (true, _) => (Severity::Critical, 0.95),

@@ -90,7 +90,7 @@ pub(crate) fn caller(
     // that is read for the first time now may be the caller that is known.
     let unread = |known: &ModuleId| known.is_unread() && known.path == module.path;
     let is_open = known.is_none_or(|callers| callers.modules.iter().any(unread));
-    if is_open && may_belong(seen, module, world) {
+    if is_open && may_belong(seen, module, world) && !upgrade::has_followed(module, world.own) {
         return Judged::Learning;
     }
     Judged::Unexpected

@@ -45,6 +45,15 @@ pub(crate) fn of_library<'a>(library: &Library, world: &World<'a>) -> Option<Upg
     replaced(&library.module, Some(&library.file), world).filter(|_| ordinary)
 }
 
+/// Whether this library was learned in the place of another after the program's detectors had begun to
+/// speak: on its package's word alone, so that it may do what that one did, and nothing first.
+pub(crate) fn has_followed(module: &ModuleId, baseline: &Baseline) -> bool {
+    let libraries = &baseline.libraries;
+    let Some((_, came)) = libraries.iter().find(|(known, _)| known == module) else { return false };
+    baseline.settled_at.is_none_or(|settled| came.first > settled)
+        && libraries.iter().any(|(known, seen)| seen.first < came.first && is_before(known, module))
+}
+
 /// Takes the weight off a finding that an upgrade accounts for.
 pub(crate) fn explain(seen: &Observation, draft: &mut Draft, world: &World<'_>) {
     let of = |module: &ModuleId| replaced(module, None, world);

@@ -45,13 +45,30 @@ fn answer(seen: &Observation, library: &Library, origin: &Origin) -> Observation
     Observation { body: Body::Traced(traced), ..seen.clone() }
 }
 
-/// A login whose libraries at these paths the provenance station is asked about.
-fn login(bench: &mut Bench, login: &Login, paths: &[&str], origin: &Origin, word: Word) {
+/// What the host station tells of a login.
+fn observed(bench: &mut Bench, login: &Login) -> Vec<Observation> {
     bench.world.login(login);
     let mut seen = Vec::new();
     for event in bench.world.take() {
         bench.station.on_event(event, &mut |one| seen.push(one));
     }
+    seen
+}
+
+/// A login whose libraries at these paths the provenance station is asked about.
+fn login(bench: &mut Bench, login: &Login, paths: &[&str], origin: &Origin, word: Word) {
+    let seen = observed(bench, login);
+    told(bench, seen, paths, origin, word);
+}
+
+/// The same, which calls no guarded function.
+fn uncalled(bench: &mut Bench, login: &Login, paths: &[&str], origin: &Origin) {
+    let mut seen = observed(bench, login);
+    seen.retain(|one| !matches!(one.body, Body::Called(_)));
+    told(bench, seen, paths, origin, Word::AtOnce);
+}
+
+fn told(bench: &mut Bench, seen: Vec<Observation>, paths: &[&str], origin: &Origin, word: Word) {
     let mut late = Vec::new();
     for mut one in seen {
         let mut told = None;
@@ -238,6 +255,32 @@ fn a_caller_goes_on_after_its_upgrade_and_what_never_called_is_an_incident() {
         let worst = of(&mut bench, "foreign_caller").into_iter().max();
         assert_eq!(worst.unwrap_or(Severity::Info), wanted, "{before} {word:?}");
         assert_eq!(bench.told.is_empty(), before == KRB5, "{:#?}", bench.told);
+    }
+}
+
+#[test]
+fn who_has_taken_a_place_lately_is_nobodys_first_caller() {
+    for is_upgraded in [false, true] {
+        let mut bench = Bench::new();
+        let usual = Login { caller: PathBuf::from(KRB5), ..Login::new("publickey") };
+        for _ in 0..30 {
+            uncalled(&mut bench, &usual, &[], &owned(Content::Matches));
+        }
+        if is_upgraded {
+            replace(&mut bench, KRB5, 4711);
+            let origin = upgraded(&bench, Content::Matches);
+            for _ in 0..3 {
+                uncalled(&mut bench, &usual, &[KRB5], &origin);
+            }
+            let subject = format!("{SSHD_PATH} {}", build(1));
+            let library = ModuleId { path: KRB5.to_owned(), build: build(4711) };
+            assert!(bench.analysis.baseline(&subject).has_library(&library), "it is learned");
+        }
+        bench.analysis.found();
+        bench.login(&usual);
+        let found = of(&mut bench, "foreign_caller");
+        let wanted: &[_] = if is_upgraded { &[Severity::Critical] } else { &[] };
+        assert_eq!(found, wanted, "upgraded: {is_upgraded}");
     }
 }
 
