@@ -132,7 +132,8 @@ fn ask(state_dir: &Path, request: &Request) -> Result<Followed, DecideError> {
             Ok(Followed::NotYet { patience: PATIENCE, request: path })
         }
         Came::Unanswered => Err(DecideError::Other(
-            "the sensor could not say what came of the request: its log does, and              `halfsecond incidents ID`"
+            "the sensor could not say what came of the request: its log does, and `halfsecond \
+             incidents ID`"
                 .to_owned(),
         )),
     }
