@@ -133,6 +133,12 @@ for _ in $(seq 60); do
 	sleep 1
 done
 say "attached: $good good, $bad failed, $known told as accepted"
+if [ "$known" -lt "$logins" ]; then
+	say "what was told instead:"
+	$agent logins --config $config --json | inside grep -o '"outcome":"[^"]*"' | inside sort |
+		inside uniq -c
+	inside grep -E 'WARN|ERROR' </run/halfsecond.log | inside tail -n 20
+fi
 cat /run/client-0 /run/client-1 | inside grep '^failed' | inside head -n 5
 stop_sensor || fail "the sensor ended with an error"
 
