@@ -4,8 +4,8 @@
 //! Three things must hold: another build of the library is known; the file is what its package records;
 //! and the records, where they tell since when this version is installed, name a time after the known
 //! build was first seen. Then the file is no news, and it may do what the one before it did. What it
-//! does beyond that is judged as ever: its calls, hooks, times and redirected slots, as a package can
-//! bring anything.
+//! does beyond that is judged as ever: its hooks, times and redirected slots, and calls of functions that
+//! the one before it did not call, as a package can bring anything.
 //!
 //! Blind to who writes a package's records together with its files, as only root can.
 
@@ -39,7 +39,7 @@ pub(crate) fn replaced<'a>(
     before.map(|(known, _)| Upgrade { known, owned })
 }
 
-/// The same of a library that is mapped from a place about which only root decides.
+/// The same of a library that lies where nobody can write but root and whoever runs the program.
 pub(crate) fn of_library<'a>(library: &Library, world: &World<'a>) -> Option<Upgrade<'a>> {
     let ordinary = library.placed.exposure == Exposure::Ordinary;
     replaced(&library.module, Some(&library.file), world).filter(|_| ordinary)
@@ -49,9 +49,12 @@ pub(crate) fn of_library<'a>(library: &Library, world: &World<'a>) -> Option<Upg
 /// speak: on its package's word alone, so that it may do what that one did, and nothing first.
 pub(crate) fn has_followed(module: &ModuleId, baseline: &Baseline) -> bool {
     let libraries = &baseline.libraries;
-    let Some((_, came)) = libraries.iter().find(|(known, _)| known == module) else { return false };
+    // As it was learned: of a file without a build-id not everyone knows the times.
+    let Some((own, came)) = libraries.iter().find(|(known, _)| known.same_file(module)) else {
+        return false;
+    };
     baseline.settled_at.is_none_or(|settled| came.first > settled)
-        && libraries.iter().any(|(known, seen)| seen.first < came.first && is_before(known, module))
+        && libraries.iter().any(|(known, seen)| seen.first < came.first && is_before(known, own))
 }
 
 /// Takes the weight off a finding that an upgrade accounts for.
@@ -139,6 +142,26 @@ fn line_of(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_followed_is_known_by_its_file_where_it_has_no_build_id() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let seen = |first| Seen { first: at(first), last: at(9) };
+        let module =
+            |build: &str| ModuleId { path: "/usr/lib/libx.so.1".into(), build: build.into() };
+        let (before, after) = (module("aa"), module("inode:8:1:7:5:4096"));
+        let baseline = Baseline {
+            settled_at: Some(at(2)),
+            libraries: vec![(before.clone(), seen(1)), (after.clone(), seen(3))],
+            ..Baseline::default()
+        };
+        assert!(has_followed(&after, &baseline) && !has_followed(&before, &baseline));
+        let again = ModuleId { build: "inode:8:1:7:6:4096".into(), ..after.clone() };
+        assert_eq!(has_followed(&again, &baseline), baseline.has_library(&again));
+        assert!(baseline.has_library(&again), "it tests nothing");
+        // It was there before the detectors spoke.
+        assert!(!has_followed(&after, &Baseline { settled_at: Some(at(3)), ..baseline }));
+    }
 
     #[test]
     fn versions_of_one_interface_are_one_library() {
