@@ -124,8 +124,7 @@ const DETECTORS: [(&str, &str); 11] = [
 /// Commands that only read, in an order in which the most fleeting comes first.
 fn collect(target: &Target<'_>) -> String {
     let Target { pid, program, library } = target;
-    // A path that a shell would read differently is not put into a command.
-    let library = library.map(|path| (path, plain(path) && path.starts_with('/')));
+    let library = library.map(|path| (path, is_typeable(path)));
     let others = match library {
         Some((path, true)) => format!(" that `grep -l {path} /proc/[0-9]*/maps` names"),
         _ if plain(program) => format!(" of {program} (`pgrep -x {program}`)"),
@@ -158,9 +157,13 @@ fn isolate(entered: bool) -> String {
     }
 }
 
+/// A path that a shell would read differently is not put into a command.
+fn is_typeable(path: &str) -> bool {
+    plain(path) && path.starts_with('/')
+}
+
 fn verify_package(library: &str) -> String {
-    if !plain(library) || !library.starts_with('/') {
-        // A path that a shell would read differently is not put into a command.
+    if !is_typeable(library) {
         return "Ask the package manager who owns the file (its path stands in the evidence) and \
                 verify that package with `dpkg -V` or `rpm -V`. Without an owner, see when the file came \
                 and what makes the program load it."

@@ -226,10 +226,9 @@ fn assignment(variable: &str) -> String {
 mod tests {
     use super::*;
     use crate::baseline::Baseline;
-    use crate::host::Lineage;
     use crate::incident::{Suppression, Verb};
     use crate::record::Decided;
-    use crate::record::testing::{decision, incident, suppression};
+    use crate::record::testing::{decision, incident, over, suppression};
 
     fn redacted(arguments: &[&str]) -> Vec<String> {
         let mut all: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
@@ -275,9 +274,7 @@ mod tests {
 
         let mut incident = incident("aa", "/usr/sbin/sshd ab", 0);
         incident.decisions = vec![decision(Verb::Acknowledge, 5)];
-        let lineage = Lineage::Program("/usr/sbin/sshd ab".to_owned());
-        let (others, omitted, connections, over) = (Vec::new(), 0, 0, true);
-        let entry = Entry { lineage, others, omitted, connections, over, incident };
+        let entry = over(incident);
         let before = text(Step::Restored(Box::new(entry.clone())));
         let decision = decision(Verb::Suppress, 9);
         let decided = Decided { id: "aa".to_owned(), decision, ktime_ns: 9, past: Some(entry) };
@@ -333,9 +330,7 @@ mod tests {
             libpam: "libpam refused".to_owned(),
             user: Some("alice".to_owned()),
         }];
-        let lineage = Lineage::Program("/usr/sbin/sshd ab".to_owned());
-        let (others, omitted, connections, over) = (Vec::new(), 0, 0, true);
-        let mut entry = Entry { lineage, others, omitted, connections, over, incident };
+        let mut entry = over(incident);
         entry.tell();
         assert!(entry.incident.story.contains("alice"), "{}", entry.incident.story);
         let told = Redactor::with([7; 32]).apply(Step::Restored(Box::new(entry)));

@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Header, Reader, Recorder, Recording, Redactor, Settings, Step, Target};
 use crate::config::Config;
 use crate::finding::{Family, Finding, ProcessRef, Severity};
-use crate::incident::{Decision, Incident, Origin, State, Suppression, Verb};
+use crate::host::Lineage;
+use crate::incident::{Decision, Entry, Incident, Origin, State, Suppression, Verb};
 
 /// More than any test is ahead of the disk.
 const WAITING: usize = 1 << 17;
@@ -138,6 +139,13 @@ pub(crate) fn incident(id: &str, subject: &str, seconds: i64) -> Incident {
         partial: false,
         decisions: Vec::new(),
     }
+}
+
+/// That incident as a store has it, once it is over.
+pub(crate) fn over(incident: Incident) -> Entry {
+    let lineage = Lineage::Program(incident.findings[0].subject.clone());
+    let (others, omitted, connections, over) = (Vec::new(), 0, 0, true);
+    Entry { lineage, others, omitted, connections, over, incident }
 }
 
 /// What somebody decides then; a suppression is for an hour.

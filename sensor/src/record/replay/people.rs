@@ -100,15 +100,12 @@ fn text(one: &Suppression) -> usize {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::host::Lineage;
     use crate::incident::Verb;
-    use crate::record::testing::{decision, header, incident};
+    use crate::record::testing::{decision, header, incident, over};
 
     fn decided(id: &str) -> Decided {
         let incident = incident(id, "/usr/sbin/sshd ab", -60);
-        let lineage = Lineage::Program("/usr/sbin/sshd ab".to_owned());
-        let (others, omitted, connections, over) = (Vec::new(), 0, 0, true);
-        let entry = Entry { lineage, others, omitted, connections, over, incident };
+        let entry = over(incident);
         let decision = decision(Verb::Acknowledge, 60);
         Decided { id: id.to_owned(), decision, ktime_ns: 9, past: Some(entry) }
     }
